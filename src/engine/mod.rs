@@ -1,0 +1,1 @@
+//! The embedded engine: a Piston API that needs no privileges.

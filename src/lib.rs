@@ -1,0 +1,4 @@
+//! session-adapter: Azure's dynamic-sessions API in front of a Piston engine.
+
+pub mod engine;
+pub mod piston;

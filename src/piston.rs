@@ -1,0 +1,10 @@
+//! Piston's wire: the types of its HTTP API (v2) and the client that speaks it.
+//!
+//! This is the only module that both sides know: the adapter sends these types, the embedded
+//! engine answers with them, and real Piston can stand in the engine's place.
+
+mod client;
+mod wire;
+
+pub use client::{Client, ClientError, ClientLimits};
+pub use wire::{ExecuteRequest, ExecuteResponse, File, Message, Runtime, Stage, Status};

@@ -1,0 +1,131 @@
+//! The JSON of `POST /api/v2/execute` and `GET /api/v2/runtimes`, as recorded from Piston 3.1.1.
+
+use serde::{Deserialize, Serialize};
+
+/// The body of `POST /api/v2/execute`.
+///
+/// Times are milliseconds and memory is bytes. A limit that is absent is the engine's own.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExecuteRequest {
+    /// A language or an alias that `GET /api/v2/runtimes` lists.
+    pub language: String,
+    /// A semver range, as npm writes them; `*` is any version.
+    pub version: String,
+    /// The first file is the one that is run.
+    pub files: Vec<File>,
+    /// Standard input. Piston adds a newline where the last one is missing.
+    pub stdin: String,
+    /// The program's arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Wall-clock limit of the run stage in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_timeout: Option<u64>,
+    /// Memory limit of the run stage in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_memory_limit: Option<u64>,
+}
+
+/// One source file of an [`ExecuteRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct File {
+    /// Path below the job's directory.
+    pub name: String,
+    /// The text of the file.
+    pub content: String,
+}
+
+/// The 200 answer of `POST /api/v2/execute`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecuteResponse {
+    /// The compile stage, where the language has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile: Option<Stage>,
+    /// The run stage. After a compile error Piston repeats the compile stage here.
+    pub run: Stage,
+    /// The language's own name, whatever alias was asked for.
+    pub language: String,
+    /// The version that ran.
+    pub version: String,
+}
+
+/// What became of one stage.
+///
+/// The order of the fields is Piston's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Name of the signal that ended the stage, `SIGKILL` for each of Piston's limits.
+    pub signal: Option<String>,
+    /// Standard output.
+    #[serde(default)]
+    pub stdout: String,
+    /// Standard error.
+    #[serde(default)]
+    pub stderr: String,
+    /// Exit code, absent where `signal` is set.
+    pub code: Option<i32>,
+    /// Both streams in the order in which they arrived.
+    #[serde(default)]
+    pub output: String,
+    /// Peak memory in bytes.
+    #[serde(default)]
+    pub memory: Option<f64>,
+    /// The outcome in words.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The outcome as a code; absent after success.
+    #[serde(default)]
+    pub status: Option<Status>,
+    /// CPU time of the stage in milliseconds.
+    #[serde(default)]
+    pub cpu_time: Option<f64>,
+    /// Wall-clock time of the stage in milliseconds.
+    #[serde(default)]
+    pub wall_time: Option<f64>,
+}
+
+/// Piston's two-letter outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// The program ended with an exit code other than 0.
+    #[serde(rename = "RE")]
+    RuntimeError,
+    /// A signal killed the sandboxed process.
+    #[serde(rename = "SG")]
+    Signal,
+    /// The wall-clock or the CPU limit was reached.
+    #[serde(rename = "TO")]
+    Timeout,
+    /// Standard output was longer than the limit.
+    #[serde(rename = "OL")]
+    StdoutLimit,
+    /// Standard error was longer than the limit.
+    #[serde(rename = "EL")]
+    StderrLimit,
+    /// The sandbox itself failed, or a code that this program does not know.
+    #[serde(rename = "XX", other)]
+    SandboxError,
+}
+
+/// One entry of `GET /api/v2/runtimes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// The language's own name.
+    pub language: String,
+    /// A full semver version.
+    pub version: String,
+    /// Other names for the language.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// What runs it, where one runtime serves several languages (`gcc`, `node`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+}
+
+/// The body of Piston's errors: `{"message": …}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// What went wrong, in Piston's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
