@@ -3,3 +3,4 @@
 pub mod engine;
 pub mod gate;
 pub mod piston;
+pub mod replay;
