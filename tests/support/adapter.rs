@@ -1,0 +1,100 @@
+//! The adapter in this process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use session_adapter::adapter::{AdapterConfig, AdapterError, EngineKind, serve};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::{StandIn, raw};
+
+/// An adapter on a free port of loopback. Dropped, it is gone at once.
+#[derive(Debug)]
+pub struct Adapter {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    shutdown: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), AdapterError>>,
+}
+
+impl Adapter {
+    /// One with the default settings in front of a stand-in, ready to execute.
+    pub async fn in_front_of(piston: &StandIn) -> Self {
+        Self::with(piston, |_| ()).await
+    }
+
+    /// One with other settings in front of a stand-in, ready to execute.
+    pub async fn with(piston: &StandIn, change: impl FnOnce(&mut AdapterConfig)) -> Self {
+        let mut config = Self::config(piston.url());
+        change(&mut config);
+        let adapter = Self::start(config).await;
+        adapter.ready().await;
+        adapter
+    }
+
+    /// The default settings with a Piston at `url`.
+    pub fn config(url: impl Into<String>) -> AdapterConfig {
+        AdapterConfig {
+            engine: EngineKind::Piston,
+            piston_url: url.into(),
+            ..AdapterConfig::default()
+        }
+    }
+
+    /// One with these settings, whether its engine is there or not.
+    pub async fn start(config: AdapterConfig) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (shutdown, told) = oneshot::channel::<()>();
+        let task = tokio::spawn(serve(listener, config, async {
+            // An adapter that is dropped is aborted: only the word itself ends it.
+            if told.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }));
+        Self {
+            addr,
+            shutdown: Some(shutdown),
+            task,
+        }
+    }
+
+    /// The URL of the adapter.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Waits until the adapter says that it is ready.
+    pub async fn ready(&self) {
+        let becoming = async {
+            while raw::get(self.addr, "/ready").await.status != 200 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), becoming)
+            .await
+            .expect("an adapter that becomes ready");
+    }
+
+    /// Tells the adapter to stop; it may still have requests to finish.
+    pub fn shut_down(&mut self) {
+        if let Some(shutdown) = self.shutdown.take() {
+            let _ = shutdown.send(());
+        }
+    }
+
+    /// Waits until the adapter has ended.
+    pub async fn ended(mut self) -> Result<(), AdapterError> {
+        let ending = timeout(Duration::from_secs(60), &mut self.task);
+        ending.await.expect("an adapter that ends").unwrap()
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

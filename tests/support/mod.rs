@@ -1,0 +1,29 @@
+//! What the tests are written with: an adapter in this process, a stand-in for Piston that answers
+//! from a script, and a client that sends bytes as they are.
+//!
+//! A test in a few lines:
+//! ```ignore
+//! let piston = StandIn::script().answer(Answer::stdout("hello\n")).start().await;
+//! let adapter = Adapter::in_front_of(&piston).await;
+//! let answer = raw::post(adapter.addr, "/python/execute", r#"{"code":"print('hello')"}"#).await;
+//! assert_eq!(answer.status, 200);
+//! assert_eq!(piston.asked()[0].json()["files"][0]["content"], "print('hello')");
+//! ```
+
+// Each test file is a program of its own that needs a part of this.
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
+
+mod adapter;
+pub mod http1;
+pub mod raw;
+mod standin;
+
+pub use adapter::Adapter;
+pub use standin::{Answer, Asked, Gate, Script, StandIn, refused_url};
+
+use std::path::PathBuf;
+
+/// The directory of the recorded exchanges.
+pub fn exchanges() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/exchanges")
+}

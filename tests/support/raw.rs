@@ -1,0 +1,142 @@
+//! A client that sends bytes as they are given.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::HeaderMap;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::http1::Buffer;
+
+/// A test that waits this long for an answer has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// A header's value, empty where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// One connection, kept open from answer to answer.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Buffer,
+}
+
+impl Connection {
+    /// Connects.
+    pub async fn to(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            buffer: Buffer::default(),
+        }
+    }
+
+    /// Sends bytes: a whole request, a part of one or no request at all.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Sends bytes, and says whether the other end still takes them.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
+    }
+
+    /// Says that nothing more will be sent, and still reads.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Reads the next answer.
+    pub async fn answer(&mut self) -> Answer {
+        self.try_answer().await.expect("an answer")
+    }
+
+    /// Reads the next answer, or says why there is none.
+    pub async fn try_answer(&mut self) -> io::Result<Answer> {
+        let reading = self.buffer.response(&mut self.stream);
+        let message = timeout(PATIENCE, reading)
+            .await
+            .expect("an answer in time")?;
+        let status = message.start.split(' ').nth(1).unwrap_or_default();
+        Ok(Answer {
+            status: status
+                .parse()
+                .unwrap_or_else(|_| panic!("{:?}", message.start)),
+            headers: message.headers,
+            body: message.body,
+        })
+    }
+
+    /// Waits until the other end has closed; bytes that come before are an error.
+    pub async fn closed(&mut self) {
+        let mut byte = [0];
+        let read = timeout(PATIENCE, self.stream.read(&mut byte)).await;
+        match read.expect("a closed connection in time") {
+            Ok(0) => {}
+            Ok(_) => panic!("more bytes: {byte:?}"),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
+}
+
+/// A request's bytes. `content-length` is added where there is a body.
+pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: session\r\n");
+    for (name, value) in headers {
+        text += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        text += &format!("Content-Length: {}\r\n", body.len());
+    }
+    format!("{text}\r\n{body}").into_bytes()
+}
+
+/// Sends bytes over a connection of their own and reads one answer.
+pub async fn exchange(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
+    let mut connection = Connection::to(addr).await;
+    connection.send(bytes).await;
+    connection.answer().await
+}
+
+/// A `GET`.
+pub async fn get(addr: SocketAddr, path: &str) -> Answer {
+    exchange(addr, request("GET", path, &[], "")).await
+}
+
+/// A `POST` of JSON.
+pub async fn post(addr: SocketAddr, path: &str, body: &str) -> Answer {
+    let headers = [("Content-Type", "application/json")];
+    exchange(addr, request("POST", path, &headers, body)).await
+}
