@@ -1,6 +1,9 @@
 //! session-adapter: Azure's dynamic-sessions API in front of a Piston engine.
 
+pub mod adapter;
+pub mod config;
 pub mod engine;
 pub mod gate;
+pub mod lossy;
 pub mod piston;
 pub mod replay;

@@ -6,5 +6,5 @@
 mod client;
 mod wire;
 
-pub use client::{Client, ClientError, ClientLimits};
+pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
 pub use wire::{ExecuteRequest, ExecuteResponse, File, Message, Runtime, Stage, Status};

@@ -1,14 +1,403 @@
 //! The client of a Piston API on loopback.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, StatusCode, header};
+use tokio::time::{Instant, timeout_at};
+
+use super::wire::{ExecuteRequest, ExecuteResponse, Message, Runtime};
+
+/// Piston closes an idle connection after 5.00 s; ours are given up well before, because a
+/// request on a connection that closes under it may or may not have run.
+const IDLE: Duration = Duration::from_secs(3);
+const CONNECT: Duration = Duration::from_secs(2);
+/// Real Piston takes no larger request and answers one with a 400 and a stack trace.
+const PISTON_BODY_LIMIT: usize = 102_400;
+
 /// Talks to one Piston API.
-#[derive(Debug, Clone)]
-pub struct Client;
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    limits: ClientLimits,
+    learned: Mutex<BTreeMap<Limit, u64>>,
+}
 
 /// What bounds a [`Client`]'s exchanges.
-#[derive(Debug, Clone)]
-pub struct ClientLimits;
+#[derive(Debug, Clone, Copy)]
+pub struct ClientLimits {
+    /// Largest answer in bytes.
+    pub answer: usize,
+}
+
+/// An answer that is passed on as it came.
+#[derive(Debug)]
+pub struct RawAnswer {
+    /// Piston's status.
+    pub status: StatusCode,
+    /// Piston's content type.
+    pub content_type: Option<HeaderValue>,
+    /// Piston's bytes.
+    pub body: Bytes,
+}
 
 /// Why there is no answer to use.
 #[derive(Debug, thiserror::Error)]
-#[error("not yet")]
-pub struct ClientError;
+pub enum ClientError {
+    /// Nobody listens; nothing ran.
+    #[error("cannot connect to the engine: {0}")]
+    Unreachable(#[source] reqwest::Error),
+    /// The connection broke after the request was sent; it may have run.
+    #[error("the engine closed the connection before its answer was complete: {0}")]
+    ConnectionLost(#[source] reqwest::Error),
+    /// No answer within the deadline.
+    #[error("the engine did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The answer is larger than [`ClientLimits::answer`].
+    #[error("the engine's answer is larger than {0} bytes")]
+    AnswerTooLarge(usize),
+    /// The answer is not what Piston's API says.
+    #[error("the engine's answer is not Piston's: {0}")]
+    AnswerInvalid(String),
+    /// The engine has as many jobs as it takes.
+    #[error("the engine is busy")]
+    Busy,
+    /// The engine cannot serve at the moment (503).
+    #[error("the engine is not available")]
+    Unavailable,
+    /// The engine tried and failed (5xx; real Piston: 500 with an empty body).
+    #[error("the engine failed with status {0}")]
+    Failed(StatusCode),
+    /// The engine answered that its sandbox failed (status word `XX`).
+    #[error("the engine's sandbox failed")]
+    SandboxFailed,
+    /// The engine refuses the request; nothing ran.
+    #[error("the engine refused the request: {0:?}")]
+    Refused(Refusal),
+}
+
+/// What the engine does not like about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has no such language, or not in that version.
+    RuntimeUnknown,
+    /// The request is larger than it takes; the size that was sent, in bytes.
+    TooLarge(usize),
+    /// Anything else, in the engine's words: for the log, not for a client.
+    Other(String),
+}
+
+/// A limit of an [`ExecuteRequest`] for which the engine may have a configured maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Limit {
+    RunTimeout,
+    RunMemory,
+}
+
+impl Limit {
+    const ALL: [Self; 2] = [Self::RunTimeout, Self::RunMemory];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::RunTimeout => "run_timeout",
+            Self::RunMemory => "run_memory_limit",
+        }
+    }
+
+    fn of(self, request: &mut ExecuteRequest) -> &mut Option<u64> {
+        match self {
+            Self::RunTimeout => &mut request.run_timeout,
+            Self::RunMemory => &mut request.run_memory_limit,
+        }
+    }
+
+    /// Reads `run_timeout cannot exceed the configured limit of 3000`.
+    fn in_message(message: &str) -> Option<(Self, u64)> {
+        Self::ALL.into_iter().find_map(|limit| {
+            let most = message
+                .strip_prefix(limit.name())?
+                .strip_prefix(" cannot exceed the configured limit of ")?;
+            Some((limit, most.trim().parse().ok().filter(|most| *most > 0)?))
+        })
+    }
+}
+
+impl Client {
+    /// A client of the API at `base` (`http://HOST:PORT`).
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be set up.
+    pub fn new(base: String, limits: ClientLimits) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .http1_only()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
+            .build()?;
+        Ok(Self {
+            http,
+            base,
+            limits,
+            learned: Mutex::default(),
+        })
+    }
+
+    /// Runs `request`.
+    ///
+    /// Its limits are lowered to those that the engine is known to allow. When the engine names
+    /// one that it does not allow, nothing has run, and it is asked again with what it allows.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a request that may have run is never sent twice.
+    pub async fn execute(
+        &self,
+        request: &mut ExecuteRequest,
+        deadline: Instant,
+    ) -> Result<ExecuteResponse, ClientError> {
+        let mut asked_again = [false; Limit::ALL.len()];
+        loop {
+            self.lower_to_learned(request);
+            let body = serde_json::to_vec(request)
+                .map_err(|e| ClientError::AnswerInvalid(e.to_string()))?;
+            let size = body.len();
+            let answer = self.post_execute(body.into(), deadline).await?;
+            let refusal = match read_answer(&answer, size) {
+                Err(ClientError::Refused(Refusal::Other(message))) => message,
+                done => return done,
+            };
+            match Limit::in_message(&refusal) {
+                Some((limit, most)) if !asked_again[limit as usize] => {
+                    asked_again[limit as usize] = true;
+                    self.learn(limit, most);
+                }
+                _ => return Err(ClientError::Refused(Refusal::Other(refusal))),
+            }
+        }
+    }
+
+    /// Sends the body of an execution as it is and hands the answer back as it is.
+    ///
+    /// # Errors
+    /// [`ClientError`] where there is no answer.
+    pub async fn post_execute(
+        &self,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<RawAnswer, ClientError> {
+        let request = self
+            .http
+            .post(format!("{}/api/v2/execute", self.base))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body);
+        self.exchange(request, deadline).await
+    }
+
+    /// `GET /api/v2/runtimes`, as it came.
+    ///
+    /// # Errors
+    /// [`ClientError`] where there is no answer.
+    pub async fn get_runtimes(&self, deadline: Instant) -> Result<RawAnswer, ClientError> {
+        let request = self.http.get(format!("{}/api/v2/runtimes", self.base));
+        self.exchange(request, deadline).await
+    }
+
+    /// What can run here.
+    ///
+    /// # Errors
+    /// [`ClientError`] where there is no list.
+    pub async fn runtimes(&self, deadline: Instant) -> Result<Vec<Runtime>, ClientError> {
+        let answer = self.get_runtimes(deadline).await?;
+        if answer.status != StatusCode::OK {
+            return Err(ClientError::Failed(answer.status));
+        }
+        serde_json::from_slice(&answer.body).map_err(|e| ClientError::AnswerInvalid(e.to_string()))
+    }
+
+    async fn exchange(
+        &self,
+        request: reqwest::RequestBuilder,
+        deadline: Instant,
+    ) -> Result<RawAnswer, ClientError> {
+        let started = Instant::now();
+        timeout_at(deadline, self.exchange_unbounded(request))
+            .await
+            .unwrap_or_else(|_| Err(ClientError::Timeout(started.elapsed())))
+    }
+
+    async fn exchange_unbounded(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<RawAnswer, ClientError> {
+        let mut response = request.send().await.map_err(|e| {
+            if e.is_connect() {
+                ClientError::Unreachable(e)
+            } else {
+                ClientError::ConnectionLost(e)
+            }
+        })?;
+        let too_large = || ClientError::AnswerTooLarge(self.limits.answer);
+        let announced = response.content_length().unwrap_or(0);
+        if announced > self.limits.answer as u64 {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::with_capacity((announced as usize).min(1 << 20));
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(ClientError::ConnectionLost)?
+        {
+            if body.len() + chunk.len() > self.limits.answer {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(RawAnswer {
+            status: response.status(),
+            content_type: response.headers().get(header::CONTENT_TYPE).cloned(),
+            body: body.freeze(),
+        })
+    }
+
+    fn learn(&self, limit: Limit, most: u64) {
+        tracing::info!(
+            limit = limit.name(),
+            most,
+            "the engine allows less than asked for"
+        );
+        self.learned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(limit, most);
+    }
+
+    fn lower_to_learned(&self, request: &mut ExecuteRequest) {
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (limit, most) in learned.iter() {
+            let asked = limit.of(request);
+            *asked = asked.map(|asked| asked.min(*most));
+        }
+    }
+}
+
+/// Whether a 400 holds a stack trace, and how it begins.
+fn stack_of(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Stack {
+        stack: String,
+    }
+    serde_json::from_slice::<Stack>(body).ok().map(|s| s.stack)
+}
+
+impl RawAnswer {
+    /// Whether this is one of Piston's answers with a stack trace and paths of its server in it.
+    pub fn has_stack(&self) -> bool {
+        !self.status.is_success() && stack_of(&self.body).is_some()
+    }
+}
+
+/// Sorts an answer to an execution by whose fault it is; `size` is what was sent, in bytes.
+fn read_answer(answer: &RawAnswer, size: usize) -> Result<ExecuteResponse, ClientError> {
+    match answer.status {
+        StatusCode::OK => serde_json::from_slice(&answer.body)
+            .map_err(|e| ClientError::AnswerInvalid(e.to_string())),
+        StatusCode::BAD_REQUEST => Err(match stack_of(&answer.body) {
+            Some(stack) if size > PISTON_BODY_LIMIT || stack.starts_with("PayloadTooLarge") => {
+                ClientError::Refused(Refusal::TooLarge(size))
+            }
+            Some(_) => ClientError::AnswerInvalid("status 400 with a stack trace".to_owned()),
+            None => match serde_json::from_slice::<Message>(&answer.body) {
+                Ok(Message { message }) => {
+                    let message = message.unwrap_or_default();
+                    ClientError::Refused(if message.ends_with(" runtime is unknown") {
+                        Refusal::RuntimeUnknown
+                    } else {
+                        Refusal::Other(message)
+                    })
+                }
+                Err(_) => ClientError::AnswerInvalid("status 400 without a message".to_owned()),
+            },
+        }),
+        StatusCode::PAYLOAD_TOO_LARGE => Err(ClientError::Refused(Refusal::TooLarge(size))),
+        StatusCode::TOO_MANY_REQUESTS => Err(ClientError::Busy),
+        StatusCode::SERVICE_UNAVAILABLE => Err(ClientError::Unavailable),
+        status if status.is_server_error() => Err(ClientError::Failed(status)),
+        status => Err(ClientError::AnswerInvalid(format!("status {status}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &'static str) -> RawAnswer {
+        RawAnswer {
+            status: StatusCode::from_u16(status).unwrap(),
+            content_type: None,
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn pistons_words_for_a_limit_are_understood() {
+        let read = Limit::in_message;
+        assert_eq!(
+            read("run_timeout cannot exceed the configured limit of 3000"),
+            Some((Limit::RunTimeout, 3000))
+        );
+        assert_eq!(
+            read("run_memory_limit cannot exceed the configured limit of 64000000"),
+            Some((Limit::RunMemory, 64_000_000))
+        );
+        assert_eq!(
+            read("compile_timeout cannot exceed the configured limit of 9"),
+            None
+        );
+        assert_eq!(
+            read("run_timeout cannot exceed the configured limit of -1"),
+            None
+        );
+        assert_eq!(read("run_timeout must be non-negative"), None);
+    }
+
+    #[test]
+    fn refusals_failures_and_nonsense_are_told_apart() {
+        use ClientError::{AnswerInvalid, Busy, Failed, Refused, Unavailable};
+        let read = |status, body, size| read_answer(&answer(status, body), size).unwrap_err();
+        assert!(matches!(
+            read(400, r#"{"message":"cobol-* runtime is unknown"}"#, 1),
+            Refused(Refusal::RuntimeUnknown)
+        ));
+        assert!(matches!(read(400, "{}", 1), Refused(Refusal::Other(_))));
+        assert!(matches!(
+            read(400, r#"{"stack":"PayloadTooLargeError: …"}"#, 1),
+            Refused(Refusal::TooLarge(1))
+        ));
+        assert!(matches!(
+            read(400, r#"{"stack":"Error: other"}"#, 102_401),
+            Refused(Refusal::TooLarge(102_401))
+        ));
+        assert!(matches!(
+            read(400, r#"{"stack":"Error: other"}"#, 9),
+            AnswerInvalid(_)
+        ));
+        assert!(matches!(read(400, "nonsense", 9), AnswerInvalid(_)));
+        assert!(matches!(read(500, "", 9), Failed(_)));
+        assert!(matches!(read(503, "", 9), Unavailable));
+        assert!(matches!(read(429, "", 9), Busy));
+        assert!(matches!(
+            read(404, r#"{"message":"Not Found"}"#, 9),
+            AnswerInvalid(_)
+        ));
+        assert!(matches!(read(302, "", 9), AnswerInvalid(_)));
+        assert!(matches!(
+            read(200, r#"{"language":"x"}"#, 9),
+            AnswerInvalid(_)
+        ));
+    }
+}

@@ -102,9 +102,12 @@ pub enum Status {
     /// Standard error was longer than the limit.
     #[serde(rename = "EL")]
     StderrLimit,
-    /// The sandbox itself failed, or a code that this program does not know.
-    #[serde(rename = "XX", other)]
+    /// The sandbox itself failed.
+    #[serde(rename = "XX")]
     SandboxError,
+    /// A code that this program does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One entry of `GET /api/v2/runtimes`.

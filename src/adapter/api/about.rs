@@ -1,0 +1,75 @@
+//! `GET /`: what this is, what it runs, and what it allows.
+
+use serde::Serialize;
+
+use crate::adapter::session::Session;
+use crate::piston::Runtime;
+
+use super::query::API_VERSIONS;
+
+const PATHS: [&str; 11] = [
+    "POST /{language}/execute",
+    "POST /code/execute",
+    "POST /execute",
+    "POST /executions",
+    "POST /shellExecute",
+    "POST /api/v2/execute",
+    "GET /api/v2/runtimes",
+    "GET /health",
+    "GET /health/startup",
+    "GET /ready",
+    "GET /",
+];
+
+/// The answer of `GET /`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    name: &'static str,
+    version: &'static str,
+    engine: String,
+    ready: bool,
+    variables: &'static str,
+    runtimes: Vec<Runtime>,
+    api_versions: [&'static str; API_VERSIONS.len()],
+    limits: Limits,
+    paths: [&'static str; PATHS.len()],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Limits {
+    run_timeout_in_seconds: f64,
+    max_run_timeout_in_seconds: f64,
+    max_body_in_bytes: usize,
+    output_in_bytes: usize,
+    memory_in_bytes: u64,
+    executions: usize,
+    queue: usize,
+}
+
+impl About {
+    /// What is known now.
+    pub fn new(session: &Session) -> Self {
+        let config = &session.config;
+        Self {
+            name: env!("CARGO_PKG_NAME"),
+            version: env!("CARGO_PKG_VERSION"),
+            engine: config.engine.to_string(),
+            ready: session.readiness.check().is_ok(),
+            variables: "fresh each time: every execution is a process of its own",
+            runtimes: session.known_runtimes().to_vec(),
+            api_versions: API_VERSIONS,
+            limits: Limits {
+                run_timeout_in_seconds: config.run_timeout.as_secs_f64(),
+                max_run_timeout_in_seconds: config.max_run_timeout.as_secs_f64(),
+                max_body_in_bytes: config.max_body,
+                output_in_bytes: config.output_limit,
+                memory_in_bytes: config.memory_limit,
+                executions: config.max_jobs,
+                queue: config.queue,
+            },
+            paths: PATHS,
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The body of an execution request, in all its ages: flat or under `properties`.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::adapter::error::ApiError;
+use crate::adapter::route::Dialect;
+use crate::lossy::LossyString;
+
+use super::query::{Identifier, Query};
+
+/// What runs where a shell pool gives a program and its arguments instead of a script.
+const EXEC_ARGUMENTS: &str = "exec \"$@\"\n";
+
+/// An execution as a client asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// The session.
+    pub identifier: Option<Identifier>,
+    /// A language or an alias, as the client wrote it.
+    pub language: String,
+    /// A semver range.
+    pub version: String,
+    /// The program's source.
+    pub code: String,
+    /// Standard input.
+    pub stdin: String,
+    /// The program's arguments.
+    pub args: Vec<String>,
+    /// The wall-clock limit that the client asked for.
+    pub timeout: Option<Duration>,
+    /// The form its answer takes.
+    pub form: AnswerForm,
+}
+
+/// The forms that an answer can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// Flat and under `properties`, with exit code and stages.
+    Language,
+    /// Under `properties` only.
+    Code,
+    /// An execution resource.
+    Executions,
+    /// An execution resource whose status is the exit code.
+    Shell,
+}
+
+/// The fields, not looked into yet. Those that nobody knows are ignored.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(borrow)]
+    properties: Option<&'a RawValue>,
+    #[serde(borrow)]
+    identifier: Option<&'a RawValue>,
+    #[serde(borrow)]
+    language: Option<&'a RawValue>,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    code_input_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    execution_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    python_code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    shell_command: Option<&'a RawValue>,
+    #[serde(borrow)]
+    exec_command_and_args: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stdin: Option<&'a RawValue>,
+    #[serde(borrow)]
+    args: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timeout_in_seconds: Option<&'a RawValue>,
+}
+
+/// Reads the body of an execution request.
+///
+/// # Errors
+/// An [`ApiError`] that names the field, what it must be, and what it is.
+pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|e| {
+        ApiError::BodyInvalid(format!("it is not UTF-8 at byte {}", e.valid_up_to()))
+    })?;
+    let outer = fields(text)?;
+    let inner = match outer.properties {
+        Some(properties) if properties.get().starts_with('{') => fields(properties.get())?,
+        Some(other) => return Err(wrong("properties", "must be an object", other)),
+        None => Fields::default(),
+    };
+    check_choice(
+        "codeInputType",
+        inner.code_input_type.or(outer.code_input_type),
+        &CODE_INPUT,
+    )?;
+    check_execution_type(inner.execution_type.or(outer.execution_type))?;
+    let identifier = match (query.identifier, inner.identifier.or(outer.identifier)) {
+        (None, Some(raw)) => Some(Identifier::parse(&string("identifier", raw)?)?),
+        (given, _) => given,
+    };
+    let base64 = inner
+        .code_input_type
+        .or(outer.code_input_type)
+        .is_some_and(is_base64);
+    let program = program(dialect, &inner, &outer, base64)?;
+    let version = match (query.version, inner.version.or(outer.version)) {
+        (None, Some(raw)) => non_empty(string("version", raw)?),
+        (given, _) => given,
+    };
+    Ok(Execution {
+        identifier,
+        language: program.language,
+        version: version.unwrap_or_else(|| "*".to_owned()),
+        code: program.code,
+        stdin: optional("stdin", inner.stdin.or(outer.stdin))?.unwrap_or_default(),
+        args: program.args,
+        timeout: timeout(inner.timeout_in_seconds.or(outer.timeout_in_seconds))?,
+        form: program.form,
+    })
+}
+
+struct Program {
+    language: String,
+    code: String,
+    args: Vec<String>,
+    form: AnswerForm,
+}
+
+fn program(
+    dialect: &Dialect,
+    inner: &Fields<'_>,
+    outer: &Fields<'_>,
+    base64: bool,
+) -> Result<Program, ApiError> {
+    if let Some(shell) = shell_program(dialect, inner, outer)? {
+        return Ok(shell);
+    }
+    let code = match optional("code", inner.code.or(outer.code))? {
+        Some(code) => code,
+        None => optional("pythonCode", inner.python_code.or(outer.python_code))?
+            .ok_or(ApiError::Missing("code"))?,
+    };
+    let language = match dialect {
+        Dialect::Language(language) => language.clone(),
+        Dialect::Code => "python".to_owned(),
+        Dialect::Execute | Dialect::Executions | Dialect::Shell => {
+            optional("language", inner.language.or(outer.language))?
+                .and_then(non_empty)
+                .unwrap_or_else(|| "python".to_owned())
+        }
+    };
+    Ok(Program {
+        language,
+        code: if base64 { decode_base64(&code)? } else { code },
+        args: strings("args", inner.args.or(outer.args))?,
+        form: match dialect {
+            Dialect::Language(_) | Dialect::Execute => AnswerForm::Language,
+            Dialect::Code => AnswerForm::Code,
+            Dialect::Executions | Dialect::Shell => AnswerForm::Executions,
+        },
+    })
+}
+
+/// `shellCommand` or `execCommandAndArgs`, where the dialect knows them.
+fn shell_program(
+    dialect: &Dialect,
+    inner: &Fields<'_>,
+    outer: &Fields<'_>,
+) -> Result<Option<Program>, ApiError> {
+    let form = match dialect {
+        Dialect::Language(_) | Dialect::Code => return Ok(None),
+        Dialect::Execute => AnswerForm::Language,
+        Dialect::Executions | Dialect::Shell => AnswerForm::Shell,
+    };
+    let command = optional("shellCommand", inner.shell_command.or(outer.shell_command))?;
+    let arguments = strings(
+        "execCommandAndArgs",
+        inner.exec_command_and_args.or(outer.exec_command_and_args),
+    )?;
+    let (code, args) = match (command, arguments) {
+        (Some(_), arguments) if !arguments.is_empty() => {
+            return Err(ApiError::Property {
+                field: "shellCommand",
+                problem: "cannot be given together with execCommandAndArgs".to_owned(),
+            });
+        }
+        (Some(command), _) => (command, Vec::new()),
+        (None, arguments) if !arguments.is_empty() => (EXEC_ARGUMENTS.to_owned(), arguments),
+        (None, _) if *dialect == Dialect::Shell => return Err(ApiError::Missing("shellCommand")),
+        (None, _) => return Ok(None),
+    };
+    Ok(Some(Program {
+        language: "bash".to_owned(),
+        code,
+        args,
+        form,
+    }))
+}
+
+const CODE_INPUT: [&str; 3] = ["Inline", "InlineText", "InlineBase64"];
+
+fn fields(text: &str) -> Result<Fields<'_>, ApiError> {
+    if !text.trim_start().starts_with('{') {
+        let given = kind(text.trim_start());
+        return Err(ApiError::BodyInvalid(format!("it is {given}")));
+    }
+    serde_json::from_str(text).map_err(|e| ApiError::BodyInvalid(e.to_string()))
+}
+
+/// What a piece of JSON is, for people.
+fn kind(json: &str) -> &'static str {
+    match json.bytes().next() {
+        None => "empty",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        Some(b'-' | b'0'..=b'9') => "a number",
+        Some(_) => "no JSON",
+    }
+}
+
+fn wrong(field: &'static str, must: &str, given: &RawValue) -> ApiError {
+    ApiError::Property {
+        field,
+        problem: format!("{must}, not {}", kind(given.get())),
+    }
+}
+
+fn string(field: &'static str, raw: &RawValue) -> Result<String, ApiError> {
+    serde_json::from_str::<LossyString>(raw.get())
+        .map(|text| text.0)
+        .map_err(|_| wrong(field, "must be a string", raw))
+}
+
+/// A string, where one is given; `null` is none.
+fn optional(field: &'static str, raw: Option<&RawValue>) -> Result<Option<String>, ApiError> {
+    raw.filter(|raw| raw.get() != "null")
+        .map(|raw| string(field, raw))
+        .transpose()
+}
+
+fn strings(field: &'static str, raw: Option<&RawValue>) -> Result<Vec<String>, ApiError> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_str::<Vec<LossyString>>(raw.get())
+        .map(|texts| texts.into_iter().map(|text| text.0).collect())
+        .map_err(|_| ApiError::Property {
+            field,
+            problem: match kind(raw.get()) {
+                "an array" => "must hold strings only".to_owned(),
+                other => format!("must be an array of strings, not {other}"),
+            },
+        })
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn check_choice(
+    field: &'static str,
+    raw: Option<&RawValue>,
+    allowed: &[&str],
+) -> Result<(), ApiError> {
+    let Some(given) = optional(field, raw)? else {
+        return Ok(());
+    };
+    if allowed.iter().any(|word| word.eq_ignore_ascii_case(&given)) {
+        return Ok(());
+    }
+    let given: String = given.chars().take(32).collect();
+    Err(ApiError::Property {
+        field,
+        problem: format!("must be one of {}, not '{given}'", allowed.join(", ")),
+    })
+}
+
+fn check_execution_type(raw: Option<&RawValue>) -> Result<(), ApiError> {
+    check_choice("executionType", raw, &["Synchronous", "Asynchronous"])?;
+    check_choice("executionType", raw, &["Synchronous"]).map_err(|_| ApiError::Property {
+        field: "executionType",
+        problem: "must be Synchronous; Asynchronous is not supported by this version".to_owned(),
+    })
+}
+
+fn is_base64(raw: &RawValue) -> bool {
+    raw.get()
+        .trim_matches('"')
+        .eq_ignore_ascii_case("InlineBase64")
+}
+
+fn decode_base64(code: &str) -> Result<String, ApiError> {
+    let problem = |problem: &str| ApiError::Property {
+        field: "code",
+        problem: problem.to_owned(),
+    };
+    let bytes = BASE64_STANDARD
+        .decode(code.trim())
+        .map_err(|_| problem("must be base64, as codeInputType says"))?;
+    String::from_utf8(bytes).map_err(|_| problem("must be UTF-8 once decoded"))
+}
+
+/// Seconds, fractions too; 0 and less would mean no limit to an engine and are refused.
+fn timeout(raw: Option<&RawValue>) -> Result<Option<Duration>, ApiError> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else {
+        return Ok(None);
+    };
+    const FIELD: &str = "timeoutInSeconds";
+    const MUST: &str = "must be a number of seconds above 0";
+    let seconds: f64 = serde_json::from_str(raw.get()).map_err(|_| wrong(FIELD, MUST, raw))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(timeout) if timeout >= Duration::from_millis(1) => Ok(Some(timeout)),
+        Err(_) if seconds > 0.0 => Ok(Some(Duration::MAX)),
+        _ => Err(ApiError::Property {
+            field: FIELD,
+            problem: format!("{MUST}, not {}", raw.get()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(dialect: &Dialect, body: &str) -> Result<Execution, ApiError> {
+        parse(dialect, Query::default(), body.as_bytes())
+    }
+
+    fn python() -> Dialect {
+        Dialect::Language("python".to_owned())
+    }
+
+    #[test]
+    fn fields_are_found_flat_and_under_properties_which_win() {
+        for body in [
+            r#"{"code":"1","stdin":"a","args":["x"],"timeoutInSeconds":2}"#,
+            r#"{"properties":{"code":"1","stdin":"a","args":["x"],"timeoutInSeconds":2}}"#,
+            r#"{"code":"0","stdin":"a","properties":{"code":"1","args":["x"],"timeoutInSeconds":2}}"#,
+            r#"{"pythonCode":"1","stdin":"a","args":["x"],"timeoutInSeconds":2.0,"other":{}}"#,
+        ] {
+            let execution = read(&python(), body).unwrap();
+            assert_eq!(execution.code, "1");
+            assert_eq!(execution.stdin, "a");
+            assert_eq!(execution.args, ["x"]);
+            assert_eq!(execution.timeout, Some(Duration::from_secs(2)));
+            assert_eq!(
+                (execution.language.as_str(), execution.version.as_str()),
+                ("python", "*")
+            );
+        }
+    }
+
+    #[test]
+    fn enum_values_may_be_in_any_case() {
+        let body =
+            r#"{"codeInputType":"inlineBASE64","executionType":"SYNCHRONOUS","code":"MQ=="}"#;
+        assert_eq!(read(&Dialect::Executions, body).unwrap().code, "1");
+    }
+
+    #[test]
+    fn shell_commands_run_bash_where_the_dialect_knows_them() {
+        let command = r#"{"shellCommand":"ls","stdin":"x"}"#;
+        let execution = read(&Dialect::Executions, command).unwrap();
+        assert_eq!(
+            (execution.language.as_str(), execution.form),
+            ("bash", AnswerForm::Shell)
+        );
+        assert_eq!(
+            read(&Dialect::Execute, command).unwrap().form,
+            AnswerForm::Language
+        );
+        let program = read(&Dialect::Shell, r#"{"execCommandAndArgs":["ls","-a"]}"#).unwrap();
+        assert_eq!(program.code, "exec \"$@\"\n");
+        assert_eq!(program.args, ["ls", "-a"]);
+        assert!(matches!(
+            read(&Dialect::Shell, "{}"),
+            Err(ApiError::Missing("shellCommand"))
+        ));
+        assert!(matches!(
+            read(&python(), command),
+            Err(ApiError::Missing("code"))
+        ));
+    }
+
+    #[test]
+    fn an_error_names_the_field_what_it_must_be_and_what_it_is() {
+        for (body, message) in [
+            (r#"{"code":5}"#, "code must be a string, not a number."),
+            (r#"{"code":null}"#, "code is required."),
+            (
+                r#"{"properties":[]}"#,
+                "properties must be an object, not an array.",
+            ),
+            (
+                r#"{"code":"","args":"x"}"#,
+                "args must be an array of strings, not a string.",
+            ),
+            (r#"{"code":"","args":[1]}"#, "args must hold strings only."),
+            (
+                r#"{"code":"","timeoutInSeconds":0}"#,
+                "timeoutInSeconds must be a number of seconds above 0, not 0.",
+            ),
+            (
+                r#"{"code":"","timeoutInSeconds":"9"}"#,
+                "timeoutInSeconds must be a number of seconds above 0, not a string.",
+            ),
+            (
+                r#"{"code":"","codeInputType":"file"}"#,
+                "codeInputType must be one of Inline, InlineText, InlineBase64, not 'file'.",
+            ),
+            (
+                r#"{"code":"%","codeInputType":"InlineBase64"}"#,
+                "code must be base64, as codeInputType says.",
+            ),
+            ("", "The body must be a JSON object: it is empty."),
+            ("[]", "The body must be a JSON object: it is an array."),
+        ] {
+            assert_eq!(read(&python(), body).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn deep_duplicate_and_half_json_is_refused_and_never_overflows() {
+        let deep = format!(
+            r#"{{"code":"1","x":{}{}}}"#,
+            "[".repeat(20_000),
+            "]".repeat(20_000)
+        );
+        assert_eq!(read(&python(), &deep).unwrap().code, "1");
+        let code = format!(r#"{{"code":{}{}}}"#, "[".repeat(20_000), "]".repeat(20_000));
+        assert!(matches!(
+            read(&python(), &code),
+            Err(ApiError::Property { .. })
+        ));
+        for body in [
+            r#"{"code":"1","code":"2"}"#,
+            r#"{"code":"1""#,
+            "{\"code\":\"\u{0}\"}",
+        ] {
+            assert!(read(&python(), body).is_err(), "{body}");
+        }
+        assert!(parse(&python(), Query::default(), b"{\"code\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_huge_time_limit_is_kept_to_be_clamped() {
+        let body = r#"{"code":"","timeoutInSeconds":1e300}"#;
+        assert_eq!(read(&python(), body).unwrap().timeout, Some(Duration::MAX));
+        assert!(read(&python(), r#"{"code":"","timeoutInSeconds":1e999}"#).is_err());
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_in_code_is_replaced_as_piston_does() {
+        assert_eq!(
+            read(&python(), r#"{"code":"'\ud83d'"}"#).unwrap().code,
+            "'\u{FFFD}'"
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! Every error a client can get, and the one table that turns it into Azure's body.
+
+use http::StatusCode;
+
+use crate::gate::Full;
+use crate::piston::{ClientError, Refusal, Runtime};
+
+use super::api::API_VERSIONS;
+
+/// Why a request has no 200.
+///
+/// The text is Azure's `error.message`. It never holds code, input, output, or words of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No such path.
+    #[error("There is nothing at this path. GET / lists what there is.")]
+    PathNotFound,
+    /// The path exists, the method does not.
+    #[error("This path takes {allow}.")]
+    MethodNotAllowed {
+        /// The `Allow` header.
+        allow: &'static str,
+    },
+    /// The path or the query is not decodable as UTF-8.
+    #[error("The path is not valid: percent-encoded UTF-8 is expected.")]
+    PathInvalid,
+    /// `api-version` is not one of Azure's.
+    #[error("api-version '{given}' is not supported. Supported are {}.", API_VERSIONS.join(", "))]
+    ApiVersion {
+        /// What the client asked for.
+        given: String,
+    },
+    /// `identifier` is not of Azure's form.
+    #[error(
+        "The session identifier must have 4 to 128 characters: letters, digits and ASCII \
+         punctuation, but no space and no backslash."
+    )]
+    Identifier,
+    /// The `operation-id` header is not usable.
+    #[error("The header operation-id must have 1 to 128 letters, digits, '.', '_' or '-'.")]
+    OperationId,
+    /// The body is declared as something else than JSON.
+    #[error("The body must be application/json, not '{given}'.")]
+    MediaType {
+        /// The content type.
+        given: String,
+    },
+    /// The body is larger than allowed.
+    #[error("The body is larger than {limit} bytes.")]
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The body did not arrive in time.
+    #[error("The body did not arrive within {seconds} s.")]
+    BodyTimeout {
+        /// The time allowed.
+        seconds: u64,
+    },
+    /// The connection broke while the body arrived.
+    #[error("The body ended before it was complete.")]
+    BodyIncomplete,
+    /// The body is not a JSON object.
+    #[error("The body must be a JSON object: {0}.")]
+    BodyInvalid(String),
+    /// A field that must be there is not.
+    #[error("{0} is required.")]
+    Missing(&'static str),
+    /// A field is not as it must be.
+    #[error("{field} {problem}.")]
+    Property {
+        /// The name of the field.
+        field: &'static str,
+        /// What it must be, and what it is.
+        problem: String,
+    },
+    /// The engine has no such language or version.
+    #[error(
+        "No runtime for language '{language}' in version '{version}'. Available: {}.",
+        list(available)
+    )]
+    RuntimeNotFound {
+        /// What was asked for.
+        language: String,
+        /// What was asked for.
+        version: String,
+        /// What there is.
+        available: Vec<Runtime>,
+    },
+    /// As many executions wait as may.
+    #[error("Too many executions: {}. Try again later.", .0)]
+    TooManyExecutions(#[from] Full),
+    /// It could not have ended before the ingress gives up.
+    #[error("The execution waited too long for its turn and was not started. Try again later.")]
+    QueueTimeout,
+    /// The adapter is going down.
+    #[error("The session is shutting down.")]
+    ShuttingDown,
+    /// No real execution has worked yet.
+    #[error("The session is not ready: {0}.")]
+    NotReady(String),
+    /// The engine has no answer to use.
+    #[error("{}", engine_message(.0))]
+    Engine(#[from] ClientError),
+}
+
+/// How a client is told.
+pub struct Told {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Azure's `error.code` and the header `x-ms-error-code`.
+    pub code: &'static str,
+    /// Azure's `error.target`: the field that is wrong.
+    pub target: Option<&'static str>,
+    /// `Retry-After` in seconds.
+    pub retry_after: Option<u32>,
+}
+
+impl ApiError {
+    /// The table.
+    pub fn told(&self) -> Told {
+        let (status, code) = match self {
+            Self::PathNotFound => (StatusCode::NOT_FOUND, "PathNotFound"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            Self::PathInvalid => (StatusCode::BAD_REQUEST, "PathInvalid"),
+            Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
+            Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
+            Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),
+            Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge"),
+            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
+            Self::BodyIncomplete | Self::BodyInvalid(_) => {
+                (StatusCode::BAD_REQUEST, "InvalidRequestBody")
+            }
+            Self::Missing(_) => (StatusCode::BAD_REQUEST, "MissingRequestProperty"),
+            Self::Property { .. } => (StatusCode::BAD_REQUEST, "InvalidRequestProperty"),
+            Self::RuntimeNotFound { .. } => (StatusCode::BAD_REQUEST, "RuntimeNotFound"),
+            Self::TooManyExecutions(_) | Self::QueueTimeout => {
+                (StatusCode::TOO_MANY_REQUESTS, "TooManyExecutions")
+            }
+            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown"),
+            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "EngineNotReady"),
+            Self::Engine(error) => engine_status(error),
+        };
+        Told {
+            status,
+            code,
+            target: self.target(),
+            retry_after: matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            )
+            .then_some(1),
+        }
+    }
+
+    fn target(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing(field) | Self::Property { field, .. } => Some(field),
+            Self::RuntimeNotFound { .. } => Some("language"),
+            Self::ApiVersion { .. } => Some("api-version"),
+            Self::Identifier => Some("identifier"),
+            Self::OperationId => Some("operation-id"),
+            _ => None,
+        }
+    }
+}
+
+/// Refusals are the request's fault, the rest is the engine's.
+fn engine_status(error: &ClientError) -> (StatusCode, &'static str) {
+    match error {
+        ClientError::Unreachable(_) | ClientError::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "EngineUnavailable")
+        }
+        ClientError::ConnectionLost(_) => (StatusCode::BAD_GATEWAY, "EngineConnectionLost"),
+        ClientError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "EngineTimeout"),
+        ClientError::AnswerTooLarge(_) | ClientError::AnswerInvalid(_) => {
+            (StatusCode::BAD_GATEWAY, "EngineAnswerInvalid")
+        }
+        ClientError::Busy => (StatusCode::TOO_MANY_REQUESTS, "TooManyExecutions"),
+        ClientError::Failed(_) | ClientError::SandboxFailed => {
+            (StatusCode::BAD_GATEWAY, "EngineFailed")
+        }
+        ClientError::Refused(Refusal::TooLarge(_)) => {
+            (StatusCode::BAD_REQUEST, "ExecutionTooLarge")
+        }
+        ClientError::Refused(_) => (StatusCode::BAD_REQUEST, "ExecutionRejected"),
+    }
+}
+
+fn engine_message(error: &ClientError) -> String {
+    match error {
+        ClientError::Unreachable(_) | ClientError::Unavailable => {
+            "The engine cannot be reached. Nothing was run.".to_owned()
+        }
+        ClientError::ConnectionLost(_) => {
+            "The engine ended its answer early. The code may have run.".to_owned()
+        }
+        ClientError::Timeout(after) => format!(
+            "The engine did not answer within {} s. The code may have run.",
+            after.as_secs()
+        ),
+        ClientError::AnswerTooLarge(limit) => {
+            format!("The engine's answer is larger than {limit} bytes.")
+        }
+        ClientError::AnswerInvalid(_) => "The engine's answer cannot be read.".to_owned(),
+        ClientError::Busy => "The engine is busy. Try again later.".to_owned(),
+        ClientError::Failed(_) | ClientError::SandboxFailed => {
+            "The engine failed to run the code.".to_owned()
+        }
+        ClientError::Refused(Refusal::TooLarge(size)) => {
+            format!("The execution takes {size} bytes, which is more than the engine accepts.")
+        }
+        ClientError::Refused(_) => "The engine refused the execution.".to_owned(),
+    }
+}
+
+fn list(runtimes: &[Runtime]) -> String {
+    if runtimes.is_empty() {
+        return "nothing".to_owned();
+    }
+    let names: Vec<String> = runtimes
+        .iter()
+        .map(|r| format!("{} {}", r.language, r.version))
+        .collect();
+    names.join(", ")
+}

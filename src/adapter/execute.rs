@@ -1,0 +1,57 @@
+//! Runs an execution.
+//!
+//! Every execution is a job of the engine: a fresh process. This is the place where one that asks
+//! for a kernel that lives with the session would be told from one that asks for a job.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::piston::{ClientError, Refusal};
+
+use super::api::Execution;
+use super::error::ApiError;
+use super::log::Timings;
+use super::session::{INGRESS, Phase, Session};
+use super::translate::{self, Outcome};
+
+/// What the engine may need on top of the run itself: to compile, to start, to answer.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Runs `execution` to its end.
+///
+/// # Errors
+/// [`ApiError`]: the request's fault, the engine's, or no place to run in.
+pub async fn execute(
+    session: &Session,
+    execution: Execution,
+    timings: &mut Timings,
+) -> Result<Outcome, ApiError> {
+    let started = Instant::now();
+    let language = session.resolve(&execution.language).await;
+    timings.language(&language.language);
+    let version = execution.version.clone();
+    let mut request = translate::piston_request(execution, language, &session.limits());
+    let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
+
+    let pass = session.enter(started, timeout).await?;
+    timings.queued();
+    let deadline = (Instant::now() + timeout + GRACE).min(started + INGRESS);
+    let answer = tokio::select! {
+        answer = session.client.execute(&mut request, deadline) => answer,
+        () = session.reached(Phase::Killing) => return Err(ApiError::ShuttingDown),
+    };
+    timings.ran();
+    drop(pass);
+
+    let outcome = answer.and_then(|response| translate::outcome(&request, response));
+    session.readiness.learn_from(&outcome);
+    outcome.map_err(|error| match error {
+        ClientError::Refused(Refusal::RuntimeUnknown) => ApiError::RuntimeNotFound {
+            language: request.language,
+            version,
+            available: session.known_runtimes().to_vec(),
+        },
+        error => ApiError::Engine(error),
+    })
+}

@@ -1,0 +1,62 @@
+//! The Azure side: what session pools and agent frameworks speak, on port 2000.
+//!
+//! The way of a request: [`server`] accepts it, [`route`] names the action, [`api`] parses it,
+//! [`execute`] runs it on the engine with [`translate`], and [`api`] renders the outcome.
+
+pub mod api;
+mod error;
+mod execute;
+mod health;
+mod log;
+mod route;
+mod server;
+mod session;
+mod translate;
+
+use std::time::Duration;
+
+pub use crate::config::EngineKind;
+pub use error::ApiError;
+pub use server::{AdapterError, serve};
+
+/// What the adapter needs to know.
+#[derive(Debug, Clone)]
+pub struct AdapterConfig {
+    /// What runs the code; told to clients that ask.
+    pub engine: EngineKind,
+    /// Base of Piston's API, `http://HOST:PORT`.
+    pub piston_url: String,
+    /// Wall-clock limit of an execution that names none.
+    pub run_timeout: Duration,
+    /// Highest wall-clock limit; requests for more get this.
+    pub max_run_timeout: Duration,
+    /// Largest request body in bytes.
+    pub max_body: usize,
+    /// Bytes kept of each output stream.
+    pub output_limit: usize,
+    /// Memory of one execution in bytes.
+    pub memory_limit: u64,
+    /// Executions at a time.
+    pub max_jobs: usize,
+    /// Executions that may wait.
+    pub queue: usize,
+    /// How long running executions may take to end once `shutdown` resolves.
+    pub drain_timeout: Duration,
+}
+
+impl Default for AdapterConfig {
+    fn default() -> Self {
+        Self {
+            engine: EngineKind::Embedded,
+            piston_url: "http://127.0.0.1:2001".to_owned(),
+            run_timeout: Duration::from_secs(60),
+            max_run_timeout: Duration::from_secs(220),
+            max_body: 16 << 20,
+            output_limit: 1 << 20,
+            memory_limit: 512 << 20,
+            max_jobs: 4,
+            queue: 64,
+            drain_timeout: Duration::from_secs(25),
+        }
+    }
+}

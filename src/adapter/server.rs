@@ -1,0 +1,147 @@
+//! The HTTP server: accepts, bounds, answers, and goes down without losing what runs.
+
+mod answer;
+mod body;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::AdapterConfig;
+use super::health;
+use super::session::{Phase, Session};
+
+/// Connections at a time; more wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long a connection may be idle, or take to send its header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The request line and the headers together; more is answered with 431.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+/// What answers need to get out once the executions behind them have ended.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Why the adapter cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The HTTP client that talks to the engine.
+    #[error("cannot set up the client of the engine: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Serves until `shutdown` resolves, then lets executions end for as long as the configuration
+/// allows, and kills those that remain.
+///
+/// # Errors
+/// [`AdapterError`] where nothing could be served at all.
+pub async fn serve(
+    listener: TcpListener,
+    config: AdapterConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AdapterError> {
+    let drain_timeout = config.drain_timeout;
+    let session = Arc::new(Session::new(config)?);
+    let mut background = JoinSet::new();
+    background.spawn({
+        let session = Arc::clone(&session);
+        async move { health::watch(&session).await }
+    });
+    let graceful = GracefulShutdown::new();
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            (stream, permit) = accept(&listener, &connections) => {
+                tokio::spawn(connection(stream, permit, Arc::clone(&session), &graceful));
+            }
+        }
+    }
+
+    drop(listener);
+    session.go_on_to(Phase::Draining);
+    tracing::info!(
+        running = session.gate.running(),
+        waiting = session.gate.waiting(),
+        "draining"
+    );
+    if timeout(drain_timeout, session.idle()).await.is_err() {
+        tracing::warn!(running = session.gate.running(), "killing what still runs");
+        session.go_on_to(Phase::Killing);
+        // The answers that say so are short.
+        let _ = timeout(FLUSH, session.idle()).await;
+    }
+    if timeout(FLUSH, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some connections did not take their answer in time");
+    }
+    Ok(())
+}
+
+/// The next connection, once there is room for it. Errors of single connections and of a process
+/// that is short of descriptors pass; they are waited out.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    let permit = Arc::clone(connections).acquire_owned().await.ok();
+    let mut wait = Duration::from_millis(5);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _peer)) => return (stream, permit),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Answers the requests of one connection. Hyper drops a request whose client hangs up, and with
+/// it everything that was done for it.
+fn connection(
+    stream: TcpStream,
+    permit: Option<OwnedSemaphorePermit>,
+    session: Arc<Session>,
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = ()> + use<> {
+    // A socket that will not take the option is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let session = Arc::clone(&session);
+        async move { Ok::<_, Infallible>(answer::answer(&session, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let watched = graceful.watch(connection);
+    async move {
+        let _permit = permit;
+        if let Err(error) = watched.await {
+            tracing::debug!(%error, "connection");
+        }
+    }
+}

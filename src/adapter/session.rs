@@ -1,0 +1,232 @@
+//! The state of the session that this container is: its engine, its bounds, its phase of life.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::gate::{Gate, Pass};
+use crate::piston::{Client, ClientError, ClientLimits, Runtime};
+
+use super::AdapterConfig;
+use super::error::ApiError;
+use super::health::Readiness;
+use super::translate::{Limits, ResolvedLanguage};
+
+/// Azure's ingress gives up after 240 s; nothing is started that could not be answered by then.
+pub const INGRESS: Duration = Duration::from_secs(235);
+/// A list of runtimes that a name is missing from is asked for again, but not more often.
+const RUNTIMES_AGE: Duration = Duration::from_secs(5);
+const RUNTIMES_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What every request shares.
+#[derive(Debug)]
+pub struct Session {
+    /// The settings.
+    pub config: AdapterConfig,
+    /// The engine.
+    pub client: Client,
+    /// Bounds the executions.
+    pub gate: Gate,
+    /// Whether a real execution works.
+    pub readiness: Readiness,
+    /// This container, for the header `x-ms-session-guid`.
+    pub guid: Uuid,
+    runtimes: Mutex<Listed>,
+    phase: watch::Sender<Phase>,
+    requests: watch::Sender<usize>,
+}
+
+/// The phases of a session's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Taking requests.
+    Serving,
+    /// Letting what runs end; taking nothing new.
+    Draining,
+    /// Ending what runs.
+    Killing,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    runtimes: Arc<Vec<Runtime>>,
+    asked: Option<Instant>,
+}
+
+impl Session {
+    /// The state at the start.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be set up.
+    pub fn new(config: AdapterConfig) -> Result<Self, reqwest::Error> {
+        let limits = ClientLimits {
+            answer: largest_answer(config.output_limit),
+        };
+        Ok(Self {
+            client: Client::new(config.piston_url.clone(), limits)?,
+            gate: Gate::new(config.max_jobs, config.queue),
+            readiness: Readiness::default(),
+            guid: Uuid::new_v4(),
+            runtimes: Mutex::default(),
+            phase: watch::Sender::new(Phase::Serving),
+            requests: watch::Sender::new(0),
+            config,
+        })
+    }
+
+    /// The limits of an execution.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            run_timeout: self.config.run_timeout,
+            max_run_timeout: self.config.max_run_timeout,
+            memory: self.config.memory_limit,
+        }
+    }
+
+    /// Waits for a place to run in, as long as the run could still be answered afterwards.
+    ///
+    /// # Errors
+    /// [`ApiError::ShuttingDown`], [`ApiError::TooManyExecutions`], [`ApiError::QueueTimeout`].
+    pub async fn enter(&self, started: Instant, timeout: Duration) -> Result<Pass, ApiError> {
+        if self.phase() != Phase::Serving {
+            return Err(ApiError::ShuttingDown);
+        }
+        let latest = started + INGRESS.saturating_sub(timeout).max(Duration::from_secs(1));
+        tokio::select! {
+            pass = timeout_at(latest, self.gate.enter()) => match pass {
+                Ok(pass) => Ok(pass?),
+                Err(_elapsed) => Err(ApiError::QueueTimeout),
+            },
+            () = self.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
+        }
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Goes on to `phase`.
+    pub fn go_on_to(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Resolves when `phase` is reached.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender lives as long as `self`, so that the wait cannot fail.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub fn count_request(&self) -> RequestGuard<'_> {
+        self.requests.send_modify(|n| *n += 1);
+        RequestGuard(&self.requests)
+    }
+
+    /// Resolves when no request is under way.
+    pub async fn idle(&self) {
+        let _ = self.requests.subscribe().wait_for(|n| *n == 0).await;
+    }
+
+    /// What the engine can run, as far as it is known by now.
+    pub fn known_runtimes(&self) -> Arc<Vec<Runtime>> {
+        Arc::clone(&self.listed().runtimes)
+    }
+
+    /// Asks the engine what it can run.
+    ///
+    /// # Errors
+    /// [`ClientError`] where there is no list.
+    pub async fn refresh_runtimes(&self) -> Result<Arc<Vec<Runtime>>, ClientError> {
+        self.listed().asked = Some(Instant::now());
+        let deadline = Instant::now() + RUNTIMES_DEADLINE;
+        let runtimes = Arc::new(self.client.runtimes(deadline).await?);
+        self.listed().runtimes = Arc::clone(&runtimes);
+        Ok(runtimes)
+    }
+
+    /// Finds a language by its name or an alias, in any case. What is not listed is passed on in
+    /// lower case, for the engine to judge.
+    pub async fn resolve(&self, name: &str) -> ResolvedLanguage {
+        let listed = find_language(&self.known_runtimes(), name);
+        if let Some(found) = listed {
+            return found;
+        }
+        let asked = self.listed().asked;
+        if asked.is_none_or(|asked| asked.elapsed() >= RUNTIMES_AGE)
+            && let Ok(runtimes) = self.refresh_runtimes().await
+            && let Some(found) = find_language(&runtimes, name)
+        {
+            return found;
+        }
+        let name = name.to_lowercase();
+        ResolvedLanguage {
+            language: name.clone(),
+            name,
+        }
+    }
+
+    fn listed(&self) -> std::sync::MutexGuard<'_, Listed> {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct RequestGuard<'a>(&'a watch::Sender<usize>);
+
+impl Drop for RequestGuard<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+/// The largest answer with output at its limit: two stages, each stream twice (`output` repeats
+/// them), each byte at most six characters of JSON (`\u0000`), and room for the rest.
+fn largest_answer(output_limit: usize) -> usize {
+    (1 << 20) + output_limit.saturating_mul(2 * 2 * 2 * 6)
+}
+
+fn find_language(runtimes: &[Runtime], name: &str) -> Option<ResolvedLanguage> {
+    let find = |same: fn(&str, &str) -> bool| {
+        runtimes.iter().find_map(|runtime| {
+            let names = std::iter::once(&runtime.language).chain(&runtime.aliases);
+            let found = names.into_iter().find(|listed| same(listed, name))?;
+            Some(ResolvedLanguage {
+                name: found.clone(),
+                language: runtime.language.clone(),
+            })
+        })
+    };
+    find(|listed, name| listed == name).or_else(|| find(str::eq_ignore_ascii_case))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_language_is_found_by_name_alias_and_in_any_case() {
+        let runtimes: Vec<Runtime> = serde_json::from_str(
+            r#"[{"language":"c++","version":"12.2.0","aliases":["cpp","g++"]},
+                {"language":"python","version":"3.11.2","aliases":["py"]}]"#,
+        )
+        .unwrap();
+        for (asked, name, language) in [
+            ("python", "python", "python"),
+            ("Python", "python", "python"),
+            ("py", "py", "python"),
+            ("CPP", "cpp", "c++"),
+        ] {
+            let found = find_language(&runtimes, asked).unwrap();
+            assert_eq!(
+                (found.name.as_str(), found.language.as_str()),
+                (name, language)
+            );
+        }
+        assert_eq!(find_language(&runtimes, "cobol"), None);
+    }
+}

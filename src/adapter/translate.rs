@@ -1,0 +1,373 @@
+//! Azure ↔ Piston. Pure functions: an execution becomes a request to the engine, and the engine's
+//! answer becomes an outcome.
+
+mod stderr;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File, Stage, Status};
+
+use super::api::Execution;
+
+/// The limits that an execution gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Wall-clock limit of an execution that names none.
+    pub run_timeout: Duration,
+    /// Highest wall-clock limit.
+    pub max_run_timeout: Duration,
+    /// Memory in bytes.
+    pub memory: u64,
+}
+
+/// A language as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedLanguage {
+    /// What the engine is asked for: the language or one of its aliases.
+    pub name: String,
+    /// The language's own name, which decides what its source file is called.
+    pub language: String,
+}
+
+/// What became of an execution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The program's exit code, or 128 + the number of the signal that ended it.
+    pub exit_code: i32,
+    /// The run stage; empty but for its code where the compile stage failed.
+    pub run: StageOutput,
+    /// The compile stage, where there was one.
+    pub compile: Option<StageOutput>,
+    /// Wall-clock time in milliseconds of the stage that decided.
+    pub time_ms: u64,
+    /// The wall-clock limit, where it was reached.
+    pub timed_out_after: Option<Duration>,
+    /// How it ended, in one word for the log.
+    pub ended_by: &'static str,
+}
+
+/// A stage in the words that existing back ends read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct StageOutput {
+    /// Standard output, byte for byte as the engine has it.
+    pub stdout: String,
+    /// Standard error without the engine's own lines and paths; its last line says what ended
+    /// the program, where it was not the program itself.
+    pub stderr: String,
+    /// Both streams in the order in which they arrived.
+    pub output: String,
+    /// Piston's code.
+    pub code: Option<i32>,
+    /// Piston's signal.
+    pub signal: Option<String>,
+}
+
+impl Outcome {
+    /// The standard output of the stage that decided.
+    pub fn stdout(&self) -> &str {
+        &self.decisive().stdout
+    }
+
+    /// The standard error of the stage that decided.
+    pub fn stderr(&self) -> &str {
+        &self.decisive().stderr
+    }
+
+    fn decisive(&self) -> &StageOutput {
+        match &self.compile {
+            Some(compile) if compile.code != Some(0) => compile,
+            _ => &self.run,
+        }
+    }
+}
+
+/// The request that makes the engine run `execution`.
+///
+/// The time limit is clamped, never passed on to be refused; 0, which Piston takes for no limit,
+/// is never sent.
+pub fn piston_request(
+    execution: Execution,
+    language: ResolvedLanguage,
+    limits: &Limits,
+) -> ExecuteRequest {
+    let timeout = execution
+        .timeout
+        .unwrap_or(limits.run_timeout)
+        .min(limits.max_run_timeout);
+    ExecuteRequest {
+        files: vec![File {
+            name: main_file(&language.language).to_owned(),
+            content: execution.code,
+        }],
+        language: language.name,
+        version: execution.version,
+        stdin: execution.stdin,
+        args: execution.args,
+        run_timeout: Some((timeout.as_millis() as u64).max(1)),
+        run_memory_limit: Some(limits.memory),
+    }
+}
+
+/// What the source file of a language is called.
+fn main_file(language: &str) -> &'static str {
+    match language {
+        "python" => "main.py",
+        "javascript" => "main.js",
+        "typescript" => "main.ts",
+        "bash" => "main.sh",
+        "c" => "main.c",
+        "c++" => "main.cpp",
+        "java" => "Main.java",
+        "go" => "main.go",
+        "rust" => "main.rs",
+        "ruby" => "main.rb",
+        "perl" => "main.pl",
+        "php" => "main.php",
+        "lua" => "main.lua",
+        "r" | "rscript" => "main.r",
+        _ => "main",
+    }
+}
+
+/// Reads the engine's answer to `request`.
+///
+/// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
+///
+/// # Errors
+/// [`ClientError`] where the sandbox itself failed or the answer says neither code nor signal.
+pub fn outcome(
+    request: &ExecuteRequest,
+    response: ExecuteResponse,
+) -> Result<Outcome, ClientError> {
+    let compile = response
+        .compile
+        .map(|stage| read_stage(stage, Limit::Compile))
+        .transpose()?;
+    if let Some(compile) = compile {
+        if compile.exit_code == 0 {
+            let run = read_stage(response.run, Limit::Run(request))?;
+            return Ok(run.into_outcome(Some(compile.output)));
+        }
+        let run = StageOutput {
+            code: compile.output.code,
+            signal: compile.output.signal.clone(),
+            ..StageOutput::default()
+        };
+        return Ok(Outcome {
+            exit_code: compile.exit_code,
+            run,
+            time_ms: compile.time_ms,
+            timed_out_after: None,
+            ended_by: "compile_error",
+            compile: Some(compile.output),
+        });
+    }
+    Ok(read_stage(response.run, Limit::Run(request))?.into_outcome(None))
+}
+
+/// The limits that a stage was held to.
+#[derive(Clone, Copy)]
+enum Limit<'a> {
+    Compile,
+    Run(&'a ExecuteRequest),
+}
+
+struct StageRead {
+    exit_code: i32,
+    output: StageOutput,
+    time_ms: u64,
+    ending: Ending,
+}
+
+impl StageRead {
+    fn into_outcome(self, compile: Option<StageOutput>) -> Outcome {
+        Outcome {
+            exit_code: self.exit_code,
+            run: self.output,
+            compile,
+            time_ms: self.time_ms,
+            timed_out_after: match self.ending {
+                Ending::WallTime(limit) => limit,
+                _ => None,
+            },
+            ended_by: self.ending.label(self.exit_code),
+        }
+    }
+}
+
+/// What ended a stage.
+#[derive(Debug, Clone, PartialEq)]
+enum Ending {
+    /// The program itself.
+    Exit,
+    /// The wall-clock limit; `None` is the compiler's, which the engine chose.
+    WallTime(Option<Duration>),
+    CpuTime,
+    Stdout,
+    Stderr,
+    /// The memory limit in bytes.
+    Memory(u64),
+    /// A signal, by its name.
+    Signal(String),
+    /// A signal, as the engine's shell describes it.
+    Died(&'static str),
+}
+
+impl Ending {
+    fn of(stage: &Stage, limit: Limit<'_>, died: Option<&'static str>) -> Self {
+        let (run_timeout, memory) = match limit {
+            Limit::Compile => (None, None),
+            Limit::Run(request) => (
+                request.run_timeout.map(Duration::from_millis),
+                request.run_memory_limit,
+            ),
+        };
+        let used = stage.memory.unwrap_or(0.0);
+        match (stage.status, memory) {
+            (Some(Status::Timeout), _) => match stage.message.as_deref() {
+                Some(message) if message.contains("wall") => Self::WallTime(run_timeout),
+                _ => Self::CpuTime,
+            },
+            (Some(Status::StdoutLimit), _) => Self::Stdout,
+            (Some(Status::StderrLimit), _) => Self::Stderr,
+            (_, Some(memory)) if stage.code == Some(137) && used >= memory as f64 => {
+                Self::Memory(memory)
+            }
+            _ => match (&stage.signal, died) {
+                (Some(signal), _) => Self::Signal(signal.clone()),
+                (None, Some(description)) => Self::Died(description),
+                (None, None) => Self::Exit,
+            },
+        }
+    }
+
+    /// The last line of stderr, because that is all that most clients show.
+    fn line(&self) -> Option<String> {
+        Some(match self {
+            Self::Exit => return None,
+            Self::WallTime(Some(limit)) => {
+                format!(
+                    "Time limit exceeded: stopped after {} s.",
+                    limit.as_secs_f64()
+                )
+            }
+            Self::WallTime(None) => "Time limit exceeded: the compiler was stopped.".to_owned(),
+            Self::CpuTime => "CPU time limit exceeded: stopped.".to_owned(),
+            Self::Stdout => {
+                "Output limit exceeded: stdout was cut and the program was stopped.".to_owned()
+            }
+            Self::Stderr => {
+                "Output limit exceeded: stderr was cut and the program was stopped.".to_owned()
+            }
+            Self::Memory(limit) => match limit % (1 << 20) {
+                0 => format!("Memory limit exceeded: stopped at {} MiB.", limit >> 20),
+                _ => format!("Memory limit exceeded: stopped at {limit} bytes."),
+            },
+            Self::Signal(name) => format!("Killed by {name}."),
+            Self::Died(description) => format!("{description}."),
+        })
+    }
+
+    fn label(&self, exit_code: i32) -> &'static str {
+        match self {
+            Self::Exit if exit_code == 0 => "success",
+            Self::Exit => "failure",
+            Self::WallTime(_) => "time_limit",
+            Self::CpuTime => "cpu_limit",
+            Self::Stdout | Self::Stderr => "output_limit",
+            Self::Memory(_) => "memory_limit",
+            Self::Signal(_) | Self::Died(_) => "signal",
+        }
+    }
+}
+
+fn read_stage(stage: Stage, limit: Limit<'_>) -> Result<StageRead, ClientError> {
+    if stage.status == Some(Status::SandboxError) {
+        return Err(ClientError::SandboxFailed);
+    }
+    let exit_code = match (stage.code, &stage.signal) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal_number(signal),
+        (None, None) => {
+            return Err(ClientError::AnswerInvalid(
+                "neither code nor signal".to_owned(),
+            ));
+        }
+    };
+    let cleaned = stderr::clean(&stage.stderr);
+    let ending = Ending::of(&stage, limit, cleaned.died);
+    let mut output = stderr::clean(&stage.output).text.into_owned();
+    let mut stderr = cleaned.text.into_owned();
+    if let Some(line) = ending.line() {
+        append_line(&mut stderr, &line);
+        append_line(&mut output, &line);
+    }
+    Ok(StageRead {
+        exit_code,
+        time_ms: stage.wall_time.unwrap_or(0.0).max(0.0).round() as u64,
+        output: StageOutput {
+            stdout: stage.stdout,
+            stderr,
+            output,
+            code: stage.code,
+            signal: stage.signal,
+        },
+        ending,
+    })
+}
+
+fn append_line(text: &mut String, line: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+    text.push('\n');
+}
+
+/// Numbers of the signals on Linux (signal(7)), in order from 1.
+const SIGNALS: [&str; 31] = [
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+
+/// The number of a signal; 0 for a name that Linux does not have.
+fn signal_number(name: &str) -> i32 {
+    SIGNALS
+        .iter()
+        .position(|signal| *signal == name)
+        .map_or(0, |index| index as i32 + 1)
+}
+
+#[cfg(test)]
+mod tests;

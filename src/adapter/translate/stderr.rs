@@ -1,0 +1,184 @@
+//! Takes the engine's own words out of a program's stderr.
+//!
+//! Real Piston starts each program from a shell script, whose complaint about a killed child ends
+//! up in stderr with paths of the server in it (recording `kill_segv_self`), runs it in
+//! `/box/submission`, and has a keeper that speaks up at the output limit (`stdout_overflow_runaway`).
+
+use std::borrow::Cow;
+
+const SUBMISSION: &str = "/box/submission";
+const PACKAGES: &str = "/piston/packages/";
+const KEEPER: &str = "Sandbox keeper received fatal signal ";
+
+/// How bash, with glibc, describes the signals that end a program.
+const DESCRIPTIONS: [&str; 21] = [
+    "Hangup",
+    "Quit",
+    "Illegal instruction",
+    "Trace/breakpoint trap",
+    "Aborted",
+    "Bus error",
+    "Floating point exception",
+    "Killed",
+    "User defined signal 1",
+    "Segmentation fault",
+    "User defined signal 2",
+    "Alarm clock",
+    "Terminated",
+    "Stack fault",
+    "CPU time limit exceeded",
+    "File size limit exceeded",
+    "Virtual timer expired",
+    "Profiling timer expired",
+    "I/O possible",
+    "Power failure",
+    "Bad system call",
+];
+
+/// A program's own stderr.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cleaned<'a> {
+    /// What the program wrote.
+    pub text: Cow<'a, str>,
+    /// How the engine's shell described the signal that killed the program.
+    pub died: Option<&'static str>,
+}
+
+/// Separates what the program wrote from what the engine added.
+pub fn clean(text: &str) -> Cleaned<'_> {
+    let mut cleaned = Cleaned {
+        text: Cow::Borrowed(text),
+        died: None,
+    };
+    if text.contains(PACKAGES) {
+        let mut own = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find(PACKAGES) {
+            own.push_str(&rest[..at]);
+            rest = &rest[at..];
+            match in_package(rest) {
+                Some(path) => match shell_complaint(path) {
+                    Some(complaint) => {
+                        cleaned.died = complaint.died.or(cleaned.died);
+                        rest = complaint.rest;
+                    }
+                    None => rest = path,
+                },
+                None => {
+                    own.push_str(PACKAGES);
+                    rest = &rest[PACKAGES.len()..];
+                }
+            }
+        }
+        own.push_str(rest);
+        cleaned.text = Cow::Owned(own);
+    }
+    if let Some(at) = cleaned.text.find(KEEPER) {
+        let after = after_line(&cleaned.text[at..]);
+        let text = format!("{}{after}", &cleaned.text[..at]);
+        cleaned.text = Cow::Owned(text);
+    }
+    if cleaned.text.contains(SUBMISSION) {
+        let relative = cleaned.text.replace("/box/submission/", "");
+        cleaned.text = Cow::Owned(relative.replace(SUBMISSION, "."));
+    }
+    cleaned
+}
+
+/// What follows `/piston/packages/NAME/VERSION/`.
+fn in_package(text: &str) -> Option<&str> {
+    let name_and_on = text.strip_prefix(PACKAGES)?;
+    let mut parts = name_and_on.splitn(3, '/');
+    let (name, version) = (parts.next()?, parts.next()?);
+    let plain = |part: &str| !part.is_empty() && !part.contains(char::is_whitespace);
+    let rest = parts.next()?;
+    (plain(name) && plain(version)).then_some(rest)
+}
+
+struct Complaint<'a> {
+    died: Option<&'static str>,
+    rest: &'a str,
+}
+
+/// Reads `run: line 3:     3 Segmentation fault      python3.11 "$@"` to the end of its line.
+fn shell_complaint(text: &str) -> Option<Complaint<'_>> {
+    let numbered = ["run: line ", "compile: line "]
+        .iter()
+        .find_map(|script| text.strip_prefix(script))?;
+    let (number, complaint) = numbered.split_once(':')?;
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let described = complaint
+        .trim_start()
+        .trim_start_matches(|c: char| c.is_ascii_digit())
+        .trim_start();
+    Some(Complaint {
+        died: DESCRIPTIONS.into_iter().find(|d| described.starts_with(d)),
+        rest: after_line(text),
+    })
+}
+
+fn after_line(text: &str) -> &str {
+    text.split_once('\n').map_or("", |(_, rest)| rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(text: &str) -> (String, Option<&'static str>) {
+        let cleaned = clean(text);
+        (cleaned.text.into_owned(), cleaned.died)
+    }
+
+    #[test]
+    fn a_programs_own_words_stay_as_they_are() {
+        for text in [
+            "",
+            "err\n",
+            "/piston is mine",
+            "/piston/packages/",
+            "run: line 3: x\n",
+        ] {
+            assert_eq!(cleaned(text), (text.to_owned(), None));
+        }
+    }
+
+    #[test]
+    fn the_shells_complaint_becomes_a_description() {
+        let line = "/piston/packages/python/3.11.2/run: line 3:     3 Segmentation fault      python3.11 \"$@\"\n";
+        assert_eq!(cleaned(line), (String::new(), Some("Segmentation fault")));
+        let glued = format!("no newline{line}");
+        assert_eq!(
+            cleaned(&glued),
+            ("no newline".to_owned(), Some("Segmentation fault"))
+        );
+        let narrow = "/piston/packages/gcc/12.2.0/run: line 6:     3 Floating point exception./a.out \"$@\"\n";
+        assert_eq!(
+            cleaned(narrow),
+            (String::new(), Some("Floating point exception"))
+        );
+    }
+
+    #[test]
+    fn the_engines_paths_are_cut_from_a_traceback() {
+        let (text, died) = cleaned(
+            "  File \"/box/submission/main.py\", line 4, in <module>\n  \
+             File \"/piston/packages/python/3.12.0/lib/python3.12/json/decoder.py\", line 355\n\
+             cwd /box/submission\n",
+        );
+        assert_eq!(
+            text,
+            "  File \"main.py\", line 4, in <module>\n  \
+             File \"lib/python3.12/json/decoder.py\", line 355\ncwd .\n"
+        );
+        assert_eq!(died, None);
+    }
+
+    #[test]
+    fn the_keepers_last_words_are_dropped() {
+        let text = "mine\nSandbox keeper received fatal signal 6\n";
+        assert_eq!(cleaned(text), ("mine\n".to_owned(), None));
+    }
+}

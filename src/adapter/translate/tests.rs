@@ -1,0 +1,184 @@
+use super::*;
+
+fn execution() -> Execution {
+    let query = crate::adapter::api::Query::default();
+    let dialect = crate::adapter::route::Dialect::Language("py".to_owned());
+    let body = br#"{"code":"print(1)","stdin":"in","args":["a"]}"#;
+    crate::adapter::api::parse(&dialect, query, body).unwrap()
+}
+
+fn limits() -> Limits {
+    Limits {
+        run_timeout: Duration::from_secs(60),
+        max_run_timeout: Duration::from_secs(220),
+        memory: 512 << 20,
+    }
+}
+
+fn request() -> ExecuteRequest {
+    let python = ResolvedLanguage {
+        name: "py".to_owned(),
+        language: "python".to_owned(),
+    };
+    piston_request(execution(), python, &limits())
+}
+
+fn stage(json: &str) -> Stage {
+    serde_json::from_str(json).unwrap()
+}
+
+fn answer(run: &str, compile: Option<&str>) -> ExecuteResponse {
+    ExecuteResponse {
+        compile: compile.map(stage),
+        run: stage(run),
+        language: "x".to_owned(),
+        version: "1.0.0".to_owned(),
+    }
+}
+
+fn read(run: &str) -> Outcome {
+    outcome(&request(), answer(run, None)).unwrap()
+}
+
+#[test]
+fn an_execution_becomes_a_request() {
+    let request = request();
+    assert_eq!(request.language, "py");
+    assert_eq!(request.files[0].name, "main.py");
+    assert_eq!(request.files[0].content, "print(1)");
+    assert_eq!((request.stdin.as_str(), request.args.len()), ("in", 1));
+    assert_eq!(request.run_timeout, Some(60_000));
+    assert_eq!(request.run_memory_limit, Some(536_870_912));
+}
+
+#[test]
+fn a_time_limit_is_clamped_and_never_nothing() {
+    let run_timeout = |timeout| {
+        let python = ResolvedLanguage {
+            name: "python".to_owned(),
+            language: "python".to_owned(),
+        };
+        let execution = Execution {
+            timeout: Some(timeout),
+            ..execution()
+        };
+        piston_request(execution, python, &limits()).run_timeout
+    };
+    assert_eq!(run_timeout(Duration::from_millis(1500)), Some(1500));
+    assert_eq!(run_timeout(Duration::MAX), Some(220_000));
+    assert_eq!(run_timeout(Duration::from_micros(10)), Some(1));
+}
+
+#[test]
+fn each_way_to_end_has_its_exit_code_and_its_last_line() {
+    for (run, exit_code, ended_by, stderr) in [
+        (r#"{"code":0}"#, 0, "success", ""),
+        (r#"{"code":3,"status":"RE"}"#, 3, "failure", ""),
+        (
+            r#"{"signal":"SIGKILL","code":null,"status":"TO","message":"Time limit exceeded (wall clock)","stderr":"x"}"#,
+            137,
+            "time_limit",
+            "x\nTime limit exceeded: stopped after 60 s.\n",
+        ),
+        (
+            r#"{"signal":"SIGKILL","status":"TO","message":"Time limit exceeded"}"#,
+            137,
+            "cpu_limit",
+            "CPU time limit exceeded: stopped.\n",
+        ),
+        (
+            r#"{"signal":"SIGKILL","status":"OL","message":"stdout length exceeded","stderr":"Sandbox keeper received fatal signal 6\n"}"#,
+            137,
+            "output_limit",
+            "Output limit exceeded: stdout was cut and the program was stopped.\n",
+        ),
+        (
+            r#"{"signal":"SIGKILL","status":"EL","stderr":"a\n"}"#,
+            137,
+            "output_limit",
+            "a\nOutput limit exceeded: stderr was cut and the program was stopped.\n",
+        ),
+        (
+            r#"{"code":137,"status":"RE","memory":536870912}"#,
+            137,
+            "memory_limit",
+            "Memory limit exceeded: stopped at 512 MiB.\n",
+        ),
+        (
+            r#"{"code":137,"status":"RE","memory":1000}"#,
+            137,
+            "failure",
+            "",
+        ),
+        (
+            r#"{"signal":"SIGSEGV","code":null,"status":"SG","message":"Caught fatal signal 11"}"#,
+            139,
+            "signal",
+            "Killed by SIGSEGV.\n",
+        ),
+        (
+            r#"{"code":134,"status":"RE","stderr":"/piston/packages/gcc/12.2.0/run: line 6:     3 Aborted                 ./a.out \"$@\"\n"}"#,
+            134,
+            "signal",
+            "Aborted.\n",
+        ),
+    ] {
+        let outcome = read(run);
+        assert_eq!(outcome.exit_code, exit_code, "{run}");
+        assert_eq!(outcome.ended_by, ended_by, "{run}");
+        assert_eq!(outcome.stderr(), stderr, "{run}");
+    }
+}
+
+#[test]
+fn a_compile_error_is_shown_once() {
+    let failed = r#"{"code":1,"stderr":"error: x\n","output":"error: x\n","status":"RE"}"#;
+    let outcome = outcome(&request(), answer(failed, Some(failed))).unwrap();
+    assert_eq!(outcome.stderr(), "error: x\n");
+    assert_eq!(outcome.run.stderr, "");
+    assert_eq!((outcome.run.code, outcome.exit_code), (Some(1), 1));
+    assert_eq!(outcome.ended_by, "compile_error");
+}
+
+#[test]
+fn a_compiler_that_was_stopped_says_so() {
+    let stopped =
+        r#"{"signal":"SIGKILL","status":"TO","message":"Time limit exceeded (wall clock)"}"#;
+    let outcome = outcome(&request(), answer(stopped, Some(stopped))).unwrap();
+    assert_eq!(
+        outcome.stderr(),
+        "Time limit exceeded: the compiler was stopped.\n"
+    );
+    assert_eq!(outcome.exit_code, 137);
+}
+
+#[test]
+fn warnings_of_a_good_compile_stay_in_its_own_stage() {
+    let warned = r#"{"code":0,"stderr":"warning\n"}"#;
+    let outcome = outcome(&request(), answer(r#"{"code":0}"#, Some(warned))).unwrap();
+    assert_eq!(outcome.stderr(), "");
+    assert_eq!(outcome.compile.unwrap().stderr, "warning\n");
+}
+
+#[test]
+fn an_answer_without_an_outcome_is_the_engines_fault() {
+    let read = |run| outcome(&request(), answer(run, None)).unwrap_err();
+    assert!(matches!(
+        read(r#"{"status":"XX","code":0}"#),
+        ClientError::SandboxFailed
+    ));
+    assert!(matches!(read("{}"), ClientError::AnswerInvalid(_)));
+}
+
+#[test]
+fn signals_have_linux_numbers() {
+    for (name, number) in [
+        ("SIGHUP", 1),
+        ("SIGKILL", 9),
+        ("SIGSEGV", 11),
+        ("SIGSYS", 31),
+    ] {
+        assert_eq!(signal_number(name), number);
+    }
+    assert_eq!(signal_number("SIGNOPE"), 0);
+}

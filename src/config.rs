@@ -1,0 +1,566 @@
+//! Every setting in one place: flag, else environment variable, else default.
+//!
+//! All of them are judged before anything is bound. A wrong one names itself, its value and what
+//! is allowed, and the program ends with [`USAGE`].
+
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::fs::Access;
+
+/// Exit code for a command line or a setting that is wrong (`EX_USAGE` of sysexits.h).
+pub const USAGE: u8 = 64;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "session-adapter",
+    version,
+    about = "Azure dynamic sessions in front of Piston: takes Azure's execution requests on port 2000 and runs them on a Piston engine on port 2001.",
+    after_help = "Without a command, `serve` is meant. Every setting is a flag, else the environment \
+                  variable in brackets, else the default.\n\n\
+                  Example:\n  session-adapter --listen 127.0.0.1:2000 --run-timeout 10\n  \
+                  curl -X POST 'localhost:2000/python/execute?identifier=demo-1' \\\n       \
+                  -H 'Content-Type: application/json' -d '{\"properties\":{\"code\":\"print(42)\"}}'",
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    /// What to do; `serve` when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `serve`, given without its name.
+    #[command(flatten)]
+    pub serve: Flags,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the adapter, and with `--engine embedded` the engine behind it (the default command)
+    Serve(Flags),
+    /// Run the embedded engine alone: Piston's API on the address of --piston-url
+    Engine(Flags),
+    /// Ask a running adapter whether an execution works: exit code 0 if so, else 1
+    Healthcheck {
+        /// The adapter's address
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2000")]
+        url: String,
+    },
+    /// Show which languages can run here
+    Runtimes,
+}
+
+/// The settings as they stand on the command line, not judged yet.
+#[derive(Debug, Default, Args)]
+pub struct Flags {
+    /// Address the adapter listens on [env: ADAPTER_LISTEN, else PORT] [default: 0.0.0.0:2000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// What runs the code: the engine inside this program, or a Piston that is already there
+    /// [env: SESSION_ENGINE] [default: embedded]
+    #[arg(long, value_name = "embedded|piston")]
+    engine: Option<String>,
+    /// Where Piston's API is; the embedded engine listens there (loopback only, port 0 = any)
+    /// [env: PISTON_URL] [default: http://127.0.0.1:2001]
+    #[arg(long, value_name = "URL")]
+    piston_url: Option<String>,
+    /// The session's files [env: SESSION_DATA_DIR] [default: /mnt/data if writable, else a
+    /// temporary directory]
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<String>,
+    /// Wall-clock limit of an execution that names none [env: RUN_TIMEOUT_SECONDS] [default: 60]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    run_timeout: Option<String>,
+    /// Highest wall-clock limit; a request for more gets this
+    /// [env: MAX_RUN_TIMEOUT_SECONDS] [default: 220]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    max_run_timeout: Option<String>,
+    /// Largest request body [env: MAX_BODY_BYTES] [default: 16MiB]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    max_body: Option<String>,
+    /// Largest file upload [env: MAX_UPLOAD_BYTES] [default: 128MiB]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    max_upload: Option<String>,
+    /// How much of stdout and of stderr is kept; a program that prints more is stopped
+    /// [env: OUTPUT_LIMIT_BYTES] [default: 1MiB]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    output_limit: Option<String>,
+    /// Executions at a time [env: MAX_JOBS] [default: 2 for each core]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    max_jobs: Option<String>,
+    /// Executions that may wait for their turn; more get 429 [env: MAX_QUEUE] [default: 64]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    queue: Option<String>,
+    /// Memory of one execution [env: JOB_MEMORY_BYTES] [default: 512MiB]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    memory_limit: Option<String>,
+    /// How long running executions may take to end after SIGTERM
+    /// [env: DRAIN_TIMEOUT_SECONDS] [default: 25]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    drain_timeout: Option<String>,
+    /// Form of the log on stderr [env: LOG_FORMAT] [default: json; text on a terminal]
+    #[arg(long, value_name = "json|text")]
+    log_format: Option<String>,
+}
+
+/// What runs the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// The engine inside this program.
+    Embedded,
+    /// A Piston that somebody else started.
+    Piston,
+}
+
+impl Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::Piston => "piston",
+        })
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Every setting, judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Address the adapter listens on.
+    pub listen: SocketAddr,
+    /// What runs the code.
+    pub engine: EngineKind,
+    /// Where Piston's API is.
+    pub piston: PistonUrl,
+    /// The session's files, where the operator chose the place.
+    pub data_dir: Option<PathBuf>,
+    /// Wall-clock limit of an execution that names none.
+    pub run_timeout: Duration,
+    /// Highest wall-clock limit.
+    pub max_run_timeout: Duration,
+    /// Largest request body in bytes.
+    pub max_body: usize,
+    /// Largest upload in bytes.
+    pub max_upload: usize,
+    /// Bytes kept of each output stream.
+    pub output_limit: usize,
+    /// Executions at a time.
+    pub max_jobs: usize,
+    /// Executions that may wait.
+    pub queue: usize,
+    /// Memory of one execution in bytes.
+    pub memory_limit: u64,
+    /// How long running executions may take to end after SIGTERM.
+    pub drain_timeout: Duration,
+    /// The form of the log, where the operator chose one.
+    pub log_format: Option<LogFormat>,
+}
+
+/// A setting that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is '{value}': {allowed}")]
+pub struct ConfigError {
+    /// The flag or the environment variable, whichever gave the value.
+    pub name: &'static str,
+    /// The value that it gave.
+    pub value: String,
+    /// What would be right.
+    pub allowed: String,
+}
+
+/// The base address of a Piston API: `http://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PistonUrl {
+    host: String,
+    port: u16,
+}
+
+impl Default for PistonUrl {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 2001,
+        }
+    }
+}
+
+impl PistonUrl {
+    /// The address as a URL without a slash at its end.
+    pub fn base(&self) -> String {
+        format!("http://{}:{}", self.host, self.port)
+    }
+
+    /// The loopback address the embedded engine listens on; `None` if it is not one.
+    pub fn loopback(&self) -> Option<SocketAddr> {
+        let host = if self.host == "localhost" {
+            "127.0.0.1"
+        } else {
+            &self.host
+        };
+        let address: SocketAddr = format!("{host}:{}", self.port).parse().ok()?;
+        address.ip().is_loopback().then_some(address)
+    }
+
+    /// The same host with the port that the engine really got.
+    pub fn with_port(&self, port: u16) -> Self {
+        Self {
+            host: self.host.clone(),
+            port,
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || "allowed is http://HOST:PORT".to_owned();
+        let uri: http::Uri = text.parse().map_err(|_| wrong())?;
+        let plain = uri.scheme_str() == Some("http")
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none();
+        match uri.authority() {
+            Some(authority) if plain && !authority.as_str().contains('@') => Ok(Self {
+                host: authority.host().to_owned(),
+                port: match authority.port() {
+                    Some(port) => port.as_str().parse().map_err(|_| wrong())?,
+                    None => 80,
+                },
+            }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Settings {
+    /// Judges the flags, and for what they leave open the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting that is wrong.
+    pub fn judge(
+        flags: &Flags,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let from = |flag, value: &Option<String>, variable| {
+            Given::find(flag, value.as_deref(), variable, &environment)
+        };
+        let port = from("", &None, "PORT").parse_or(2000, |text| {
+            text.parse()
+                .map_err(|_| "allowed is a port from 0 to 65535".to_owned())
+        })?;
+        let listen = from("--listen", &flags.listen, "ADAPTER_LISTEN").parse_or(
+            SocketAddr::from(([0, 0, 0, 0], port)),
+            |text| {
+                text.parse()
+                    .map_err(|_| "allowed is ADDRESS:PORT, for example 0.0.0.0:2000".to_owned())
+            },
+        )?;
+        let engine = from("--engine", &flags.engine, "SESSION_ENGINE")
+            .parse_or(EngineKind::Embedded, choice)?;
+        let piston = from("--piston-url", &flags.piston_url, "PISTON_URL").parse_or(
+            PistonUrl::default(),
+            |text| {
+                let piston = PistonUrl::parse(text)?;
+                if engine == EngineKind::Embedded && piston.loopback().is_none() {
+                    return Err("the embedded engine listens on loopback only, \
+                                for example http://127.0.0.1:2001"
+                        .to_owned());
+                }
+                Ok(piston)
+            },
+        )?;
+        let max_run_timeout = from(
+            "--max-run-timeout",
+            &flags.max_run_timeout,
+            "MAX_RUN_TIMEOUT_SECONDS",
+        )
+        .parse_or(Duration::from_secs(220), seconds(0.001, 86_400.0))?;
+        let run_timeout = from("--run-timeout", &flags.run_timeout, "RUN_TIMEOUT_SECONDS")
+            .parse_or(
+                Duration::from_secs(60).min(max_run_timeout),
+                seconds(0.001, max_run_timeout.as_secs_f64()),
+            )?;
+        Ok(Self {
+            listen,
+            engine,
+            piston,
+            data_dir: from("--data-dir", &flags.data_dir, "SESSION_DATA_DIR")
+                .parse_or(None, |text| writable_directory(text).map(Some))?,
+            run_timeout,
+            max_run_timeout,
+            max_body: from("--max-body", &flags.max_body, "MAX_BODY_BYTES")
+                .parse_or(16 << 20, bytes(1 << 10, 1 << 30))? as usize,
+            max_upload: from("--max-upload", &flags.max_upload, "MAX_UPLOAD_BYTES")
+                .parse_or(128 << 20, bytes(0, 1 << 40))? as usize,
+            output_limit: from("--output-limit", &flags.output_limit, "OUTPUT_LIMIT_BYTES")
+                .parse_or(1 << 20, bytes(1, 1 << 30))? as usize,
+            max_jobs: from("--max-jobs", &flags.max_jobs, "MAX_JOBS")
+                .parse_or(2 * cores(), count(1, 1024))?,
+            queue: from("--queue", &flags.queue, "MAX_QUEUE").parse_or(64, count(0, 65_536))?,
+            memory_limit: from("--memory-limit", &flags.memory_limit, "JOB_MEMORY_BYTES")
+                .parse_or(512 << 20, bytes(16 << 20, 1 << 40))?,
+            drain_timeout: from(
+                "--drain-timeout",
+                &flags.drain_timeout,
+                "DRAIN_TIMEOUT_SECONDS",
+            )
+            .parse_or(Duration::from_secs(25), seconds(0.0, 86_400.0))?,
+            log_format: from("--log-format", &flags.log_format, "LOG_FORMAT")
+                .parse_or(None, |text| choice(text).map(Some))?,
+        })
+    }
+}
+
+/// What the command line or the environment gave for one setting.
+struct Given {
+    name: &'static str,
+    value: Option<String>,
+}
+
+impl Given {
+    /// An empty variable counts as absent: that is how compose files and pools clear one.
+    fn find(
+        flag: &'static str,
+        value: Option<&str>,
+        variable: &'static str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        match value {
+            Some(value) => Self {
+                name: flag,
+                value: Some(value.to_owned()),
+            },
+            None => Self {
+                name: variable,
+                value: environment(variable).filter(|value| !value.is_empty()),
+            },
+        }
+    }
+
+    fn parse_or<T>(
+        self,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let Some(value) = self.value else {
+            return Ok(default);
+        };
+        parse(value.trim()).map_err(|allowed| ConfigError {
+            name: self.name,
+            value,
+            allowed,
+        })
+    }
+}
+
+fn choice<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, true).map_err(|_| {
+        let names: Vec<String> = T::value_variants()
+            .iter()
+            .filter_map(|variant| Some(variant.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        format!("allowed is {}", names.join(" or "))
+    })
+}
+
+fn seconds(least: f64, most: f64) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let seconds = text
+            .parse::<f64>()
+            .ok()
+            .filter(|s| (least..=most).contains(s));
+        seconds
+            .map(Duration::from_secs_f64)
+            .ok_or_else(|| format!("allowed is a number of seconds from {least} to {most}"))
+    }
+}
+
+fn count(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| {
+        let count = text.parse().ok().filter(|n| (least..=most).contains(n));
+        count.ok_or_else(|| format!("allowed is a whole number from {least} to {most}"))
+    }
+}
+
+/// Bytes, plain or in KiB, MiB, GiB.
+fn bytes(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" => Some(1),
+            "kib" => Some(1 << 10),
+            "mib" => Some(1 << 20),
+            "gib" => Some(1 << 30),
+            _ => None,
+        };
+        let bytes = unit
+            .zip(digits.parse::<u64>().ok())
+            .and_then(|(unit, number)| number.checked_mul(unit))
+            .filter(|n| (least..=most).contains(n));
+        bytes.ok_or_else(|| {
+            format!("allowed are bytes from {least} to {most}, also as KiB, MiB or GiB")
+        })
+    }
+}
+
+fn writable_directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if is_writable_directory(&path) {
+        Ok(path)
+    } else {
+        Err("allowed is a directory that exists and can be written".to_owned())
+    }
+}
+
+/// Whether this process may create files in `path`.
+pub fn is_writable_directory(path: &Path) -> bool {
+    path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        let arguments = std::iter::once("session-adapter").chain(arguments.iter().copied());
+        let flags = Cli::try_parse_from(arguments).unwrap().serve;
+        Settings::judge(&flags, |name| {
+            let found = environment.iter().find(|(variable, _)| *variable == name)?;
+            Some(found.1.to_owned())
+        })
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let settings = judge(&[], &[]).unwrap();
+        assert_eq!(settings.listen.to_string(), "0.0.0.0:2000");
+        assert_eq!(settings.engine, EngineKind::Embedded);
+        assert_eq!(settings.piston.base(), "http://127.0.0.1:2001");
+        assert_eq!(settings.run_timeout, Duration::from_secs(60));
+        assert_eq!(settings.max_run_timeout, Duration::from_secs(220));
+        assert_eq!(
+            (settings.max_body, settings.max_upload),
+            (16 << 20, 128 << 20)
+        );
+        assert_eq!(
+            (settings.output_limit, settings.memory_limit),
+            (1 << 20, 512 << 20)
+        );
+        assert_eq!((settings.max_jobs, settings.queue), (2 * cores(), 64));
+        assert_eq!(settings.drain_timeout, Duration::from_secs(25));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
+        let environment = [
+            ("RUN_TIMEOUT_SECONDS", "7"),
+            ("MAX_QUEUE", "3"),
+            ("PORT", "8080"),
+        ];
+        let settings = judge(&["--run-timeout", "2.5"], &environment).unwrap();
+        assert_eq!(settings.run_timeout, Duration::from_millis(2500));
+        assert_eq!(settings.queue, 3);
+        assert_eq!(settings.listen.to_string(), "0.0.0.0:8080");
+        let both = [("PORT", "8080"), ("ADAPTER_LISTEN", "127.0.0.1:9")];
+        assert_eq!(judge(&[], &both).unwrap().listen.to_string(), "127.0.0.1:9");
+        assert_eq!(judge(&[], &[("PORT", "")]).unwrap().listen.port(), 2000);
+    }
+
+    #[test]
+    fn sizes_may_carry_a_unit() {
+        let settings = judge(&["--max-body", "2MiB", "--output-limit", "64 KiB"], &[]).unwrap();
+        assert_eq!(
+            (settings.max_body, settings.output_limit),
+            (2 << 20, 64 << 10)
+        );
+    }
+
+    #[test]
+    fn a_default_run_timeout_never_exceeds_a_lower_maximum() {
+        let settings = judge(&["--max-run-timeout", "10"], &[]).unwrap();
+        assert_eq!(settings.run_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_wrong_setting_names_itself_its_value_and_what_is_allowed() {
+        for (arguments, environment, message) in [
+            (
+                vec!["--run-timeout", "-1"],
+                vec![],
+                "--run-timeout is '-1': allowed is a number of seconds from 0.001 to 220",
+            ),
+            (
+                vec![],
+                vec![("MAX_JOBS", "many")],
+                "MAX_JOBS is 'many': allowed is a whole number from 1 to 1024",
+            ),
+            (
+                vec!["--engine", "docker"],
+                vec![],
+                "--engine is 'docker': allowed is embedded or piston",
+            ),
+            (
+                vec!["--piston-url", "http://10.0.0.5:2001"],
+                vec![],
+                "--piston-url is 'http://10.0.0.5:2001': the embedded engine listens on loopback \
+                 only, for example http://127.0.0.1:2001",
+            ),
+            (
+                vec!["--engine", "piston", "--piston-url", "https://x"],
+                vec![],
+                "--piston-url is 'https://x': allowed is http://HOST:PORT",
+            ),
+            (
+                vec![],
+                vec![("PORT", "70000")],
+                "PORT is '70000': allowed is a port from 0 to 65535",
+            ),
+            (
+                vec!["--data-dir", "/nowhere"],
+                vec![],
+                "--data-dir is '/nowhere': allowed is a directory that exists and can be written",
+            ),
+            (
+                vec!["--output-limit", "1.5MiB"],
+                vec![],
+                "--output-limit is '1.5MiB': allowed are bytes from 1 to 1073741824, \
+                 also as KiB, MiB or GiB",
+            ),
+        ] {
+            let error = judge(&arguments, &environment).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn piston_may_be_elsewhere_when_it_is_not_ours() {
+        let settings = judge(
+            &["--engine", "piston", "--piston-url", "http://piston:2000/"],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(settings.piston.base(), "http://piston:2000");
+        assert_eq!(settings.piston.loopback(), None);
+        let local = judge(&["--piston-url", "http://localhost:0"], &[])
+            .unwrap()
+            .piston;
+        assert_eq!(local.loopback().unwrap().to_string(), "127.0.0.1:0");
+        assert_eq!(local.with_port(5).base(), "http://localhost:5");
+    }
+}
