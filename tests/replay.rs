@@ -135,7 +135,7 @@ async fn notices(fixture: &Fixture, pointer: &str) -> bool {
 async fn a_change_of_a_single_field_fails_the_replay() {
     for (name, pointer) in [
         ("language_python_hello", "/azure_request/method"),
-        ("language_python_hello", "/azure_request/path"),
+        ("language_no_identifier", "/azure_request/path"),
         (
             "language_python_stdin",
             "/azure_request/body/properties/code",

@@ -24,10 +24,8 @@ pub struct Buffer {
 
 impl Buffer {
     async fn more(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
-        let mut part = [0; 64 * 1024];
-        let read = stream.read(&mut part).await?;
-        self.bytes.extend_from_slice(&part[..read]);
-        Ok(read)
+        self.bytes.reserve(64 * 1024);
+        stream.read_buf(&mut self.bytes).await
     }
 
     async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
