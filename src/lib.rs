@@ -6,3 +6,4 @@ pub mod engine;
 pub mod gate;
 pub mod lossy;
 pub mod piston;
+pub mod startup;
