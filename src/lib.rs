@@ -7,3 +7,4 @@ pub mod gate;
 pub mod lossy;
 pub mod piston;
 pub mod replay;
+pub mod startup;

@@ -99,7 +99,7 @@ impl Readiness {
 
 /// Keeps the session's readiness true, for ever.
 pub async fn watch(session: &Session) {
-    let mut was_ready = false;
+    let mut told = None;
     loop {
         // Where every place is taken, executions are under way, and they will tell.
         if let Some(_pass) = session.gate.try_enter() {
@@ -110,7 +110,7 @@ pub async fn watch(session: &Session) {
                 },
                 Err(cause) => State::NotReady { cause },
             };
-            tell(&state, &mut was_ready);
+            tell(&state, &mut told);
             session.readiness.set(state);
         }
         loop {
@@ -127,14 +127,20 @@ pub async fn watch(session: &Session) {
     }
 }
 
-fn tell(state: &State, was_ready: &mut bool) {
-    match state {
-        State::Ready { .. } if !*was_ready => tracing::info!("ready: an execution has worked"),
-        State::NotReady { cause } if *was_ready => tracing::warn!(cause, "not ready any more"),
-        State::NotReady { cause } => tracing::debug!(cause, "not ready yet"),
-        State::Ready { .. } => {}
+/// Logs what has changed.
+fn tell(state: &State, told: &mut Option<Result<(), String>>) {
+    let now = match state {
+        State::Ready { .. } => Ok(()),
+        State::NotReady { cause } => Err(cause.clone()),
+    };
+    if told.as_ref() == Some(&now) {
+        return;
     }
-    *was_ready = matches!(state, State::Ready { .. });
+    match &now {
+        Ok(()) => tracing::info!("ready: an execution has worked"),
+        Err(cause) => tracing::warn!(cause, "not ready"),
+    }
+    *told = Some(now);
 }
 
 async fn check(session: &Session) -> Result<(), String> {

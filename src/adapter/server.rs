@@ -140,8 +140,11 @@ fn connection(
     let watched = graceful.watch(connection);
     async move {
         let _permit = permit;
-        if let Err(error) = watched.await {
-            tracing::debug!(%error, "connection");
+        match watched.await {
+            // Hyper has answered with 400, 414 or 431; nothing else of the request is known.
+            Err(error) if error.is_parse() => tracing::info!(%error, "malformed request"),
+            // The client went away or was too slow: its requests have lines of their own.
+            Ok(()) | Err(_) => {}
         }
     }
 }

@@ -1,0 +1,231 @@
+//! What the commands need before and around the servers: logs, signals, directories.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::config::{LogFormat, Settings, is_writable_directory};
+use crate::piston::{Client, ClientLimits, Runtime};
+
+/// Where session files live in the image.
+const DATA_DIR: &str = "/mnt/data";
+/// How long the start line waits for the engine to say what it runs.
+const ANNOUNCE: Duration = Duration::from_secs(10);
+
+/// Sends the log to stderr: JSON, or text on a terminal, unless the operator chose.
+pub fn init_log(format: Option<LogFormat>) {
+    let format = format.unwrap_or(if io::stderr().is_terminal() {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(io::stderr)
+        .with_target(false);
+    match format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
+    }
+}
+
+/// SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes over both signals.
+    ///
+    /// # Errors
+    /// Where the handlers cannot be installed.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Resolves at the first signal. The second one ends the process at once, with the exit code
+    /// that a shell gives to a process that it ended.
+    pub async fn first(mut self) {
+        let _ = self.next().await;
+        tokio::spawn(async move {
+            let number = self.next().await;
+            std::process::exit(128 + number);
+        });
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}
+
+/// The session's files.
+#[derive(Debug)]
+pub enum DataDir {
+    /// A directory that outlives the process.
+    Lasting(PathBuf),
+    /// A directory that goes with the process.
+    Temporary(TempDir),
+}
+
+impl DataDir {
+    /// The directory that the operator chose, else the image's, else a temporary one.
+    ///
+    /// # Errors
+    /// Where a temporary one is needed and cannot be made.
+    pub fn open(chosen: Option<PathBuf>) -> io::Result<Self> {
+        let image = PathBuf::from(DATA_DIR);
+        match chosen {
+            Some(chosen) => Ok(Self::Lasting(chosen)),
+            None if is_writable_directory(&image) => Ok(Self::Lasting(image)),
+            None => tempfile::Builder::new()
+                .prefix("session-data-")
+                .tempdir()
+                .map(Self::Temporary),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Lasting(path) => path,
+            Self::Temporary(directory) => directory.path(),
+        }
+    }
+}
+
+/// Writes the one line that says how this process runs: every setting, and what can run here.
+pub async fn announce(settings: Settings, piston_url: String, data_dir: PathBuf) {
+    let runtimes = runtimes_of(&piston_url).await;
+    let listed: Option<Vec<String>> = runtimes.map(|runtimes| {
+        let name = |r: &Runtime| format!("{} {}", r.language, r.version);
+        runtimes.iter().map(name).collect()
+    });
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %settings.listen,
+        engine = %settings.engine,
+        piston_url,
+        data_dir = %data_dir.display(),
+        data_dir_is_temporary = settings.data_dir.is_none() && data_dir.as_os_str() != DATA_DIR,
+        run_timeout_s = settings.run_timeout.as_secs_f64(),
+        max_run_timeout_s = settings.max_run_timeout.as_secs_f64(),
+        max_body = settings.max_body,
+        max_upload = settings.max_upload,
+        output_limit = settings.output_limit,
+        max_jobs = settings.max_jobs,
+        queue = settings.queue,
+        memory_limit = settings.memory_limit,
+        drain_timeout_s = settings.drain_timeout.as_secs_f64(),
+        runtimes = listed.map_or("unknown: the engine does not answer".to_owned(), |l| l.join(", ")),
+        "started"
+    );
+}
+
+async fn runtimes_of(piston_url: &str) -> Option<Vec<Runtime>> {
+    let client = Client::new(piston_url.to_owned(), ClientLimits { answer: 1 << 20 }).ok()?;
+    let deadline = Instant::now() + ANNOUNCE;
+    while Instant::now() < deadline {
+        if let Ok(runtimes) = client.runtimes(deadline).await {
+            return Some(runtimes);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    None
+}
+
+/// Asks the adapter at `url` whether an execution works.
+///
+/// # Errors
+/// Says why not.
+pub async fn healthcheck(url: &str) -> Result<(), String> {
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .map_err(|e| e.to_string())?;
+    let answer = http
+        .get(format!("{}/ready", url.trim_end_matches('/')))
+        .send()
+        .await;
+    match answer {
+        Ok(answer) if answer.status().is_success() => Ok(()),
+        Ok(answer) => {
+            let status = answer.status();
+            Err(format!(
+                "{url} is not ready ({status}): {}",
+                answer.text().await.unwrap_or_default()
+            ))
+        }
+        Err(error) => Err(format!("{url} does not answer: {error}")),
+    }
+}
+
+/// A table of runtimes, for people.
+pub fn table(runtimes: &[Runtime]) -> String {
+    let width = |cell: fn(&Runtime) -> usize, title: &str| {
+        runtimes
+            .iter()
+            .map(cell)
+            .max()
+            .unwrap_or(0)
+            .max(title.len())
+    };
+    let language = width(|r| r.language.len(), "LANGUAGE");
+    let version = width(|r| r.version.len(), "VERSION");
+    let row = |a: &str, b: &str, c: &str| {
+        format!("{a:language$}  {b:version$}  {c}")
+            .trim_end()
+            .to_owned()
+            + "\n"
+    };
+    std::iter::once(row("LANGUAGE", "VERSION", "ALIASES"))
+        .chain(
+            runtimes
+                .iter()
+                .map(|r| row(&r.language, &r.version, &r.aliases.join(", "))),
+        )
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lines_up() {
+        let runtimes: Vec<Runtime> = serde_json::from_str(
+            r#"[{"language":"python","version":"3.11.7","aliases":["py","python3"]},
+                {"language":"a-long-language","version":"1.0.0","aliases":[]}]"#,
+        )
+        .unwrap();
+        assert_eq!(
+            table(&runtimes),
+            "LANGUAGE         VERSION  ALIASES\n\
+             python           3.11.7   py, python3\n\
+             a-long-language  1.0.0\n"
+        );
+    }
+
+    #[test]
+    fn a_chosen_data_directory_is_used_and_a_temporary_one_goes_away() {
+        let chosen = DataDir::open(Some("/tmp".into())).unwrap();
+        assert_eq!(chosen.path(), std::path::Path::new("/tmp"));
+        let temporary = DataDir::Temporary(tempfile::tempdir().unwrap());
+        let path = temporary.path().to_owned();
+        assert!(path.is_dir());
+        drop(temporary);
+        assert!(!path.exists());
+    }
+}
