@@ -7,13 +7,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use session_adapter::replay::{
     Caller, Fixture, FixtureError, ReplayError, answer_difference, load, replay, replay_with,
 };
 use sha2::{Digest, Sha256};
-use support::{Adapter, Answer, StandIn, exchanges, refused_url};
+use support::{Adapter, Answer, Gate, StandIn, exchanges, raw, refused_url};
 
 const HOW_TO_UPDATE: &str = "read the change, then: \
      cd fixtures/exchanges && LC_ALL=C sha256sum *.json > ../exchanges.sha256";
@@ -174,10 +176,10 @@ async fn a_change_of_a_single_field_fails_the_replay() {
             "limit_learned_run_timeout",
             "/piston/1/request/body/run_timeout",
         ),
-        ("engine_failed", "/piston/0/response/status"),
+        ("engine_unavailable", "/piston/0/response/status"),
         ("passed_hello", "/piston/0/request/body_text"),
         ("passed_hello", "/piston/0/response/headers/content-type"),
-        ("passed_runtimes", "/piston/0/response/body"),
+        ("passed_runtimes", "/piston/0/response/headers/content-type"),
         ("passed_hello", "/azure_response/body_text"),
         ("code_exit_3", "/azure_response/body/properties/status"),
         ("executions_hello", "/azure_response/body/id"),
@@ -376,4 +378,99 @@ fn a_file_that_is_no_fixture_is_refused() {
             "{error}"
         );
     }
+}
+
+/// Asks the stand-in directly, over a connection of its own.
+async fn ask(piston: &StandIn) -> std::io::Result<raw::Answer> {
+    let mut connection = raw::Connection::to(piston.addr).await;
+    connection.send(EXECUTION).await;
+    connection.try_answer().await
+}
+
+const EXECUTION: &str = "POST /api/v2/execute HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
+
+#[tokio::test]
+async fn the_stand_in_fails_in_the_ways_it_is_told() {
+    let whole = || Answer::stdout("hello\n");
+    let piston = StandIn::script()
+        .answer(Answer::Reset)
+        .answer(Answer::Close)
+        .answer(whole().half())
+        .answer(whole().claiming(100_000))
+        .answer(whole().claiming(10))
+        .answer(Answer::not_json())
+        .answer(Answer::huge(3_000_000))
+        .answer(whole().after(Duration::from_millis(20)))
+        .always(Answer::empty(500))
+        .start()
+        .await;
+    let kind = |answer: std::io::Result<raw::Answer>| answer.unwrap_err().kind();
+    assert_eq!(kind(ask(&piston).await), ErrorKind::ConnectionReset);
+    assert_eq!(kind(ask(&piston).await), ErrorKind::UnexpectedEof);
+    assert_eq!(kind(ask(&piston).await), ErrorKind::UnexpectedEof);
+    assert_eq!(kind(ask(&piston).await), ErrorKind::UnexpectedEof);
+    assert_eq!(ask(&piston).await.unwrap().body.len(), 10);
+    assert!(serde_json::from_slice::<Value>(&ask(&piston).await.unwrap().body).is_err());
+    assert!(ask(&piston).await.unwrap().body.len() > 3_000_000);
+    assert_eq!(
+        ask(&piston).await.unwrap().json()["run"]["stdout"],
+        "hello\n"
+    );
+    assert_eq!(ask(&piston).await.unwrap().status, 500);
+    assert_eq!((piston.asked().len(), piston.connections()), (9, 9));
+    assert_eq!(piston.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_stand_in_holds_an_answer_back_and_sees_who_gives_up() {
+    let gate = Gate::closed();
+    let piston = StandIn::script()
+        .answer(Answer::Never)
+        .answer(Answer::stdout("held\n").held_by(&gate))
+        .start()
+        .await;
+    let mut impatient = raw::Connection::to(piston.addr).await;
+    impatient.send(EXECUTION).await;
+    piston.asked_times(1).await;
+    assert_eq!(piston.left(), 0);
+    drop(impatient);
+    piston.left_times(1).await;
+
+    let mut patient = raw::Connection::to(piston.addr).await;
+    patient.send(EXECUTION).await;
+    piston.asked_times(2).await;
+    gate.open();
+    assert_eq!(patient.answer().await.json()["run"]["stdout"], "held\n");
+}
+
+#[tokio::test]
+async fn the_stand_in_closes_idle_connections_as_piston_does() {
+    let piston = StandIn::script()
+        .always(Answer::stdout(""))
+        .close_idle_after(Duration::from_millis(30))
+        .start()
+        .await;
+    let mut connection = raw::Connection::to(piston.addr).await;
+    connection.send(EXECUTION).await;
+    assert_eq!(connection.answer().await.header("keep-alive"), "timeout=5");
+    connection
+        .send("GET /api/v2/runtimes HTTP/1.1\r\n\r\n")
+        .await;
+    assert_eq!(
+        connection.answer().await.json().as_array().unwrap().len(),
+        6
+    );
+    connection.closed().await;
+}
+
+#[tokio::test]
+async fn the_stand_in_does_not_count_what_no_client_asked_for() {
+    let piston = StandIn::script().start().await;
+    let ready = r#"{"language":"python","version":"*","files":[{"name":"ready.py","content":""}]}"#;
+    let answer = raw::post(piston.addr, "/api/v2/execute", ready).await;
+    assert_eq!(answer.json()["run"]["stdout"], "42\n");
+    assert_eq!(raw::get(piston.addr, "/api/v2/runtimes").await.status, 200);
+    assert!(piston.asked().is_empty() && piston.complaints().is_empty());
+    assert_eq!(raw::get(piston.addr, "/api/v2/packages").await.status, 500);
+    assert_eq!(piston.complaints(), ["unexpected: GET /api/v2/packages"]);
 }

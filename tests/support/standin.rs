@@ -385,14 +385,25 @@ impl StandIn {
 
     /// Waits until it has been asked so often.
     pub async fn asked_times(&self, count: usize) {
-        let asking = async {
-            while self.asked().len() < count {
+        self.until("requests", |state| state.asked.len() >= count)
+            .await;
+    }
+
+    /// Waits until so many requests have been given up.
+    pub async fn left_times(&self, count: usize) {
+        self.until("requests given up", |state| state.left >= count)
+            .await;
+    }
+
+    async fn until(&self, what: &str, reached: impl Fn(&State) -> bool) {
+        let reaching = async {
+            while !reached(&self.state.lock().unwrap()) {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(Duration::from_secs(20), asking)
-            .await
-            .expect("a request to the stand-in");
+        if timeout(Duration::from_secs(20), reaching).await.is_err() {
+            panic!("the stand-in waited for {what} in vain");
+        }
     }
 
     /// What was not as the script has it: wrong requests, requests too many, requests too few.
