@@ -17,7 +17,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::AdapterConfig;
 use super::health;
@@ -76,13 +76,15 @@ pub async fn serve(
         waiting = session.gate.waiting(),
         "draining"
     );
-    if timeout(drain_timeout, session.idle()).await.is_err() {
+    let deadline = Instant::now() + drain_timeout;
+    if timeout_at(deadline, session.idle()).await.is_err() {
         tracing::warn!(running = session.gate.running(), "killing what still runs");
         session.go_on_to(Phase::Killing);
         // The answers that say so are short.
         let _ = timeout(FLUSH, session.idle()).await;
     }
-    if timeout(FLUSH, graceful.shutdown()).await.is_err() {
+    let flushed = deadline.max(Instant::now() + FLUSH);
+    if timeout_at(flushed, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections did not take their answer in time");
     }
     Ok(())

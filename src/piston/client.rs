@@ -14,6 +14,7 @@ use super::wire::{ExecuteRequest, ExecuteResponse, Message, Runtime};
 /// request on a connection that closes under it may or may not have run.
 const IDLE: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_secs(2);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Real Piston takes no larger request and answers one with a 400 and a stack trace.
 const PISTON_BODY_LIMIT: usize = 102_400;
 
@@ -166,7 +167,7 @@ impl Client {
             let body = serde_json::to_vec(request)
                 .map_err(|e| ClientError::AnswerInvalid(e.to_string()))?;
             let size = body.len();
-            let answer = self.post_execute(body.into(), deadline).await?;
+            let answer = self.post_execute(body.into(), Some(JSON), deadline).await?;
             let refusal = match read_answer(&answer, size) {
                 Err(ClientError::Refused(Refusal::Other(message))) => message,
                 done => return done,
@@ -188,13 +189,16 @@ impl Client {
     pub async fn post_execute(
         &self,
         body: Bytes,
+        content_type: Option<HeaderValue>,
         deadline: Instant,
     ) -> Result<RawAnswer, ClientError> {
-        let request = self
+        let mut request = self
             .http
             .post(format!("{}/api/v2/execute", self.base))
-            .header(header::CONTENT_TYPE, "application/json")
             .body(body);
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
         self.exchange(request, deadline).await
     }
 

@@ -141,14 +141,14 @@ async fn pass_execute(
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
     let started = Instant::now();
-    body::check_json(request.headers())?;
+    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let body = read_body(session, request, log).await?;
     let _pass = session
         .enter(started, session.config.max_run_timeout)
         .await?;
     log.timings.queued();
     let answer = tokio::select! {
-        answer = session.client.post_execute(body, started + INGRESS) => answer?,
+        answer = session.client.post_execute(body, content_type, started + INGRESS) => answer?,
         () = session.reached(Phase::Killing) => return Err(ApiError::ShuttingDown),
     };
     log.timings.ran();
