@@ -57,10 +57,10 @@ pub fn clean(text: &str) -> Cleaned<'_> {
             own.push_str(&rest[..at]);
             rest = &rest[at..];
             match in_package(rest) {
-                Some(path) => match shell_complaint(path) {
-                    Some(complaint) => {
-                        cleaned.died = complaint.died.or(cleaned.died);
-                        rest = complaint.rest;
+                Some(path) => match death_notice(path) {
+                    Some(description) => {
+                        cleaned.died = Some(description);
+                        rest = after_line(path);
                     }
                     None => rest = path,
                 },
@@ -95,28 +95,22 @@ fn in_package(text: &str) -> Option<&str> {
     (plain(name) && plain(version)).then_some(rest)
 }
 
-struct Complaint<'a> {
-    died: Option<&'static str>,
-    rest: &'a str,
-}
-
-/// Reads `run: line 3:     3 Segmentation fault      python3.11 "$@"` to the end of its line.
-fn shell_complaint(text: &str) -> Option<Complaint<'_>> {
+/// The signal in `run: line 3:     3 Segmentation fault      python3.11 "$@"`.
+fn death_notice(text: &str) -> Option<&'static str> {
     let numbered = ["run: line ", "compile: line "]
         .iter()
         .find_map(|script| text.strip_prefix(script))?;
-    let (number, complaint) = numbered.split_once(':')?;
+    let (number, notice) = numbered.split_once(':')?;
     if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let described = complaint
+    let described = notice
         .trim_start()
         .trim_start_matches(|c: char| c.is_ascii_digit())
         .trim_start();
-    Some(Complaint {
-        died: DESCRIPTIONS.into_iter().find(|d| described.starts_with(d)),
-        rest: after_line(text),
-    })
+    DESCRIPTIONS
+        .into_iter()
+        .find(|description| described.starts_with(description))
 }
 
 fn after_line(text: &str) -> &str {
@@ -146,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shells_complaint_becomes_a_description() {
+    fn the_shells_notice_of_a_death_becomes_a_description() {
         let line = "/piston/packages/python/3.11.2/run: line 3:     3 Segmentation fault      python3.11 \"$@\"\n";
         assert_eq!(cleaned(line), (String::new(), Some("Segmentation fault")));
         let glued = format!("no newline{line}");
@@ -158,6 +152,18 @@ mod tests {
         assert_eq!(
             cleaned(narrow),
             (String::new(), Some("Floating point exception"))
+        );
+    }
+
+    #[test]
+    fn other_complaints_of_the_shell_lose_only_their_path() {
+        let text = "/piston/packages/python/3.11.2/run: line 3: python3.11: command not found\n";
+        assert_eq!(
+            cleaned(text),
+            (
+                "run: line 3: python3.11: command not found\n".to_owned(),
+                None
+            )
         );
     }
 
