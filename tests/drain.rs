@@ -1,0 +1,81 @@
+//! Going down: what runs may end, nothing new begins, and nobody waits for ever.
+
+mod support;
+
+use std::time::Duration;
+
+use support::raw::{self, Connection};
+use support::{Adapter, Answer, Gate, StandIn};
+use tokio::net::TcpStream;
+
+fn execution() -> Vec<u8> {
+    raw::request("POST", "/python/execute", &[], r#"{"code":"1"}"#)
+}
+
+#[tokio::test]
+async fn what_runs_gets_its_answer_and_new_work_is_refused() {
+    let gate = Gate::closed();
+    let piston = StandIn::script()
+        .answer(Answer::stdout("finished\n").held_by(&gate))
+        .start()
+        .await;
+    let mut adapter = Adapter::in_front_of(&piston).await;
+    let mut idle = Connection::to(adapter.addr).await;
+    idle.send(raw::request("GET", "/ready", &[], "")).await;
+    assert_eq!(idle.answer().await.status, 200);
+    let mut running = Connection::to(adapter.addr).await;
+    running.send(execution()).await;
+    piston.asked_times(1).await;
+
+    adapter.shut_down();
+    while TcpStream::connect(adapter.addr).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    idle.send(raw::request("GET", "/ready", &[], "")).await;
+    let ready = idle.answer().await;
+    assert_eq!((ready.status, ready.header("connection")), (503, "close"));
+    assert_eq!(ready.json()["error"]["code"], "ShuttingDown");
+
+    gate.open();
+    let answer = running.answer().await;
+    assert_eq!(answer.json()["stdout"], "finished\n");
+    adapter.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_time_is_killed_and_told_so() {
+    let piston = StandIn::script().always(Answer::Never).start().await;
+    let mut adapter = Adapter::with(&piston, |config| {
+        config.drain_timeout = Duration::from_millis(50);
+        config.max_jobs = 1;
+    })
+    .await;
+    let mut running = Connection::to(adapter.addr).await;
+    running.send(execution()).await;
+    piston.asked_times(1).await;
+    let mut waiting = Connection::to(adapter.addr).await;
+    waiting.send(execution()).await;
+
+    adapter.shut_down();
+    for connection in [&mut running, &mut waiting] {
+        let answer = connection.answer().await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.json()["error"]["code"], "ShuttingDown");
+    }
+    adapter.ended().await.unwrap();
+    piston.left_times(1).await;
+    assert_eq!(piston.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_adapter_ends_at_once_whatever_its_connections_do() {
+    let piston = StandIn::script().start().await;
+    let mut adapter = Adapter::in_front_of(&piston).await;
+    let _silent = Connection::to(adapter.addr).await;
+    let mut kept = Connection::to(adapter.addr).await;
+    kept.send(raw::request("GET", "/health", &[], "")).await;
+    assert_eq!(kept.answer().await.text(), "OK\n");
+    adapter.shut_down();
+    adapter.ended().await.unwrap();
+    kept.closed().await;
+}
