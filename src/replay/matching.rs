@@ -115,7 +115,11 @@ pub fn json_difference(expected: &Value, actual: &Value) -> Option<Difference> {
 fn difference_at(path: &str, expected: &Value, actual: &Value) -> Option<Difference> {
     match (expected, actual) {
         (Value::Object(expected), Value::Object(actual)) => {
-            for (key, value) in expected {
+            // Plain members first: `$.stdout` tells more than a copy of it further down.
+            let (nested, plain): (Vec<_>, Vec<_>) = expected
+                .iter()
+                .partition(|(_, value)| value.is_object() || value.is_array());
+            for (key, value) in plain.into_iter().chain(nested) {
                 let path = format!("{path}.{key}");
                 let found = match actual.get(key) {
                     Some(actual) => difference_at(&path, value, actual),
