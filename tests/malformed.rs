@@ -84,7 +84,7 @@ async fn every_error_of_the_adapter_is_azures() {
     for (method, path, status, code) in [
         ("GET", "/nothing", 404, "PathNotFound"),
         ("DELETE", "/executions", 405, "MethodNotAllowed"),
-        ("POST", "/%ff/execute", 400, "PathInvalid"),
+        ("POST", "/%ff/execute", 400, "InvalidRequestTarget"),
         (
             "POST",
             "/python/execute?identifier=a",

@@ -21,9 +21,9 @@ pub enum ApiError {
         /// The `Allow` header.
         allow: &'static str,
     },
-    /// The path or the query is not decodable as UTF-8.
-    #[error("The path is not valid: percent-encoded UTF-8 is expected.")]
-    PathInvalid,
+    /// The request target cannot be decoded, or holds user information.
+    #[error("The request target is not valid: a path in percent-encoded UTF-8 is expected.")]
+    TargetInvalid,
     /// `api-version` is not one of Azure's.
     #[error("api-version '{given}' is not supported. Supported are {}.", API_VERSIONS.join(", "))]
     ApiVersion {
@@ -122,7 +122,7 @@ impl ApiError {
         let (status, code) = match self {
             Self::PathNotFound => (StatusCode::NOT_FOUND, "PathNotFound"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
-            Self::PathInvalid => (StatusCode::BAD_REQUEST, "PathInvalid"),
+            Self::TargetInvalid => (StatusCode::BAD_REQUEST, "InvalidRequestTarget"),
             Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),

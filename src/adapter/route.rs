@@ -1,6 +1,9 @@
 //! From method and path to the action that is meant. Pure: nothing is read, nothing is done.
 
-use http::Method;
+use std::borrow::Cow;
+
+use http::uri::Authority;
+use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
@@ -66,14 +69,19 @@ impl Action {
 /// Finds the action. Empty segments do not count, so trailing and doubled slashes are harmless.
 ///
 /// # Errors
-/// [`ApiError::PathNotFound`], [`ApiError::MethodNotAllowed`], [`ApiError::PathInvalid`].
-pub fn route(method: &Method, path: &str) -> Result<Action, ApiError> {
-    let segments = path
+/// [`ApiError::PathNotFound`], [`ApiError::MethodNotAllowed`], [`ApiError::TargetInvalid`].
+pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
+    // RFC 9110, 4.2.4: user information in an http URI is an error.
+    let has_user = |authority: &Authority| authority.as_str().contains('@');
+    if target.authority().is_some_and(has_user) {
+        return Err(ApiError::TargetInvalid);
+    }
+    let segments = target
+        .path()
         .split('/')
         .filter(|segment| !segment.is_empty())
-        .map(|segment| percent_decode_str(segment).decode_utf8())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| ApiError::PathInvalid)?;
+        .map(decode)
+        .collect::<Result<Vec<_>, _>>()?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     let action = match segments.as_slice() {
         [] => Action::About,
@@ -96,9 +104,26 @@ pub fn route(method: &Method, path: &str) -> Result<Action, ApiError> {
     }
 }
 
+fn decode(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !segment.split('%').skip(1).all(is_escape) {
+        return Err(ApiError::TargetInvalid);
+    }
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map_err(|_| ApiError::TargetInvalid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn route(method: &Method, target: &str) -> Result<Action, ApiError> {
+        super::route(method, &target.parse().unwrap())
+    }
 
     fn post(path: &str) -> Action {
         route(&Method::POST, path).unwrap()
@@ -147,9 +172,21 @@ mod tests {
                 "{path}"
             );
         }
-        assert!(matches!(
-            route(&Method::POST, "/%ff/execute"),
-            Err(ApiError::PathInvalid)
-        ));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_invalid() {
+        for target in [
+            "/%ff/execute",
+            "/%zz/execute",
+            "/%4/execute",
+            "http://%@a/",
+            "http://u:p@a/",
+        ] {
+            assert!(
+                matches!(route(&Method::POST, target), Err(ApiError::TargetInvalid)),
+                "{target}"
+            );
+        }
     }
 }

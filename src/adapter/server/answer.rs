@@ -27,7 +27,7 @@ type Answer = Response<Full<Bytes>>;
 pub async fn answer(session: &Session, request: Request<Incoming>) -> Answer {
     let _counted = session.count_request();
     let mut log = RequestLog::start();
-    let mut response = match route(request.method(), request.uri().path()) {
+    let mut response = match route(request.method(), request.uri()) {
         Ok(action) => {
             log.route(action.label());
             act(session, action, request, &mut log).await
