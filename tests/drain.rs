@@ -54,6 +54,8 @@ async fn what_does_not_end_in_time_is_killed_and_told_so() {
     running.send(execution()).await;
     piston.asked_times(1).await;
     let mut waiting = Connection::to(adapter.addr).await;
+    waiting.send(raw::request("GET", "/health", &[], "")).await;
+    waiting.answer().await;
     waiting.send(execution()).await;
 
     adapter.shut_down();
