@@ -50,7 +50,16 @@ pub enum Command {
         url: String,
     },
     /// Show which languages can run here
-    Runtimes,
+    Runtimes(Flags),
+    /// Replay recorded exchanges against a running adapter: exit code 0 if all are answered alike
+    Replay {
+        /// The directory of the exchanges
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// The adapter's address
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2000")]
+        url: String,
+    },
 }
 
 /// The settings as they stand on the command line, not judged yet.

@@ -149,27 +149,19 @@ async fn runtimes_of(piston_url: &str) -> Option<Vec<Runtime>> {
 ///
 /// # Errors
 /// Says why not.
-pub async fn healthcheck(url: &str) -> Result<(), String> {
+pub async fn healthcheck(url: String) -> Result<(), Box<dyn std::error::Error>> {
     let http = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(5))
-        .build()
-        .map_err(|e| e.to_string())?;
-    let answer = http
-        .get(format!("{}/ready", url.trim_end_matches('/')))
-        .send()
-        .await;
-    match answer {
-        Ok(answer) if answer.status().is_success() => Ok(()),
-        Ok(answer) => {
-            let status = answer.status();
-            Err(format!(
-                "{url} is not ready ({status}): {}",
-                answer.text().await.unwrap_or_default()
-            ))
-        }
-        Err(error) => Err(format!("{url} does not answer: {error}")),
+        .build()?;
+    let ready = format!("{}/ready", url.trim_end_matches('/'));
+    let answer = http.get(ready).send().await?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
     }
+    let body = answer.text().await.unwrap_or_default();
+    Err(format!("{url} is not ready ({status}): {body}").into())
 }
 
 /// A table of runtimes, for people.

@@ -68,7 +68,7 @@ pub struct Stage {
     #[serde(default)]
     pub output: String,
     /// Peak memory in bytes.
-    #[serde(default)]
+    #[serde(default, serialize_with = "plain_number")]
     pub memory: Option<f64>,
     /// The outcome in words.
     #[serde(default)]
@@ -77,10 +77,10 @@ pub struct Stage {
     #[serde(default)]
     pub status: Option<Status>,
     /// CPU time of the stage in milliseconds.
-    #[serde(default)]
+    #[serde(default, serialize_with = "plain_number")]
     pub cpu_time: Option<f64>,
     /// Wall-clock time of the stage in milliseconds.
-    #[serde(default)]
+    #[serde(default, serialize_with = "plain_number")]
     pub wall_time: Option<f64>,
 }
 
@@ -131,4 +131,19 @@ pub struct Message {
     /// What went wrong, in Piston's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// Writes a whole number without a point, as Piston does: readers with integer types depend on it.
+fn plain_number<S: serde::Serializer>(
+    number: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match number {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the number is whole and below 2^53"
+        )]
+        Some(n) if n.fract() == 0.0 && n.abs() < 9e15 => serializer.serialize_i64(*n as i64),
+        other => other.serialize(serializer),
+    }
 }

@@ -11,28 +11,28 @@ const PACKAGES: &str = "/piston/packages/";
 const KEEPER: &str = "Sandbox keeper received fatal signal ";
 
 /// How bash, with glibc, describes the signals that end a program.
-const DESCRIPTIONS: [&str; 21] = [
-    "Hangup",
-    "Quit",
-    "Illegal instruction",
-    "Trace/breakpoint trap",
-    "Aborted",
-    "Bus error",
-    "Floating point exception",
-    "Killed",
-    "User defined signal 1",
-    "Segmentation fault",
-    "User defined signal 2",
-    "Alarm clock",
-    "Terminated",
-    "Stack fault",
-    "CPU time limit exceeded",
-    "File size limit exceeded",
-    "Virtual timer expired",
-    "Profiling timer expired",
-    "I/O possible",
-    "Power failure",
-    "Bad system call",
+const DESCRIPTIONS: [(i32, &str); 21] = [
+    (1, "Hangup"),
+    (3, "Quit"),
+    (4, "Illegal instruction"),
+    (5, "Trace/breakpoint trap"),
+    (6, "Aborted"),
+    (7, "Bus error"),
+    (8, "Floating point exception"),
+    (9, "Killed"),
+    (10, "User defined signal 1"),
+    (11, "Segmentation fault"),
+    (12, "User defined signal 2"),
+    (14, "Alarm clock"),
+    (15, "Terminated"),
+    (16, "Stack fault"),
+    (24, "CPU time limit exceeded"),
+    (25, "File size limit exceeded"),
+    (26, "Virtual timer expired"),
+    (27, "Profiling timer expired"),
+    (29, "I/O possible"),
+    (30, "Power failure"),
+    (31, "Bad system call"),
 ];
 
 /// A program's own stderr.
@@ -44,8 +44,8 @@ pub struct Cleaned<'a> {
     pub died: Option<&'static str>,
 }
 
-/// Separates what the program wrote from what the engine added.
-pub fn clean(text: &str) -> Cleaned<'_> {
+/// Separates what the program, which ended with `code`, wrote from what the engine added.
+pub fn clean(text: &str, code: Option<i32>) -> Cleaned<'_> {
     let mut cleaned = Cleaned {
         text: Cow::Borrowed(text),
         died: None,
@@ -82,7 +82,19 @@ pub fn clean(text: &str) -> Cleaned<'_> {
         let relative = cleaned.text.replace("/box/submission/", "");
         cleaned.text = Cow::Owned(relative.replace(SUBMISSION, "."));
     }
+    if let Some((own, description)) = bare_notice(&cleaned.text, code) {
+        cleaned.died = Some(description);
+        cleaned.text = Cow::Owned(own.to_owned());
+    }
     cleaned
+}
+
+/// The embedded engine's last line for a program that a signal killed: its description alone.
+fn bare_notice(text: &str, code: Option<i32>) -> Option<(&str, &'static str)> {
+    let signal = code?.checked_sub(128)?;
+    let (_, description) = DESCRIPTIONS.iter().find(|(number, _)| *number == signal)?;
+    let own = text.strip_suffix('\n')?.strip_suffix(description)?;
+    (own.is_empty() || own.ends_with('\n')).then_some((own, *description))
 }
 
 /// What follows `/piston/packages/NAME/VERSION/`.
@@ -109,7 +121,8 @@ fn death_notice(text: &str) -> Option<&'static str> {
         .trim_start_matches(|c: char| c.is_ascii_digit())
         .trim_start();
     DESCRIPTIONS
-        .into_iter()
+        .iter()
+        .map(|(_, description)| *description)
         .find(|description| described.starts_with(description))
 }
 
@@ -122,7 +135,7 @@ mod tests {
     use super::*;
 
     fn cleaned(text: &str) -> (String, Option<&'static str>) {
-        let cleaned = clean(text);
+        let cleaned = clean(text, None);
         (cleaned.text.into_owned(), cleaned.died)
     }
 
@@ -180,6 +193,28 @@ mod tests {
              File \"lib/python3.12/json/decoder.py\", line 355\ncwd .\n"
         );
         assert_eq!(died, None);
+    }
+
+    #[test]
+    fn a_description_alone_is_the_engines_where_the_exit_code_is_of_that_signal() {
+        let cleaned = |text, code| {
+            let cleaned = clean(text, Some(code));
+            (cleaned.text.into_owned(), cleaned.died)
+        };
+        let died = Some("Segmentation fault");
+        assert_eq!(
+            cleaned("x\nSegmentation fault\n", 139),
+            ("x\n".to_owned(), died)
+        );
+        assert_eq!(cleaned("Segmentation fault\n", 139), (String::new(), died));
+        for (text, code) in [
+            ("Segmentation fault\n", 1),
+            ("Segmentation fault\n", 137),
+            ("no Segmentation fault\n", 139),
+            ("", 139),
+        ] {
+            assert_eq!(cleaned(text, code), (text.to_owned(), None));
+        }
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! What bounds an engine and its jobs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::request::Bounds;
+
+/// The settings of an [`Engine`](super::Engine). A request can lower a limit, never raise it.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// This program, which is started once more as the spawner.
+    pub program: PathBuf,
+    /// How many jobs run at a time.
+    pub max_jobs: usize,
+    /// How many more wait for their turn; the next one is answered with 429.
+    pub queue: usize,
+    /// Wall-clock time of a run stage: the highest and the default.
+    pub run_timeout: Duration,
+    /// Wall-clock time of a compile stage: the highest and the default.
+    pub compile_timeout: Duration,
+    /// CPU time of all processes of a run stage; as much as `run_timeout` unless set.
+    pub run_cpu_time: Option<Duration>,
+    /// CPU time of all processes of a compile stage; as much as `compile_timeout` unless set.
+    pub compile_cpu_time: Option<Duration>,
+    /// Memory of all processes of a job in bytes.
+    pub memory_limit: u64,
+    /// Bytes that are kept of each output stream; a program that prints more is ended.
+    pub output_limit: usize,
+    /// Longest request body in bytes.
+    pub max_body: usize,
+    /// How long a client may take to send its request.
+    pub read_timeout: Duration,
+    /// Processes and threads of a job.
+    pub max_processes: u64,
+    /// Open files of each process of a job.
+    pub max_open_files: u64,
+    /// Size of a file that a job writes, in bytes.
+    pub max_file_size: u64,
+    /// A folder that all jobs may read and write, and that outlives them.
+    pub data_dir: Option<PathBuf>,
+    /// Where the jobs' directories are made; the system's folder for temporary files unless set.
+    pub work_dir: Option<PathBuf>,
+    /// More runtimes, as TOML of the form of the built-in table.
+    pub runtimes: Option<String>,
+    /// How long a program may take to tell its version at start.
+    pub version_timeout: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            program: PathBuf::from("/proc/self/exe"),
+            max_jobs: 2 * cores,
+            queue: 64,
+            run_timeout: Duration::from_secs(60),
+            compile_timeout: Duration::from_secs(60),
+            run_cpu_time: None,
+            compile_cpu_time: None,
+            memory_limit: 512 << 20,
+            output_limit: 1 << 20,
+            max_body: 16 << 20,
+            read_timeout: Duration::from_secs(30),
+            max_processes: 256,
+            max_open_files: 2048,
+            max_file_size: 256 << 20,
+            data_dir: None,
+            work_dir: None,
+            runtimes: None,
+            version_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// The bounds of a run stage.
+    pub(super) fn run_bounds(&self) -> Bounds {
+        self.bounds(self.run_timeout, self.run_cpu_time)
+    }
+
+    /// The bounds of a compile stage.
+    pub(super) fn compile_bounds(&self) -> Bounds {
+        self.bounds(self.compile_timeout, self.compile_cpu_time)
+    }
+
+    /// The bounds of asking a program for its version.
+    pub(super) fn version_bounds(&self) -> Bounds {
+        self.bounds(self.version_timeout, None)
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "memory limits are below 2^53 bytes"
+    )]
+    fn bounds(&self, wall: Duration, cpu: Option<Duration>) -> Bounds {
+        Bounds {
+            wall_ms: wall.as_secs_f64() * 1000.0,
+            cpu_ms: cpu.unwrap_or(wall).as_secs_f64() * 1000.0,
+            memory: self.memory_limit as f64,
+        }
+    }
+}

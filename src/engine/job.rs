@@ -1,0 +1,438 @@
+//! One job from its files to Piston's answer: the compile stage, where there is one, and the run
+//! stage, in a directory of their own.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::config::EngineConfig;
+use super::output::{Output, Stream};
+use super::request::{Bounds, SourceFile, Submission, plain_path};
+use super::runtimes::{Entry, Installed};
+use super::sandbox::{Cause, Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder};
+use super::signals::signal_name;
+use crate::piston::{ExecuteResponse, Stage, Status};
+
+/// How long output may take to arrive once every process of the job is gone. It is all in the
+/// pipes then; only a descriptor that was handed out of the job could keep them open.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long the sandbox may be late with its report before the engine gives the job up.
+const REPORT: Duration = Duration::from_secs(20);
+
+/// What every job of an engine shares.
+pub(super) struct Shop<'a> {
+    pub(super) config: &'a EngineConfig,
+    pub(super) spawner: &'a SpawnerHandle,
+    /// Folders for `PATH`.
+    pub(super) path: &'a [PathBuf],
+    /// Turns true when all jobs are to end.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Runs a submission.
+///
+/// # Errors
+/// Where the sandbox fails, or a file name turns out to be unusable.
+pub(super) async fn execute(
+    shop: &Shop<'_>,
+    runtime: &Installed,
+    submission: Submission,
+) -> Result<ExecuteResponse, LinkError> {
+    let entry = &runtime.entry;
+    let Layout {
+        files,
+        main,
+        sources,
+    } = Layout::of(entry, submission.files);
+    let words = Words {
+        program: runtime.program.to_string_lossy().into_owned(),
+        main,
+        sources,
+    };
+    let mut link = shop.spawner.open().await?;
+    link.files(&files).await?;
+    drop(files);
+    let mut compile = None;
+    if let Some(command) = &entry.compile {
+        let order = shop.order(runtime, words.fill(command, &[]), submission.compile);
+        let stage = shop
+            .stage(&mut link, order, submission.stdin.clone())
+            .await?;
+        if stage.code != Some(0) {
+            return Ok(answer(runtime, Some(stage.clone()), stage));
+        }
+        compile = Some(stage);
+    }
+    let command = words.fill(&entry.run, &submission.args);
+    let order = shop.order(runtime, command, submission.run);
+    let run = shop.stage(&mut link, order, submission.stdin).await?;
+    Ok(answer(runtime, compile, run))
+}
+
+fn answer(runtime: &Installed, compile: Option<Stage>, run: Stage) -> ExecuteResponse {
+    ExecuteResponse {
+        compile,
+        run,
+        language: runtime.entry.language.clone(),
+        version: runtime.version.to_string(),
+    }
+}
+
+/// The files as they are written, and which of them the commands name.
+#[derive(Debug, PartialEq)]
+struct Layout {
+    files: Vec<(String, Vec<u8>)>,
+    main: String,
+    sources: Vec<String>,
+}
+
+impl Layout {
+    fn of(entry: &Entry, files: Vec<SourceFile>) -> Self {
+        let mut layout = Self {
+            files: Vec::with_capacity(files.len()),
+            main: String::new(),
+            sources: Vec::new(),
+        };
+        for file in files {
+            let is_main = file.is_text && layout.main.is_empty();
+            let mut name = file.name;
+            let is_source = |name: &str| {
+                let ending = name.rsplit_once('.').map(|(_, ending)| ending);
+                entry
+                    .extensions
+                    .iter()
+                    .any(|one| Some(one.as_str()) == ending)
+            };
+            let may_change = file.is_text && (is_main || !file.is_named);
+            if entry.rename
+                && may_change
+                && !is_source(&name)
+                && let Some(ending) = entry.extensions.first()
+            {
+                name = format!("{name}.{ending}");
+            }
+            if is_main {
+                layout.main = as_argument(&name);
+            }
+            if file.is_text && is_source(&name) {
+                layout.sources.push(as_argument(&name));
+            }
+            layout
+                .files
+                .push((plain_path(&name).unwrap_or(name), file.content));
+        }
+        layout
+    }
+}
+
+/// A file name that no program takes for an option.
+fn as_argument(name: &str) -> String {
+    if name.starts_with('-') {
+        format!("./{name}")
+    } else {
+        name.to_owned()
+    }
+}
+
+/// What stands for the placeholders of a command.
+struct Words {
+    program: String,
+    main: String,
+    sources: Vec<String>,
+}
+
+impl Words {
+    fn fill(&self, command: &[String], args: &[String]) -> Vec<String> {
+        let mut filled = Vec::with_capacity(command.len() + args.len());
+        for word in command {
+            if word == "{files}" {
+                filled.extend(self.sources.iter().cloned());
+            } else if word == "{file}" {
+                filled.push(self.main.clone());
+            } else {
+                filled.push(word.replace("{program}", &self.program));
+            }
+        }
+        filled.extend(args.iter().cloned());
+        filled
+    }
+}
+
+impl Shop<'_> {
+    fn order(&self, runtime: &Installed, command: Vec<String>, bounds: Bounds) -> StageOrder {
+        let mut environment = self.environment(&runtime.program);
+        environment.push(("PISTON_LANGUAGE".to_owned(), runtime.entry.language.clone()));
+        environment.extend(runtime.entry.environment.clone());
+        StageOrder {
+            command,
+            environment,
+            limits: self.limits(bounds),
+        }
+    }
+
+    /// What a job may know of this process's surroundings: where programs are, and no more.
+    fn environment(&self, program: &std::path::Path) -> Vec<(String, String)> {
+        let mut path: Vec<&std::path::Path> = program.parent().into_iter().collect();
+        path.extend(
+            self.path
+                .iter()
+                .map(PathBuf::as_path)
+                .filter(|folder| Some(*folder) != program.parent()),
+        );
+        let path = path
+            .iter()
+            .map(|folder| folder.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(":");
+        [
+            ("PATH", path.as_str()),
+            ("LANG", "C.UTF-8"),
+            ("LC_CTYPE", "C.UTF-8"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a memory bound is a positive whole number below 2^53, and the cast saturates"
+    )]
+    fn limits(&self, bounds: Bounds) -> StageLimits {
+        StageLimits {
+            wall_ms: bounds.wall_ms,
+            cpu_ms: bounds.cpu_ms,
+            memory: bounds.memory as u64,
+            processes: self.config.max_processes,
+            open_files: self.config.max_open_files,
+            file_size: self.config.max_file_size,
+        }
+    }
+
+    /// Asks a program for its version: what it prints, where it ends well.
+    pub(super) async fn ask(
+        &self,
+        program: &std::path::Path,
+        arguments: &[String],
+    ) -> Option<String> {
+        let mut command = vec![program.to_str()?.to_owned()];
+        command.extend(arguments.iter().cloned());
+        let order = StageOrder {
+            command,
+            environment: self.environment(program),
+            limits: self.limits(self.config.version_bounds()),
+        };
+        let mut link = self.spawner.open().await.ok()?;
+        link.files(&[]).await.ok()?;
+        let stage = self.stage(&mut link, order, Vec::new()).await.ok()?;
+        (stage.code == Some(0)).then_some(stage.output)
+    }
+
+    /// Runs one stage to its end.
+    async fn stage(
+        &self,
+        link: &mut JobLink,
+        order: StageOrder,
+        stdin: Vec<u8>,
+    ) -> Result<Stage, LinkError> {
+        let limits = order.limits;
+        let mut late = Instant::now() + Duration::from_secs_f64(limits.wall_ms / 1000.0) + REPORT;
+        let mut streams = Streams::open()?;
+        let (mut stdin_end, mut stdout, mut stderr) = (
+            streams.stdin.take(),
+            streams.stdout.take(),
+            streams.stderr.take(),
+        );
+        link.start_stage(order, streams.theirs).await?;
+        let mut output = Output::new(self.config.output_limit);
+        let mut ended: Option<Ended> = None;
+        let mut killed = false;
+        let mut stop = self.stop.clone();
+        let mut fed = 0;
+        let (mut out_buffer, mut err_buffer) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+        while ended.is_none() || stdout.is_some() || stderr.is_some() {
+            tokio::select! {
+                read = read(&mut stdout, &mut out_buffer), if stdout.is_some() => {
+                    output.push(Stream::Stdout, out_buffer.get(..read).unwrap_or_default());
+                    if read == 0 {
+                        stdout = None;
+                    }
+                }
+                read = read(&mut stderr, &mut err_buffer), if stderr.is_some() => {
+                    output.push(Stream::Stderr, err_buffer.get(..read).unwrap_or_default());
+                    if read == 0 {
+                        stderr = None;
+                    }
+                }
+                wrote = write(&mut stdin_end, stdin.get(fed..).unwrap_or_default()), if stdin_end.is_some() => {
+                    fed += wrote;
+                    if wrote == 0 || fed >= stdin.len() {
+                        stdin_end = None;
+                    }
+                }
+                report = link.report(), if ended.is_none() => {
+                    ended = Some(report?);
+                    stdin_end = None;
+                    late = Instant::now() + DRAIN;
+                }
+                () = stopped(&mut stop), if !killed => {
+                    killed = true;
+                    if ended.is_none() {
+                        link.kill().await?;
+                    }
+                }
+                () = tokio::time::sleep_until(late) => {
+                    if ended.is_none() {
+                        return Err(LinkError::Failed("a job does not end".to_owned()));
+                    }
+                    break;
+                }
+            }
+            if output.overflow().is_some() && ended.is_none() && !killed {
+                killed = true;
+                link.kill().await?;
+            }
+        }
+        match ended {
+            Some(ended) => Ok(outcome(&limits, ended, output, &link.private_folders())),
+            None => Err(LinkError::Gone),
+        }
+    }
+}
+
+/// Waits until all jobs are to end.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the engine is gone, which is as good a reason.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// A pipe for each standard stream.
+struct Streams {
+    stdin: Option<pipe::Sender>,
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+    theirs: [OwnedFd; 3],
+}
+
+impl Streams {
+    fn open() -> std::io::Result<Self> {
+        let (in_read, in_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        Ok(Self {
+            stdin: Some(pipe::Sender::from_owned_fd(in_write)?),
+            stdout: Some(pipe::Receiver::from_owned_fd(out_read)?),
+            stderr: Some(pipe::Receiver::from_owned_fd(err_read)?),
+            theirs: [in_read, out_write, err_write],
+        })
+    }
+}
+
+/// 0 at the end; a pipe that cannot be read has ended.
+async fn read(from: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
+    match from {
+        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
+        None => 0,
+    }
+}
+
+/// 0 where the program has closed its standard input.
+async fn write(to: &mut Option<pipe::Sender>, bytes: &[u8]) -> usize {
+    match to {
+        Some(pipe) => pipe.write(bytes).await.unwrap_or(0),
+        None => 0,
+    }
+}
+
+/// Piston's words for what happened, as recorded: a limit is SIGKILL without a code; a program
+/// that a signal ended is 128 + n without a signal; out of memory is like a program that was
+/// killed, with the limit as its memory.
+fn outcome(limits: &StageLimits, ended: Ended, output: Output, private: &[String]) -> Stage {
+    let overflow = output.overflow();
+    let text = output.into_text(private);
+    let mut stage = Stage {
+        stdout: text.stdout,
+        stderr: text.stderr,
+        output: text.combined,
+        memory: Some(whole(ended.memory as f64)),
+        cpu_time: Some(whole(ended.cpu_ms)),
+        wall_time: Some(whole(ended.wall_ms)),
+        ..Stage::default()
+    };
+    let (end, status, message) = match (overflow, ended.cause) {
+        (Some(Stream::Stdout), _) => (
+            KILLED,
+            Status::StdoutLimit,
+            "stdout length exceeded".to_owned(),
+        ),
+        (Some(Stream::Stderr), _) => (
+            KILLED,
+            Status::StderrLimit,
+            "stderr length exceeded".to_owned(),
+        ),
+        (None, Cause::Exit(0)) => {
+            stage.code = Some(0);
+            return stage;
+        }
+        (None, Cause::Exit(code)) => exited(code),
+        (None, Cause::MemoryLimit) => {
+            stage.memory = Some(limits.memory as f64);
+            add_line(&mut stage, "Killed");
+            exited(137)
+        }
+        (None, Cause::Signal(signal)) => caught(signal),
+        (None, Cause::Killed) => caught(libc::SIGKILL),
+        (None, Cause::WallLimit) => (
+            KILLED,
+            Status::Timeout,
+            "Time limit exceeded (wall clock)".to_owned(),
+        ),
+        (None, Cause::CpuLimit) => (KILLED, Status::Timeout, "Time limit exceeded".to_owned()),
+    };
+    match end {
+        End::Code(code) => stage.code = Some(code),
+        End::Signal(signal) => stage.signal = signal_name(signal).map(str::to_owned),
+    }
+    stage.status = Some(status);
+    stage.message = Some(message);
+    stage
+}
+
+enum End {
+    Code(i32),
+    Signal(i32),
+}
+
+const KILLED: End = End::Signal(libc::SIGKILL);
+
+fn exited(code: i32) -> (End, Status, String) {
+    let message = format!("Exited with error status {code}");
+    (End::Code(code), Status::RuntimeError, message)
+}
+
+fn caught(signal: i32) -> (End, Status, String) {
+    let message = format!("Caught fatal signal {signal}");
+    (End::Signal(signal), Status::Signal, message)
+}
+
+/// Piston's figures are whole numbers.
+fn whole(number: f64) -> f64 {
+    number.round()
+}
+
+/// Adds what a shell says of a killed program to standard error.
+fn add_line(stage: &mut Stage, line: &str) {
+    for text in [&mut stage.stderr, &mut stage.output] {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+}

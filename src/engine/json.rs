@@ -1,0 +1,285 @@
+//! Reads JSON as JavaScript does, where serde's own strings would refuse it: a lone surrogate
+//! becomes U+FFFD, as it does when Piston writes the string out, the last of several members of
+//! one name counts, and nesting has no limit, for what nobody asks for is never entered.
+
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::value::RawValue;
+
+/// One JSON value, not yet read further than where it ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Json<'a>(&'a str);
+
+/// What kind of value it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool,
+    /// A number
+    Number,
+    /// A string
+    String,
+    /// An array
+    Array,
+    /// An object
+    Object,
+}
+
+impl<'a> Json<'a> {
+    /// Checks that `text` is JSON.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub(super) fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
+        let raw: &RawValue = serde_json::from_str(text)?;
+        Ok(Self(raw.get()))
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        match self.0.as_bytes().first() {
+            Some(b'n') | None => Kind::Null,
+            Some(b't' | b'f') => Kind::Bool,
+            Some(b'"') => Kind::String,
+            Some(b'[') => Kind::Array,
+            Some(b'{') => Kind::Object,
+            Some(_) => Kind::Number,
+        }
+    }
+
+    /// Whether JavaScript takes it for true.
+    pub(super) fn is_truthy(self) -> bool {
+        match self.kind() {
+            Kind::Null => false,
+            Kind::Bool => self.0 == "true",
+            Kind::Number => self.number().is_some_and(|n| n != 0.0),
+            Kind::String => self.0 != "\"\"",
+            Kind::Array | Kind::Object => true,
+        }
+    }
+
+    /// The number, where it is one.
+    pub(super) fn number(self) -> Option<f64> {
+        (self.kind() == Kind::Number)
+            .then(|| serde_json::from_str(self.0).ok())
+            .flatten()
+    }
+
+    /// The string, where it is one.
+    pub(super) fn string(self) -> Option<String> {
+        if self.kind() != Kind::String {
+            return None;
+        }
+        serde_json::from_str::<Wtf8>(self.0).ok().map(|text| text.0)
+    }
+
+    /// The elements, where it is an array.
+    pub(super) fn elements(self) -> Option<Vec<Self>> {
+        if self.kind() != Kind::Array {
+            return None;
+        }
+        serde_json::from_str::<Elements<'a>>(self.0)
+            .ok()
+            .map(|list| list.0)
+    }
+
+    /// The members, where it is an object. Of several with one name the last one counts.
+    pub(super) fn members(self) -> Option<Members<'a>> {
+        if self.kind() != Kind::Object {
+            return None;
+        }
+        serde_json::from_str(self.0).ok()
+    }
+
+    /// The text that JavaScript's `String()` makes of it.
+    pub(super) fn to_js_string(self) -> String {
+        match self.kind() {
+            Kind::String => self.string().unwrap_or_default(),
+            Kind::Number => self.number().map(number_text).unwrap_or_default(),
+            Kind::Null | Kind::Bool => self.0.to_owned(),
+            // Elements that are arrays again would be joined in turn; nobody means that.
+            Kind::Array => self
+                .elements()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|element| match element.kind() {
+                    Kind::Null => String::new(),
+                    Kind::Array => "[object Array]".to_owned(),
+                    _ => element.to_js_string(),
+                })
+                .collect::<Vec<_>>()
+                .join(","),
+            Kind::Object => "[object Object]".to_owned(),
+        }
+    }
+}
+
+/// A number in JavaScript's notation, for those that occur: whole ones without a point.
+pub(super) fn number_text(number: f64) -> String {
+    format!("{number}")
+}
+
+/// The members of an object.
+#[derive(Debug, Default)]
+pub(super) struct Members<'a>(Vec<(String, Json<'a>)>);
+
+impl<'a> Members<'a> {
+    /// The value of a member; a missing one is `None`, which is `undefined` in Piston.
+    pub(super) fn get(&self, name: &str) -> Option<Json<'a>> {
+        self.0
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| *value)
+    }
+}
+
+struct Wtf8(String);
+
+impl<'de> Deserialize<'de> for Wtf8 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(Wtf8Visitor)
+    }
+}
+
+struct Wtf8Visitor;
+
+impl Visitor<'_> for Wtf8Visitor {
+    type Value = Wtf8;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Wtf8, E> {
+        Ok(Wtf8(from_wtf8(bytes)))
+    }
+}
+
+/// Surrogates are three bytes in WTF-8, of which UTF-8's lossy reading makes three U+FFFD where
+/// one is due.
+fn from_wtf8(mut bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    loop {
+        match std::str::from_utf8(bytes) {
+            Ok(rest) => {
+                text.push_str(rest);
+                return text;
+            }
+            Err(error) => {
+                let (valid, rest) = bytes.split_at(error.valid_up_to());
+                text.push_str(&String::from_utf8_lossy(valid));
+                text.push(char::REPLACEMENT_CHARACTER);
+                let surrogate = matches!(rest, [0xED, 0xA0..=0xBF, 0x80..=0xBF, ..]);
+                let skip = if surrogate {
+                    3
+                } else {
+                    error.error_len().unwrap_or(rest.len())
+                };
+                bytes = rest.get(skip..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+struct Elements<'a>(Vec<Json<'a>>);
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Elements<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(raw) = seq.next_element::<&'de RawValue>()? {
+                    elements.push(Json(raw.get()));
+                }
+                Ok(Elements(elements))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(key) = map.next_key::<Wtf8>()? {
+                    let raw = map.next_value::<&'de RawValue>()?;
+                    members.push((key.0, Json(raw.get())));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_surrogate_becomes_one_replacement_character() {
+        for (text, read) in [
+            (r#""a\ud83db""#, "a\u{fffd}b"),
+            (r#""\ud83d\ud83d""#, "\u{fffd}\u{fffd}"),
+            (r#""\ude00\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\u0000""#, "\0"),
+        ] {
+            assert_eq!(Json::parse(text).unwrap().string().unwrap(), read, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_two_members_counts() {
+        let json = Json::parse(r#"{"a":1,"\ud800":0,"a":2}"#).unwrap();
+        let members = json.members().unwrap();
+        assert_eq!(members.get("a").unwrap().number(), Some(2.0));
+        assert!(members.get("b").is_none());
+    }
+
+    #[test]
+    fn deep_nesting_is_skipped_without_recursion() {
+        let deep = format!(
+            r#"{{"x":{}{},"y":1}}"#,
+            "[".repeat(200_000),
+            "]".repeat(200_000)
+        );
+        let members = Json::parse(&deep).unwrap().members().unwrap();
+        assert_eq!(members.get("y").unwrap().number(), Some(1.0));
+        assert!(Json::parse(&"[".repeat(200_000)).is_err());
+    }
+
+    #[test]
+    fn values_are_turned_to_text_as_javascript_does() {
+        for (json, text) in [
+            ("1", "1"),
+            ("1.0", "1"),
+            ("-0.5", "-0.5"),
+            ("true", "true"),
+            ("null", "null"),
+            (r#"["a",1,null]"#, "a,1,"),
+            ("{}", "[object Object]"),
+        ] {
+            assert_eq!(Json::parse(json).unwrap().to_js_string(), text);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Which languages there are: the table, what of it is installed, and which one is meant.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nodejs_semver::{Range, Version};
+use serde::Deserialize;
+
+use crate::piston::Runtime;
+
+/// The built-in table.
+const BUILT_IN: &str = include_str!("runtimes.toml");
+
+/// Why a table of runtimes cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// It is not TOML of the right form.
+    #[error("the table of runtimes cannot be read: {0}")]
+    Form(#[from] toml::de::Error),
+    /// An entry has no program or nothing to run.
+    #[error("the runtime {language:?} must have at least one program and a run command")]
+    Incomplete {
+        /// The entry's language.
+        language: String,
+    },
+    /// An entry's `requires` is not a semver range.
+    #[error("the runtime {language:?} requires {range:?}, which is not a semver range")]
+    Range {
+        /// The entry's language.
+        language: String,
+        /// What it requires.
+        range: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    #[serde(default)]
+    runtime: Vec<Entry>,
+}
+
+/// One language and how to run it; the fields are explained in `runtimes.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    pub(super) language: String,
+    #[serde(default)]
+    pub(super) aliases: Vec<String>,
+    #[serde(default)]
+    pub(super) runtime: Option<String>,
+    pub(super) programs: Vec<String>,
+    #[serde(default = "version_flag")]
+    pub(super) version: Vec<String>,
+    #[serde(default)]
+    pub(super) requires: Option<String>,
+    #[serde(default)]
+    pub(super) extensions: Vec<String>,
+    #[serde(default)]
+    pub(super) rename: bool,
+    #[serde(default)]
+    pub(super) compile: Option<Vec<String>>,
+    pub(super) run: Vec<String>,
+    #[serde(default)]
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+fn version_flag() -> Vec<String> {
+    vec!["--version".to_owned()]
+}
+
+/// The built-in entries and those of `extra`, which stand in front: an entry of a user's hides the
+/// built-in ones of the same language.
+///
+/// # Errors
+/// Where `extra` cannot be used.
+pub(super) fn load(extra: Option<&str>) -> Result<Vec<Entry>, TableError> {
+    let mut entries = match extra {
+        Some(text) => read(text)?,
+        None => Vec::new(),
+    };
+    let own: Vec<String> = entries.iter().map(|entry| entry.language.clone()).collect();
+    entries.extend(
+        read(BUILT_IN)?
+            .into_iter()
+            .filter(|entry| !own.contains(&entry.language)),
+    );
+    Ok(entries)
+}
+
+fn read(text: &str) -> Result<Vec<Entry>, TableError> {
+    let table: Table = toml::from_str(text)?;
+    for entry in &table.runtime {
+        let language = entry.language.clone();
+        if entry.programs.is_empty() || entry.run.is_empty() || language.is_empty() {
+            return Err(TableError::Incomplete { language });
+        }
+        if let Some(range) = entry
+            .requires
+            .clone()
+            .filter(|range| Range::parse(range).is_err())
+        {
+            return Err(TableError::Range { language, range });
+        }
+    }
+    Ok(table.runtime)
+}
+
+/// A runtime that was found on this machine.
+#[derive(Debug, Clone)]
+pub(super) struct Installed {
+    pub(super) entry: Arc<Entry>,
+    pub(super) program: PathBuf,
+    pub(super) version: Version,
+}
+
+impl Installed {
+    /// What `GET /api/v2/runtimes` says of it.
+    pub(super) fn to_wire(&self) -> Runtime {
+        Runtime {
+            language: self.entry.language.clone(),
+            version: self.version.to_string(),
+            aliases: self.aliases(),
+            runtime: self.entry.runtime.clone(),
+        }
+    }
+
+    fn aliases(&self) -> Vec<String> {
+        let major = self.version.major().to_string();
+        let minor = self.version.minor().to_string();
+        self.entry
+            .aliases
+            .iter()
+            .map(|alias| alias.replace("{major}", &major).replace("{minor}", &minor))
+            .collect()
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.entry.language == name || self.aliases().iter().any(|alias| alias == name)
+    }
+}
+
+/// The runtime that Piston would take: of this name or alias, with the highest version in the
+/// range. Names are case-sensitive; what is not a range fits nothing.
+pub(super) fn choose<'a>(
+    installed: &'a [Installed],
+    language: &str,
+    range: &str,
+) -> Option<&'a Installed> {
+    let range = Range::parse(range).ok()?;
+    installed
+        .iter()
+        .filter(|one| one.is_called(language) && one.version.satisfies(&range))
+        // Of equal ones the first in the table.
+        .rev()
+        .max_by(|a, b| a.version.cmp(&b.version))
+}
+
+/// The programs of an entry that may be the one, best first.
+pub(super) fn candidates(entry: &Entry, path: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for program in &entry.programs {
+        if program.contains('/') {
+            found.push(PathBuf::from(program));
+            continue;
+        }
+        found.extend(path.iter().map(|folder| folder.join(program)));
+    }
+    found.retain(|program| is_executable(program));
+    found
+}
+
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// The version in what a program says of itself: the first number with a point in it, or else the
+/// first number; missing parts are 0.
+pub(super) fn version_in(text: &str) -> Option<Version> {
+    let numbers = || {
+        text.split(|c: char| !c.is_ascii_digit() && c != '.')
+            .map(|part| part.trim_matches('.'))
+            .filter(|part| !part.is_empty())
+    };
+    let number = numbers()
+        .find(|part| part.contains('.'))
+        .or_else(|| numbers().next())?;
+    let mut parts = number.split('.').map(|part| part.parse::<u64>().ok());
+    let mut part = || parts.next().unwrap_or(Some(0));
+    Some(Version::from((part()?, part()?, part()?)))
+}
+
+/// Whether an entry accepts this version.
+pub(super) fn accepts(entry: &Entry, version: &Version) -> bool {
+    match &entry.requires {
+        None => true,
+        Some(range) => Range::parse(range).is_ok_and(|range| version.satisfies(&range)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn python(version: &str) -> Installed {
+        let entry = load(None)
+            .unwrap()
+            .into_iter()
+            .find(|e| e.language == "python")
+            .unwrap();
+        Installed {
+            entry: Arc::new(entry),
+            program: PathBuf::from("/usr/bin/python3"),
+            version: version_in(version).unwrap(),
+        }
+    }
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        for (text, version) in [
+            ("Python 3.11.2\n", "3.11.2"),
+            (
+                "GNU bash, version 5.2.15(1)-release (x86_64-pc-linux-gnu)",
+                "5.2.15",
+            ),
+            ("v20.20.2\n", "20.20.2"),
+            ("openjdk 17.0.15 2025-04-15\nOpenJDK Runtime", "17.0.15"),
+            ("openjdk 21 2023-09-19\n", "21.0.0"),
+            ("12.2.0\n", "12.2.0"),
+            ("go version go1.22 linux/amd64", "1.22.0"),
+            ("ruby 3.1.2p20 (2022-04-12)", "3.1.2"),
+            ("Lua 5.4.4  Copyright (C) 1994-2022", "5.4.4"),
+        ] {
+            assert_eq!(version_in(text).unwrap().to_string(), version);
+        }
+        assert!(version_in("no version").is_none());
+    }
+
+    #[test]
+    fn the_highest_version_in_the_range_is_chosen() {
+        let installed = [python("3.9.1"), python("3.11.2"), python("3.8.0")];
+        let version = |language, range| {
+            choose(&installed, language, range).map(|one| one.version.to_string())
+        };
+        assert_eq!(version("py", "*").as_deref(), Some("3.11.2"));
+        assert_eq!(version("python3.9", "*").as_deref(), Some("3.9.1"));
+        assert_eq!(version("python", "<3.9").as_deref(), Some("3.8.0"));
+        assert_eq!(version("python", ">=3.8 <4").as_deref(), Some("3.11.2"));
+        assert_eq!(version("python", "3.x").as_deref(), Some("3.11.2"));
+        for (language, range) in [("Python", "*"), ("python", "latest"), ("python", "^3.12.0")] {
+            assert_eq!(version(language, range), None);
+        }
+    }
+
+    #[test]
+    fn a_users_entry_hides_the_built_in_one() {
+        let extra = "[[runtime]]\nlanguage = \"python\"\nprograms = [\"/opt/py\"]\nrun = [\"{program}\", \"{file}\"]\n";
+        let table = load(Some(extra)).unwrap();
+        let pythons: Vec<_> = table.iter().filter(|e| e.language == "python").collect();
+        assert_eq!(pythons.len(), 1);
+        assert_eq!(pythons[0].programs, ["/opt/py"]);
+        assert!(load(Some("[[runtime]]\nlanguage = \"x\"\n")).is_err());
+        let nothing = "[[runtime]]\nlanguage = \"x\"\nprograms = []\nrun = []\n";
+        assert!(matches!(
+            load(Some(nothing)),
+            Err(TableError::Incomplete { .. })
+        ));
+    }
+}

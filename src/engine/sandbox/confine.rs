@@ -1,0 +1,87 @@
+//! What a process does to itself before it becomes the job's program.
+
+use std::io;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
+use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::protocol::StageLimits;
+
+/// Gives up every right that a job does not need; there is no way back.
+///
+/// # Errors
+/// Where a layer that was found at start cannot be laid now.
+pub(super) fn confine(
+    limits: &StageLimits,
+    uid: Option<u32>,
+    shared_processes: u64,
+) -> io::Result<()> {
+    write_own("/proc/self/oom_score_adj", b"1000");
+    set_limits(limits, uid, shared_processes)?;
+    if let Some(uid) = uid {
+        become_user(uid)?;
+    }
+    set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// Takes on a job's user and group for good.
+///
+/// # Errors
+/// Where this process may not.
+pub(super) fn become_user(id: u32) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn set_limits(limits: &StageLimits, uid: Option<u32>, shared_processes: u64) -> io::Result<()> {
+    // Processes are counted by user id. Where the id is shared, those that were there before are
+    // not the job's.
+    let processes = match uid {
+        Some(_) => limits.processes,
+        None => limits.processes.saturating_add(shared_processes),
+    };
+    // A seat belt behind the CPU time that the keeper adds up over the whole tree.
+    let cpu_seconds = (limits.cpu_ms / 1000.0).ceil().max(1.0) as u64 + 1;
+    // Far above the limit, which is on resident memory: what is reserved and not used costs
+    // nothing, but allocating without end must fail even where the keeper is too slow to see it.
+    let data = limits.memory.saturating_add(limits.memory.max(256 << 20));
+    for (resource, most) in [
+        (Resource::Nproc, Some(processes)),
+        (Resource::Nofile, Some(limits.open_files)),
+        (Resource::Fsize, Some(limits.file_size)),
+        (Resource::Cpu, Some(cpu_seconds)),
+        (Resource::Data, Some(data)),
+        (Resource::Core, Some(0)),
+        (Resource::Memlock, Some(64 << 10)),
+        (Resource::Msgqueue, Some(0)),
+        // As in Piston's sandbox: deep recursion is limited by the memory.
+        (Resource::Stack, None),
+    ] {
+        // What was given can only be lowered, in a container by root, too.
+        let highest = getrlimit(resource).maximum;
+        let allowed = match (most, highest) {
+            (Some(most), Some(highest)) => Some(most.min(highest)),
+            (None, bound) | (bound, None) => bound,
+        };
+        setrlimit(
+            resource,
+            Rlimit {
+                current: allowed,
+                maximum: allowed,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes to a file below `/proc/self` where it is there; it is not everywhere.
+fn write_own(path: &str, value: &[u8]) {
+    if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::io::write(file, value);
+    }
+}

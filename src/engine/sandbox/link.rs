@@ -1,0 +1,255 @@
+//! The engine's side: starting the spawner, and one link a job.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use super::protocol::{Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder};
+use super::spawner::{SPAWNER_ARGUMENT, default_work_parent, random_name};
+use super::wire::{frame, receive_with_fds, send_with_fds};
+use super::workspace::BOX;
+
+/// Why a job got no answer from the sandbox.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// A file name that cannot be used, in words for the client.
+    #[error("{0}")]
+    Refused(String),
+    /// The sandbox did not do what it was asked.
+    #[error("the sandbox failed: {0}")]
+    Failed(String),
+    /// The sandbox's processes are gone.
+    #[error("the sandbox ended unexpectedly")]
+    Gone,
+    /// Talking to the sandbox failed.
+    #[error("talking to the sandbox failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The spawner; dropping it ends the spawner and every job.
+#[derive(Debug)]
+pub(crate) struct SpawnerHandle {
+    control: OwnedFd,
+    /// The folder with the jobs' directories.
+    pub(crate) work: PathBuf,
+    /// Whether each job slot has a user of its own.
+    pub(crate) own_uids: bool,
+}
+
+impl SpawnerHandle {
+    /// Starts the spawner and waits until it takes jobs, a few milliseconds.
+    ///
+    /// # Errors
+    /// Where it cannot be started or finds that it cannot work here.
+    pub(crate) fn start(
+        program: &Path,
+        slots: usize,
+        work_parent: Option<&Path>,
+    ) -> io::Result<Self> {
+        let (control, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let mut child = Command::new(program)
+            .arg(SPAWNER_ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
+        // Collects it when it ends, after the engine has closed the socket.
+        std::thread::spawn(move || child.wait());
+        let setup = Setup {
+            slots,
+            work_parent: work_parent.map_or_else(default_work_parent, Path::to_path_buf),
+        };
+        send_with_fds(
+            &control,
+            &serde_json::to_vec(&setup)?,
+            &[],
+            SendFlags::empty(),
+        )?;
+        let mut answer = vec![0; 64 << 10];
+        let length = receive_with_fds(&control, &mut answer, &mut VecDeque::new())?;
+        if length == 0 {
+            return Err(io::Error::other("the sandbox's spawner ended at start"));
+        }
+        match serde_json::from_slice(answer.get(..length).unwrap_or_default())? {
+            Ready::Ready { work, own_uids } => Ok(Self {
+                control,
+                work,
+                own_uids,
+            }),
+            Ready::Failed(why) => Err(io::Error::other(why)),
+        }
+    }
+
+    /// Asks for a keeper.
+    ///
+    /// # Errors
+    /// Where the spawner is gone.
+    pub(crate) async fn open(&self) -> Result<JobLink, LinkError> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(io::Error::from)?;
+        let name = random_name()?;
+        loop {
+            match send_with_fds(
+                &self.control,
+                name.as_bytes(),
+                &[theirs.as_fd()],
+                SendFlags::DONTWAIT,
+            ) {
+                Ok(_) => break,
+                // So many jobs wait for a slot that the socket is full, which the gate in front
+                // of it does not let happen for long.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Err(_) => return Err(LinkError::Gone),
+            }
+        }
+        let stream = std::os::unix::net::UnixStream::from(ours);
+        stream.set_nonblocking(true)?;
+        Ok(JobLink {
+            stream: UnixStream::from_std(stream)?,
+            received: Vec::new(),
+            root: self.work.join(name),
+        })
+    }
+}
+
+/// The engine's end of one job; dropping it kills the job and deletes what it left.
+#[derive(Debug)]
+pub(crate) struct JobLink {
+    stream: UnixStream,
+    received: Vec<u8>,
+    root: PathBuf,
+}
+
+impl JobLink {
+    /// The job's directory and the folder that it lies in: of no meaning to a client.
+    pub(crate) fn private_folders(&self) -> [String; 2] {
+        [self.root.join(BOX), self.root.clone()].map(|path| path.to_string_lossy().into_owned())
+    }
+
+    /// Sends the job's files. Whether they could be written is told with the first stage.
+    ///
+    /// # Errors
+    /// Where the keeper is gone.
+    pub(crate) async fn files(&mut self, files: &[(String, Vec<u8>)]) -> Result<(), LinkError> {
+        let headers = files
+            .iter()
+            .map(|(path, bytes)| FileHeader {
+                path: path.clone(),
+                length: bytes.len() as u64,
+            })
+            .collect();
+        self.send(&frame(&Order::Open(headers))?).await?;
+        for (_, bytes) in files {
+            self.send(bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        match self.stream.write_all(bytes).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.last_word().await),
+        }
+    }
+
+    /// What the keeper said before it hung up.
+    async fn last_word(&mut self) -> LinkError {
+        match self.report().await {
+            Ok(_) => LinkError::Gone,
+            Err(error) => error,
+        }
+    }
+
+    /// Starts a stage with these standard streams.
+    ///
+    /// # Errors
+    /// Where the keeper is gone.
+    pub(crate) async fn start_stage(
+        &mut self,
+        order: StageOrder,
+        stdio: [OwnedFd; 3],
+    ) -> Result<(), LinkError> {
+        let bytes = frame(&Order::Stage(order))?;
+        let sent = self
+            .stream
+            .async_io(Interest::WRITABLE, || {
+                let [stdin, stdout, stderr] = &stdio;
+                let fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+                send_with_fds(&self.stream, &bytes, &fds, SendFlags::DONTWAIT)
+            })
+            .await;
+        drop(stdio);
+        match sent {
+            Ok(sent) => self.send(bytes.get(sent..).unwrap_or_default()).await,
+            Err(_) => Err(self.last_word().await),
+        }
+    }
+
+    /// Ends the running stage; its report comes all the same.
+    ///
+    /// # Errors
+    /// Where the keeper is gone.
+    pub(crate) async fn kill(&mut self) -> Result<(), LinkError> {
+        self.send(&frame(&Order::Kill)?).await
+    }
+
+    /// How the running stage ended. May be dropped and called again.
+    ///
+    /// # Errors
+    /// What the keeper has to say instead, or that it is gone.
+    pub(crate) async fn report(&mut self) -> Result<Ended, LinkError> {
+        loop {
+            if let Some(report) = self.parse()? {
+                return match report {
+                    Report::Ended(ended) => Ok(ended),
+                    Report::Refused(why) => Err(LinkError::Refused(why)),
+                    Report::Failed(why) => Err(LinkError::Failed(why)),
+                };
+            }
+            self.stream.readable().await?;
+            let mut chunk = [0; 4096];
+            match self.stream.try_read(&mut chunk) {
+                Ok(0) => return Err(LinkError::Gone),
+                Ok(n) => self.received.extend(chunk.iter().take(n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(LinkError::Gone),
+            }
+        }
+    }
+
+    fn parse(&mut self) -> io::Result<Option<Report>> {
+        let Some(length) = self.received.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(io::Error::other)?;
+        if length > MAX_MESSAGE {
+            return Err(io::Error::other("a message from the sandbox is too long"));
+        }
+        let Some(message) = self.received.get(4..4 + length) else {
+            return Ok(None);
+        };
+        let report = serde_json::from_slice(message)?;
+        self.received.drain(..4 + length);
+        Ok(Some(report))
+    }
+}

@@ -1,0 +1,136 @@
+//! What a job's processes use at this moment, read from `/proc`.
+//!
+//! A job's processes are those below its keeper. The keeper is the reaper of all its descendants
+//! (`PR_SET_CHILD_SUBREAPER`), so that following parents finds those that called `setsid` or
+//! forked twice, too; and unlike the owner of `/proc/PID`, a process cannot change its parent.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::time::Duration;
+
+/// What the processes below one process use together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Usage {
+    /// CPU time, that of ended and collected children included.
+    pub(super) cpu: Duration,
+    /// Resident memory that cannot be dropped: anonymous and shared pages, in bytes.
+    pub(super) memory: u64,
+    /// The processes.
+    pub(super) pids: Vec<i32>,
+}
+
+struct Entry {
+    parent: i32,
+    ticks: u64,
+}
+
+/// Adds up what the descendants of `root` use.
+pub(super) fn usage_below(root: i32, ticks_per_second: u64) -> Usage {
+    let mut buffer = Vec::with_capacity(1024);
+    let mut children: HashMap<i32, Vec<(i32, u64)>> = HashMap::new();
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Usage::default();
+    };
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if let Some(entry) = read(&format!("/proc/{pid}/stat"), &mut buffer).and_then(parse_stat) {
+            children
+                .entry(entry.parent)
+                .or_default()
+                .push((pid, entry.ticks));
+        }
+    }
+    let mut usage = Usage::default();
+    let mut ticks = 0_u64;
+    let mut todo = vec![root];
+    while let Some(parent) = todo.pop() {
+        for (pid, own_ticks) in children.remove(&parent).unwrap_or_default() {
+            ticks = ticks.saturating_add(own_ticks);
+            if let Some(status) = read(&format!("/proc/{pid}/status"), &mut buffer) {
+                usage.memory = usage.memory.saturating_add(memory(status));
+            }
+            usage.pids.push(pid);
+            todo.push(pid);
+        }
+    }
+    usage.cpu = Duration::from_millis(ticks.saturating_mul(1000) / ticks_per_second.max(1));
+    usage
+}
+
+fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
+    buffer.clear();
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_to_end(buffer))
+        .ok()?;
+    // A program may name itself with bytes that are no text, but only ahead of the last `)`.
+    let from = buffer
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .map_or(0, |at| at + 1);
+    if path.ends_with("/stat") {
+        return std::str::from_utf8(buffer.get(from..)?).ok();
+    }
+    let line = buffer.iter().position(|byte| *byte == b'\n')?;
+    std::str::from_utf8(buffer.get(line..)?).ok()
+}
+
+/// Reads what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, …, the
+/// times of fields 14 to 17 (utime, stime, cutime, cstime).
+fn parse_stat(rest: &str) -> Option<Entry> {
+    let mut fields = rest.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let mut times = fields.skip(9);
+    let mut ticks = 0_u64;
+    for _ in 0..4 {
+        ticks = ticks.saturating_add(times.next()?.parse().unwrap_or(0));
+    }
+    Some(Entry { parent, ticks })
+}
+
+/// `RssAnon` and `RssShmem` of `/proc/PID/status`, in bytes.
+fn memory(status: &str) -> u64 {
+    status
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("RssAnon:")
+                .or_else(|| line.strip_prefix("RssShmem:"))
+        })
+        .filter_map(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .fold(0, |sum, kib| sum.saturating_add(kib.saturating_mul(1024)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_behind_a_name_with_blanks_and_brackets() {
+        let line = "7 (a) b (c)) S 3 7 7 0 -1 4194304 94 10 0 0 1 2 30 40 20 0 1 0 1 2 3";
+        let rest = &line[line.rfind(')').unwrap() + 1..];
+        let entry = parse_stat(rest).unwrap();
+        assert_eq!((entry.parent, entry.ticks), (3, 73));
+    }
+
+    #[test]
+    fn anonymous_and_shared_pages_count_and_file_pages_do_not() {
+        let status = "Name:\tx\nRssAnon:\t     100 kB\nRssFile:\t    5000 kB\nRssShmem:\t 28 kB\n";
+        assert_eq!(memory(status), 128 * 1024);
+    }
+
+    #[test]
+    fn a_child_is_found_below_its_parent() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let usage = usage_below(me, 100);
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(usage.pids.contains(&pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,102 @@
+//! The process above the program, in the place where Piston has the shell of its `run` script.
+//!
+//! It runs with the rights of the job, starts the program, and ends as a shell would: with the
+//! program's exit code, or 128 + n and a word on standard error after signal n. A program that
+//! kills its parent kills this process, and not the keeper.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::confine::confine;
+use super::protocol::StageOrder;
+use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
+use super::workspace::Workspace;
+
+/// What the stage's processes get from the keeper.
+pub(super) struct Start<'a> {
+    pub(super) order: &'a StageOrder,
+    pub(super) workspace: &'a Workspace,
+    pub(super) stdio: &'a [OwnedFd; 3],
+    pub(super) uid: Option<u32>,
+    /// Processes of the user that were there before, where the job has no user of its own.
+    pub(super) shared_processes: u64,
+    /// Where a failure before the program starts is told.
+    pub(super) failure: &'a OwnedFd,
+}
+
+/// Becomes the process above the program; runs in a fresh copy of the keeper, which has one
+/// thread.
+pub(super) fn stand_above(proof: OneThread, start: &Start<'_>) -> ! {
+    if let Err(error) = prepare(start) {
+        let _ = rustix::io::write(start.failure, error.to_string().as_bytes());
+        sys::exit_now(125);
+    }
+    // From here on only the three standard streams are open.
+    let code = match sys::fork(proof) {
+        Ok(Fork::Child) => sys::exit_now(become_program(start)),
+        Ok(Fork::Parent(program)) => match sys::wait(Some(program), Waiting::Block) {
+            Wait::Ended(Reaped {
+                end: End::Exit(code),
+                ..
+            }) => code,
+            Wait::Ended(Reaped {
+                end: End::Signal(signal),
+                ..
+            }) => {
+                say(&sys::signal_text(signal));
+                128 + signal
+            }
+            Wait::Running | Wait::Childless => 125,
+        },
+        Err(error) => {
+            say(&error.to_string());
+            126
+        }
+    };
+    sys::exit_now(code)
+}
+
+fn prepare(start: &Start<'_>) -> io::Result<()> {
+    sys::default_signals();
+    rustix::process::setsid()?;
+    rustix::process::chdir(&start.workspace.box_dir)?;
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    for (number, fd) in (0..).zip(start.stdio) {
+        sys::copy_to(fd.as_fd(), number)?;
+    }
+    confine(&start.order.limits, start.uid, start.shared_processes)?;
+    sys::close_from(3)
+}
+
+/// Executes the program; returns the exit code of a shell that could not.
+fn become_program(start: &Start<'_>) -> i32 {
+    let Some((program, arguments)) = start.order.command.split_first() else {
+        return 127;
+    };
+    let error = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(
+            start
+                .order
+                .environment
+                .iter()
+                .map(|(name, value)| (name, value)),
+        )
+        .env("HOME", &start.workspace.temp_dir)
+        .env("TMPDIR", &start.workspace.temp_dir)
+        .env("PWD", &start.workspace.box_dir)
+        .exec();
+    say(&format!("{program}: {error}"));
+    if error.kind() == io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

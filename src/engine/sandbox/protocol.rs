@@ -1,0 +1,127 @@
+//! What the engine, the spawner and the keepers say to each other.
+//!
+//! Between the engine and the spawner there is one `SOCK_SEQPACKET` pair: the first packet is a
+//! [`Setup`], the answer a [`Ready`]; each later packet is one job, and carries one end of that
+//! job's own stream socket. On that socket the engine sends [`Order`]s to the job's keeper, which
+//! answers with [`Report`]s; each is JSON behind its length (four bytes, little-endian). The bytes
+//! of the files follow an [`Order::Open`] as they are. The three standard streams come along with
+//! an [`Order::Stage`]. Closing the socket ends the job.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest JSON of one message in bytes. Arguments and environment are in it, not files.
+pub(super) const MAX_MESSAGE: usize = 64 << 20;
+
+/// What the spawner has to know before the first job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Setup {
+    /// How many jobs there can be at a time, those being cleaned up included.
+    pub slots: usize,
+    /// Where the folder for the jobs' directories is made.
+    pub work_parent: PathBuf,
+}
+
+/// The spawner's answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Ready {
+    /// It takes jobs.
+    Ready {
+        /// The folder with the jobs' directories.
+        work: PathBuf,
+        /// Whether each job slot has a user id of its own.
+        own_uids: bool,
+    },
+    /// It cannot work here, and why.
+    Failed(String),
+}
+
+/// What the engine asks of a keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Make the job's directory with these files; their bytes follow in this order.
+    Open(Vec<FileHeader>),
+    /// Run a program. Standard input, output and error come along as descriptors.
+    Stage(StageOrder),
+    /// End the running stage now.
+    Kill,
+}
+
+/// One file of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FileHeader {
+    /// Path below the job's directory, made of plain names only.
+    pub(crate) path: String,
+    /// Length in bytes.
+    pub(crate) length: u64,
+}
+
+/// One program to run in the job's directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StageOrder {
+    /// The program (a path) and its arguments.
+    pub(crate) command: Vec<String>,
+    /// The environment, but for what the keeper adds: `HOME`, `TMPDIR` and `PWD`.
+    pub(crate) environment: Vec<(String, String)>,
+    /// The bounds.
+    pub(crate) limits: StageLimits,
+}
+
+/// The bounds of one stage.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct StageLimits {
+    /// Wall-clock time in milliseconds.
+    pub wall_ms: f64,
+    /// CPU time of the whole process tree in milliseconds.
+    pub cpu_ms: f64,
+    /// Memory of the whole process tree in bytes.
+    pub memory: u64,
+    /// Processes and threads.
+    pub processes: u64,
+    /// Open files of a process.
+    pub open_files: u64,
+    /// Size of one file in bytes.
+    pub file_size: u64,
+}
+
+/// What a keeper tells the engine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// The files could not be made, by fault of their names.
+    Refused(String),
+    /// The keeper could not do what was asked.
+    Failed(String),
+    /// The stage is over, and so is every process that it started.
+    Ended(Ended),
+}
+
+/// How a stage ended.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    /// What ended it.
+    pub(crate) cause: Cause,
+    /// Wall-clock time in milliseconds.
+    pub(crate) wall_ms: f64,
+    /// CPU time of the whole process tree in milliseconds.
+    pub(crate) cpu_ms: f64,
+    /// Peak memory in bytes.
+    pub(crate) memory: u64,
+}
+
+/// What ended a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Cause {
+    /// The program ended by itself: its exit code, 128 + n after signal n.
+    Exit(i32),
+    /// A signal killed the process above the program.
+    Signal(i32),
+    /// The wall-clock limit.
+    WallLimit,
+    /// The CPU limit.
+    CpuLimit,
+    /// The memory limit.
+    MemoryLimit,
+    /// [`Order::Kill`].
+    Killed,
+}

@@ -1,0 +1,283 @@
+//! One stage of a job, watched by its keeper from the first process to the last.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fchown;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
+
+use super::process_tree::usage_below;
+use super::program::{Start, stand_above};
+use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
+use super::slots::Slot;
+use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
+use super::wire::Wire;
+use super::workspace::Workspace;
+
+/// Time between two looks at what the processes use, while they are far from the limits.
+const LOOK_SELDOM: Duration = Duration::from_millis(25);
+/// The same, once half of the memory is in use.
+const LOOK_OFTEN: Duration = Duration::from_millis(5);
+/// How long killed processes may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What has to be known to run a stage.
+pub(super) struct Stage<'a> {
+    pub(super) proof: OneThread,
+    pub(super) wire: &'a mut Wire,
+    pub(super) workspace: &'a Workspace,
+    pub(super) slot: Slot,
+    pub(super) order: &'a StageOrder,
+}
+
+/// CPU time and memory of the children that have been collected.
+#[derive(Debug, Default)]
+struct Collected {
+    cpu: Duration,
+    peak_memory: u64,
+    main: Option<End>,
+}
+
+impl Stage<'_> {
+    /// Runs the stage to its end; `None` where the engine hung up. No process of it is left.
+    ///
+    /// # Errors
+    /// Where the program could not be started, or its processes do not go away.
+    pub(super) fn run(self, stdio: [OwnedFd; 3]) -> io::Result<Option<Ended>> {
+        for fd in &stdio {
+            // So that the program can open /dev/stdout, which is this pipe under another name.
+            if let Some(id) = self.slot.uid {
+                fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+            }
+        }
+        let shared_processes = match self.slot.uid {
+            Some(_) => 0,
+            None => own_tasks(),
+        };
+        let (mut told, failure) = {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            (std::fs::File::from(read), write)
+        };
+        let started = Instant::now();
+        let main = match sys::fork(self.proof)? {
+            Fork::Parent(main) => main,
+            Fork::Child => stand_above(
+                self.proof,
+                &Start {
+                    order: self.order,
+                    workspace: self.workspace,
+                    stdio: &stdio,
+                    uid: self.slot.uid,
+                    shared_processes,
+                    failure: &failure,
+                },
+            ),
+        };
+        drop(stdio);
+        drop(failure);
+        let mut collected = Collected::default();
+        let mut watch = Watch::new(self.order.limits, started);
+        let cause = watch.until_the_end(main, self.wire, &mut collected);
+        let wall = started.elapsed();
+        end_all(self.proof, self.slot, main, &mut collected)?;
+        let Some(cause) = cause? else {
+            return Ok(None);
+        };
+        let mut problem = String::new();
+        told.read_to_string(&mut problem)?;
+        if !problem.is_empty() {
+            return Err(io::Error::other(problem));
+        }
+        Ok(Some(watch.verdict(cause, wall, &collected)))
+    }
+}
+
+/// What the keeper looks after while the stage runs.
+struct Watch {
+    limits: StageLimits,
+    started: Instant,
+    ticks_per_second: u64,
+    highest_cpu: Duration,
+    highest_memory: u64,
+}
+
+impl Watch {
+    fn new(limits: StageLimits, started: Instant) -> Self {
+        Self {
+            limits,
+            started,
+            ticks_per_second: sys::ticks_per_second(),
+            highest_cpu: Duration::ZERO,
+            highest_memory: 0,
+        }
+    }
+
+    /// Waits for the main process, a limit, or word from the engine; `None` where it hung up.
+    fn until_the_end(
+        &mut self,
+        main: Pid,
+        wire: &mut Wire,
+        collected: &mut Collected,
+    ) -> io::Result<Option<Cause>> {
+        let main_ends = pidfd_open(main, PidfdFlags::empty())?;
+        let wall = Duration::from_secs_f64(self.limits.wall_ms.max(0.0) / 1000.0);
+        let mut pause = LOOK_OFTEN;
+        loop {
+            let left = wall.saturating_sub(self.started.elapsed());
+            if left.is_zero() {
+                return Ok(Some(Cause::WallLimit));
+            }
+            let mut fds = [
+                PollFd::new(&main_ends, PollFlags::IN),
+                PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN),
+            ];
+            let found = wait_for(&mut fds, left.min(pause))?;
+            let [ended, told] = fds.map(|fd| !fd.revents().is_empty());
+            if ended {
+                collect(collected, main);
+                if let Some(end) = collected.main {
+                    return Ok(Some(match end {
+                        End::Exit(code) => Cause::Exit(code),
+                        End::Signal(signal) => Cause::Signal(signal),
+                    }));
+                }
+            }
+            if told {
+                match wire.receive()? {
+                    None => return Ok(None),
+                    Some(Order::Kill) => return Ok(Some(Cause::Killed)),
+                    Some(_) => return Err(io::Error::other("an order amid a stage")),
+                }
+            }
+            if found == 0 {
+                collect(collected, main);
+                if let Some(cause) = self.look(collected) {
+                    return Ok(Some(cause));
+                }
+                pause = if self.highest_memory > self.limits.memory / 2 {
+                    LOOK_OFTEN
+                } else {
+                    LOOK_SELDOM
+                };
+            }
+        }
+    }
+
+    /// Measures the processes once.
+    fn look(&mut self, collected: &Collected) -> Option<Cause> {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let usage = usage_below(me, self.ticks_per_second);
+        self.highest_cpu = self.highest_cpu.max(usage.cpu + collected.cpu);
+        self.highest_memory = self.highest_memory.max(usage.memory);
+        if usage.memory > self.limits.memory {
+            return Some(Cause::MemoryLimit);
+        }
+        (millis(self.highest_cpu) > self.limits.cpu_ms).then_some(Cause::CpuLimit)
+    }
+
+    /// The last word on a stage whose processes have all been collected. Like Piston's sandbox it
+    /// also finds, in the final figures, that a limit was passed by a program that has ended.
+    fn verdict(&self, cause: Cause, wall: Duration, collected: &Collected) -> Ended {
+        let cpu_ms = millis(self.highest_cpu.max(collected.cpu));
+        let memory = self.highest_memory.max(collected.peak_memory);
+        let by_itself = matches!(cause, Cause::Exit(_) | Cause::Signal(_));
+        let cause = if by_itself && collected.peak_memory > self.limits.memory {
+            Cause::MemoryLimit
+        } else if by_itself && cpu_ms > self.limits.cpu_ms {
+            Cause::CpuLimit
+        } else {
+            cause
+        };
+        Ended {
+            cause,
+            wall_ms: millis(wall),
+            cpu_ms,
+            memory,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn wait_for(fds: &mut [PollFd<'_>], most: Duration) -> io::Result<usize> {
+    let most = Timespec::try_from(most).map_err(io::Error::other)?;
+    match poll(fds, Some(&most)) {
+        Err(rustix::io::Errno::INTR) => Ok(0),
+        other => Ok(other?),
+    }
+}
+
+/// Collects the children that have ended: the main process, and what it left to this reaper.
+/// Returns whether there are more children.
+fn collect(collected: &mut Collected, main: Pid) -> bool {
+    loop {
+        match sys::wait(None, Waiting::Poll) {
+            Wait::Ended(child) => add(collected, main, child),
+            Wait::Running => return true,
+            Wait::Childless => return false,
+        }
+    }
+}
+
+fn add(collected: &mut Collected, main: Pid, child: Reaped) {
+    collected.cpu += child.cpu;
+    collected.peak_memory = collected.peak_memory.max(child.peak_memory);
+    if child.pid == main.as_raw_nonzero().get() {
+        collected.main = Some(child.end);
+    }
+}
+
+/// Kills what is left of the stage and waits until it is gone. Without children there are no
+/// descendants either, for this process is their reaper.
+fn end_all(proof: OneThread, slot: Slot, main: Pid, collected: &mut Collected) -> io::Result<()> {
+    let started = Instant::now();
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    while collect(collected, main) {
+        if started.elapsed() > PATIENCE {
+            return Err(io::Error::other("processes of the job do not end"));
+        }
+        for pid in usage_below(me, 1).pids {
+            sys::kill(pid);
+        }
+        if let Some(uid) = slot.uid {
+            kill_user(proof, uid)?;
+        }
+        wait_for(&mut [], Duration::from_micros(300))?;
+    }
+    Ok(())
+}
+
+/// Kills every process of a job's user at one stroke, which no fork can outrun.
+fn kill_user(proof: OneThread, uid: u32) -> io::Result<()> {
+    match sys::fork(proof)? {
+        Fork::Child => {
+            if super::confine::become_user(uid).is_ok() {
+                sys::kill_all_i_may();
+            }
+            sys::exit_now(0)
+        }
+        Fork::Parent(killer) => {
+            sys::wait(Some(killer), Waiting::Block);
+            Ok(())
+        }
+    }
+}
+
+/// Processes and threads that this process's user has at this moment.
+fn own_tasks() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let me = rustix::process::getuid().as_raw();
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return 0;
+    };
+    processes
+        .flatten()
+        .filter(|process| process.metadata().is_ok_and(|found| found.uid() == me))
+        .filter_map(|process| std::fs::read_dir(process.path().join("task")).ok())
+        .fold(0, |sum, tasks| sum.saturating_add(tasks.count() as u64))
+}

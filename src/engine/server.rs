@@ -1,0 +1,252 @@
+//! Piston's routes over HTTP/1.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use super::request::Request as Execute;
+use super::runtimes::choose;
+use super::sandbox::LinkError;
+use super::{Inner, job};
+use crate::piston::Message;
+
+/// An answer: JSON, and seldom a header.
+type Answer = Response<Full<Bytes>>;
+
+/// A request that ends otherwise than in a result.
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    message: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, message }
+    }
+
+    fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+/// Serves until `shutdown`, and then until the requests under way are answered.
+pub(super) async fn serve(
+    inner: Arc<Inner>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let connections = GracefulShutdown::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(inner.config.read_timeout);
+    loop {
+        let stream = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, mostly: it passes when others end.
+                    tracing::warn!(%error, "the engine cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            },
+        };
+        // Answers are small and waited for.
+        let _ = stream.set_nodelay(true);
+        let inner = Arc::clone(&inner);
+        let service = service_fn(move |request| {
+            let inner = Arc::clone(&inner);
+            async move { Ok::<_, Infallible>(answer(&inner, request).await) }
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the engine ended early");
+            }
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+async fn answer(inner: &Inner, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path();
+    // As in Piston: in any case, and with one slash more at the end.
+    let path = path.strip_suffix('/').unwrap_or(path).to_ascii_lowercase();
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let answered = match path.as_str() {
+        "" if reads => Ok(json(StatusCode::OK, &inner.about())),
+        "/api/v2/runtimes" if reads => {
+            let runtimes: Vec<_> = inner
+                .installed()
+                .await
+                .iter()
+                .map(|r| r.to_wire())
+                .collect();
+            Ok(json(StatusCode::OK, &runtimes))
+        }
+        "/api/v2/packages" if reads => Ok(json(StatusCode::OK, &packages(inner).await)),
+        "/api/v2/execute" if *request.method() == Method::POST => execute(inner, request).await,
+        other if !reads && other.starts_with("/api/v2/") => match check_type(request.headers()) {
+            Ok(_) => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found")),
+            Err(problem) => Err(problem),
+        },
+        _ => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found")),
+    };
+    answered.unwrap_or_else(|problem| {
+        let message = Message {
+            message: Some(problem.message),
+        };
+        let mut answer = json(problem.status, &message);
+        if problem.status == StatusCode::TOO_MANY_REQUESTS {
+            answer
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer
+    })
+}
+
+async fn execute(inner: &Inner, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let is_json = check_type(request.headers())?;
+    let body = read_body(inner, request.into_body()).await?;
+    // Piston reads a body as text whatever bytes are in it, and drops a byte order mark.
+    let text = String::from_utf8_lossy(&body);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let asked =
+        Execute::read(is_json.then_some(text)).map_err(|refusal| Problem::bad(refusal.0))?;
+    let installed = inner.installed().await;
+    let Some(runtime) = choose(&installed, &asked.language, &asked.version) else {
+        return Err(Problem::bad(format!(
+            "{}-{} runtime is unknown",
+            asked.language, asked.version
+        )));
+    };
+    let submission = asked
+        .submission(inner.config.compile_bounds(), inner.config.run_bounds())
+        .map_err(|refusal| Problem::bad(refusal.0))?;
+    drop(asked);
+    drop(body);
+    let pass = inner.gate.enter().await;
+    let _pass =
+        pass.map_err(|full| Problem::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
+    match job::execute(&inner.shop(), runtime, submission).await {
+        Ok(response) => Ok(json(StatusCode::OK, &response)),
+        Err(LinkError::Refused(message)) => Err(Problem::bad(message)),
+        Err(error) => {
+            tracing::error!(%error, "an execution failed");
+            Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the engine could not run the job",
+            ))
+        }
+    }
+}
+
+/// Judges `Content-Type` as Piston does: its own check takes everything that begins like JSON, and
+/// its body parser only reads what is JSON. True where the body is to be read.
+fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if !value.starts_with("application/json") {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "requests must be of type application/json",
+        ));
+    }
+    let mut parts = value.split(';').map(str::trim);
+    let is_json = parts.next() == Some("application/json");
+    for part in parts {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let charset = value.trim_matches('"').to_ascii_lowercase();
+        if name.eq_ignore_ascii_case("charset") && charset != "utf-8" && charset != "utf8" {
+            let message = format!("unsupported charset {:?}", charset.to_ascii_uppercase());
+            return Err(Problem::bad(message));
+        }
+    }
+    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity" | b"") => Ok(is_json),
+        Some(_) => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "requests must not be compressed",
+        )),
+    }
+}
+
+async fn read_body(inner: &Inner, body: Incoming) -> Result<Bytes, Problem> {
+    let most = inner.config.max_body;
+    let reading = Limited::new(body, most).collect();
+    match tokio::time::timeout(inner.config.read_timeout, reading).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request body is longer than {most} bytes"),
+        )),
+        Ok(Err(_)) => Err(Problem::bad("the request body ended early")),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the request body did not arrive in time",
+        )),
+    }
+}
+
+/// One entry of `GET /api/v2/packages`.
+#[derive(Debug, Serialize)]
+struct Package {
+    language: String,
+    language_version: String,
+    installed: bool,
+}
+
+/// What is installed; there is nothing else, for this engine installs nothing.
+async fn packages(inner: &Inner) -> Vec<Package> {
+    let installed = inner.installed().await;
+    installed
+        .iter()
+        .map(|runtime| Package {
+            language: runtime.entry.language.clone(),
+            language_version: runtime.version.to_string(),
+            installed: true,
+        })
+        .collect()
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    let mut answer = match serde_json::to_vec(body) {
+        Ok(bytes) => {
+            let mut answer = Response::new(Full::from(bytes));
+            *answer.status_mut() = status;
+            answer
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be written as JSON");
+            let mut answer = Response::new(Full::from("{}"));
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            answer
+        }
+    };
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
+    answer
+}

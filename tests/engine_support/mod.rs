@@ -1,0 +1,126 @@
+//! A real engine on a free port, and a client that shows every byte.
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use session_adapter::engine::{Engine, EngineConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+/// The defaults, with this project's own program as the spawner.
+pub fn config() -> EngineConfig {
+    EngineConfig {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_session-adapter")),
+        ..EngineConfig::default()
+    }
+}
+
+/// An engine that serves until it is dropped.
+pub struct Served {
+    pub engine: Engine,
+    pub address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+/// Starts an engine on a free port.
+pub async fn serve(config: EngineConfig) -> Served {
+    let engine = Engine::start(config).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = engine.clone();
+    tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        serving.serve(listener, stopped).await;
+    });
+    Served {
+        engine,
+        address,
+        _stop: stop,
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+impl Served {
+    /// Sends a request and reads its answer.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut stream = self.begin(method, path, headers, body).await;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        Answer {
+            status: head.split(' ').nth(1).unwrap_or("0").parse().unwrap(),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// Sends a request and leaves its answer to the caller.
+    pub async fn begin(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> TcpStream {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            if !name.eq_ignore_ascii_case("content-length") {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            }
+        }
+        head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        stream
+    }
+
+    /// Executes a request.
+    pub async fn execute(&self, body: &Value) -> Answer {
+        let json = [("Content-Type", "application/json")];
+        self.send(
+            "POST",
+            "/api/v2/execute",
+            &json,
+            body.to_string().as_bytes(),
+        )
+        .await
+    }
+
+    /// Runs a program of one file and returns the run stage.
+    pub async fn run(&self, language: &str, code: &str) -> Value {
+        let body = serde_json::json!({
+            "language": language, "version": "*", "files": [{"content": code}],
+        });
+        let answer = self.execute(&body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["run"].take()
+    }
+}
