@@ -94,11 +94,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .map_or(&settings.piston, |engine| &engine.url)
         .base();
     let adapter = adapter_config(&settings, piston.clone());
-    tokio::spawn(startup::announce(
-        settings,
-        piston,
-        data_dir.path().to_owned(),
-    ));
+    let listen = Some(listener.local_addr()?);
+    let data_path = data_dir.path().to_owned();
+    tokio::spawn(startup::announce(settings, listen, piston, data_path));
     adapter::serve(listener, adapter, signals.first()).await?;
     if let Some(engine) = engine {
         engine.stop().await;
@@ -112,7 +110,8 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
     let drain_timeout = settings.drain_timeout;
     let engine = RunningEngine::start(&settings, data_dir.path()).await?;
     let url = engine.url.base();
-    tokio::spawn(startup::announce(settings, url, data_dir.path().to_owned()));
+    let data_path = data_dir.path().to_owned();
+    tokio::spawn(startup::announce(settings, None, url, data_path));
     signals.first().await;
     engine.drain(drain_timeout).await;
     Ok(())

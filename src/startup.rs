@@ -1,6 +1,7 @@
 //! What the commands need before and around the servers: logs, signals, directories.
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,7 +107,13 @@ impl DataDir {
 }
 
 /// Writes the one line that says how this process runs: every setting, and what can run here.
-pub async fn announce(settings: Settings, piston_url: String, data_dir: PathBuf) {
+/// `listen` is where the adapter really listens, if it does.
+pub async fn announce(
+    settings: Settings,
+    listen: Option<SocketAddr>,
+    piston_url: String,
+    data_dir: PathBuf,
+) {
     let runtimes = runtimes_of(&piston_url).await;
     let listed: Option<Vec<String>> = runtimes.map(|runtimes| {
         let name = |r: &Runtime| format!("{} {}", r.language, r.version);
@@ -114,7 +121,7 @@ pub async fn announce(settings: Settings, piston_url: String, data_dir: PathBuf)
     });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = %settings.listen,
+        listen = listen.map(tracing::field::display),
         engine = %settings.engine,
         piston_url,
         data_dir = %data_dir.display(),

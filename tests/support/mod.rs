@@ -15,10 +15,12 @@
 
 mod adapter;
 pub mod http1;
+mod program;
 pub mod raw;
 mod standin;
 
 pub use adapter::Adapter;
+pub use program::{Program, run};
 pub use standin::{Answer, Asked, Gate, Script, StandIn, refused_url};
 
 use std::path::PathBuf;

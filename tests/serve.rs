@@ -1,0 +1,362 @@
+//! The program as its user runs it: the command line, the embedded engine, real programs.
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::raw::{self, Connection};
+use support::{Program, run};
+
+async fn execute(program: &Program, path: &str, body: &Value) -> Value {
+    let answer = raw::post(program.addr, path, &body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+async fn python(program: &Program, code: &str) -> Value {
+    execute(program, "/python/execute", &json!({"code": code})).await
+}
+
+#[tokio::test]
+async fn the_first_request_of_the_readme_runs_python() {
+    let program = Program::start(&[]).await;
+    let body = json!({"properties": {"code": "print(input()[::-1])", "stdin": "olleh"}});
+    let answer = execute(&program, "/python/execute?identifier=demo-1", &body).await;
+    assert_eq!(answer["stdout"], "hello\n");
+    assert_eq!(answer["exitCode"], 0);
+    assert_eq!(answer["status"], "Success");
+    assert_eq!(answer["run"]["stdout"], "hello\n");
+    assert_eq!(answer["properties"]["stdout"], "hello\n");
+}
+
+#[tokio::test]
+async fn each_dialect_runs_real_programs() {
+    let program = Program::start(&[]).await;
+    let code = json!({"properties": {"code": "print(6*7)"}});
+    let answer = execute(&program, "/code/execute?identifier=demo-1", &code).await;
+    assert_eq!(answer["properties"]["stdout"], "42\n");
+    let flat = json!({"code": "print(6*7)"});
+    let answer = execute(&program, "/executions?identifier=demo-1", &flat).await;
+    assert_eq!(answer["status"], "Succeeded");
+    assert_eq!(answer["identifier"], "demo-1");
+    assert_eq!(answer["result"]["stdout"], "42\n");
+    let bash = json!({"language": "bash", "code": "echo $((6*7)) \"$@\"", "args": ["a b"]});
+    let answer = execute(&program, "/execute", &bash).await;
+    assert_eq!(answer["properties"]["stdout"], "42 a b\n");
+    let shell = json!({"shellCommand": "read x; echo got $x; exit 3", "stdin": "this"});
+    let answer = execute(&program, "/shellExecute", &shell).await;
+    assert_eq!(answer["status"], "3");
+    assert_eq!(answer["result"]["stdout"], "got this\n");
+    let piston = json!({"language": "py", "version": "3", "files": [{"content": "print(42)"}]});
+    let answer = execute(&program, "/api/v2/execute", &piston).await;
+    assert_eq!(answer["run"]["output"], "42\n");
+}
+
+#[tokio::test]
+async fn a_compiled_language_has_its_compile_stage() {
+    let program = Program::start(&[]).await;
+    let good = json!({"code": "#include <stdio.h>\nint main(void){puts(\"hi\");return 5;}"});
+    let answer = execute(&program, "/c/execute", &good).await;
+    assert_eq!(
+        (&answer["stdout"], &answer["exitCode"]),
+        (&json!("hi\n"), &json!(5))
+    );
+    assert_eq!(answer["compile"]["code"], 0);
+    let bad = json!({"code": "int main(void){return x;}"});
+    let answer = execute(&program, "/c/execute", &bad).await;
+    let stderr = answer["stderr"].as_str().unwrap();
+    assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
+    assert_eq!(answer["run"]["stderr"], "");
+    assert_eq!(answer["exitCode"], 1);
+}
+
+#[tokio::test]
+async fn programs_end_as_they_do_by_themselves() {
+    let program = Program::start(&[]).await;
+    let answer = python(&program, "import sys\nprint('out')\nsys.exit(3)").await;
+    assert_eq!(
+        (&answer["exitCode"], &answer["stdout"]),
+        (&json!(3), &json!("out\n"))
+    );
+    assert_eq!(answer["stderr"], "");
+    let answer = python(&program, "print('x'").await;
+    let stderr = answer["stderr"].as_str().unwrap();
+    assert!(
+        stderr.starts_with("  File \"main.py\", line 1\n"),
+        "{stderr}"
+    );
+    assert_eq!(answer["status"], "Failure");
+    let answer = python(&program, "import os; os.abort()").await;
+    assert_eq!(
+        (&answer["exitCode"], &answer["stderr"]),
+        (&json!(134), &json!("Aborted.\n"))
+    );
+}
+
+#[tokio::test]
+async fn a_runaway_loop_is_stopped_and_keeps_what_it_printed() {
+    let program = Program::start(&[]).await;
+    let body = json!({"code": "print('on', flush=True)\nwhile True: pass", "timeoutInSeconds": 2});
+    let answer = execute(&program, "/python/execute", &body).await;
+    assert_eq!(answer["stdout"], "on\n");
+    assert_eq!(answer["exitCode"], 137);
+    assert_eq!(
+        answer["stderr"],
+        "Time limit exceeded: stopped after 2 s.\n"
+    );
+}
+
+#[tokio::test]
+async fn large_output_is_kept_to_its_limit_and_whole_below_it() {
+    let program = Program::start(&["--output-limit", "6MiB"]).await;
+    let answer = python(&program, "print('x' * 5_000_000)").await;
+    assert_eq!(answer["stdout"].as_str().unwrap().len(), 5_000_001);
+    assert_eq!(answer["exitCode"], 0);
+
+    let program = Program::start(&[]).await;
+    let answer = python(&program, "print('x' * 5_000_000)").await;
+    assert_eq!(answer["stdout"].as_str().unwrap().len(), 1 << 20);
+    let stderr = answer["stderr"].as_str().unwrap();
+    assert!(
+        stderr.ends_with("stdout was cut and the program was stopped.\n"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn a_character_that_comes_in_two_halves_stays_whole() {
+    let program = Program::start(&[]).await;
+    let code = "import sys, time\nb = '😀'.encode()\nfor half in (b[:2], b[2:]):\n    \
+                sys.stdout.buffer.write(half); sys.stdout.flush(); time.sleep(0.05)";
+    assert_eq!(python(&program, code).await["stdout"], "😀");
+    // And on the way in: the request's bytes arrive in two halves of a character.
+    let body = json!({"code": "print('😀')"}).to_string();
+    let request = raw::request("POST", "/python/execute", &[], &body);
+    let middle = request.windows(2).position(|w| w == [0xF0, 0x9F]).unwrap() + 2;
+    let mut connection = Connection::to(program.addr).await;
+    connection.send(&request[..middle]).await;
+    raw::get(program.addr, "/health").await;
+    connection.send(&request[middle..]).await;
+    assert_eq!(connection.answer().await.json()["stdout"], "😀\n");
+}
+
+#[tokio::test]
+async fn a_source_of_3_mb_runs() {
+    let program = Program::start(&[]).await;
+    let code = format!("#{}\nprint('end')", "x".repeat(3_000_000));
+    assert_eq!(python(&program, &code).await["stdout"], "end\n");
+}
+
+#[tokio::test]
+async fn memory_is_limited() {
+    let program = Program::start(&["--memory-limit", "64MiB"]).await;
+    let answer = python(
+        &program,
+        "print('on', flush=True)\nx = bytearray(10**9)\nprint(x)",
+    )
+    .await;
+    assert_eq!(answer["stdout"], "on\n");
+    assert_eq!(answer["status"], "Failure");
+}
+
+#[tokio::test]
+async fn unknown_languages_are_told_what_there_is() {
+    let program = Program::start(&[]).await;
+    let answer = raw::post(program.addr, "/cobol/execute", r#"{"code":""}"#).await;
+    assert_eq!(answer.status, 400);
+    let error = &answer.json()["error"];
+    assert_eq!(error["code"], "RuntimeNotFound");
+    assert!(
+        error["message"].as_str().unwrap().contains("python 3."),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_execution_end_and_its_client_get_the_answer() {
+    let mut program = Program::start(&[]).await;
+    let code = "import time\nprint('on', flush=True)\ntime.sleep(3)\nprint('end')";
+    let body = json!({"code": code}).to_string();
+    let mut connection = Connection::to(program.addr).await;
+    connection
+        .send(raw::request("POST", "/python/execute", &[], &body))
+        .await;
+    // The request is under way once a later one on another connection has been answered.
+    assert_eq!(python(&program, "print(1)").await["stdout"], "1\n");
+    program.signal(Signal::TERM);
+    let answer = connection.answer().await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["stdout"], "on\nend\n");
+    assert_eq!(program.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_program_and_its_jobs_at_once() {
+    let mut program = Program::start(&[]).await;
+    let body = json!({"code": "import os,time\nprint(os.getpid(),flush=True)\ntime.sleep(60)"});
+    let mut connection = Connection::to(program.addr).await;
+    let request = raw::request("POST", "/python/execute", &[], &body.to_string());
+    connection.send(request).await;
+    assert_eq!(python(&program, "print(1)").await["stdout"], "1\n");
+    let descendants = descendants(program.pid());
+    assert!(
+        descendants.len() >= 2,
+        "a spawner and a job: {descendants:?}"
+    );
+    program.signal(Signal::INT);
+    program.logged("draining").await;
+    program.signal(Signal::TERM);
+    assert_eq!(program.ended().await, Some(128 + Signal::TERM.as_raw()));
+    for pid in descendants {
+        gone(pid).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_ends_its_job() {
+    let program = Program::start(&["--max-jobs", "1", "--queue", "0"]).await;
+    let body = json!({"code": "while True: pass"}).to_string();
+    let mut connection = Connection::to(program.addr).await;
+    connection
+        .send(raw::request("POST", "/python/execute", &[], &body))
+        .await;
+    while raw::post(program.addr, "/execute", r#"{"code":""}"#)
+        .await
+        .status
+        != 429
+    {}
+    drop(connection);
+    let again = async {
+        while raw::post(program.addr, "/execute", r#"{"code":""}"#)
+            .await
+            .status
+            != 200
+        {}
+    };
+    let freed = tokio::time::timeout(std::time::Duration::from_secs(20), again).await;
+    freed.expect("the place of the job that nobody waits for");
+}
+
+#[tokio::test]
+async fn a_request_has_one_log_line_without_anything_of_the_program() {
+    let mut program = Program::start(&[]).await;
+    assert!(
+        program.started["runtimes"]
+            .as_str()
+            .unwrap()
+            .contains("python 3.")
+    );
+    assert_eq!(program.started["max_run_timeout_s"], 220.0);
+    let body = json!({"code": "print('SECRET' + input())", "stdin": "SECRET"}).to_string();
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("operation-id", "op-1"),
+    ];
+    let path = "/python/execute?identifier=demo-1";
+    raw::exchange(program.addr, raw::request("POST", path, &headers, &body)).await;
+    let line = program.logged("request").await;
+    assert!(!line.to_string().contains("SECRET"), "{line}");
+    for (field, value) in [
+        ("operation_id", json!("op-1")),
+        ("identifier", json!("demo-1")),
+        ("route", json!("{language}/execute")),
+        ("language", json!("python")),
+        ("status", json!(200)),
+        ("outcome", json!("success")),
+        ("bytes_in", json!(body.len())),
+    ] {
+        assert_eq!(line[field], value, "{field}");
+    }
+    for field in ["queue_ms", "engine_ms", "total_ms", "bytes_out"] {
+        assert!(
+            line[field].as_f64().is_some_and(|n| n > 0.0),
+            "{field}: {line}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_healthcheck_tells_by_its_exit_code() {
+    let program = Program::start(&[]).await;
+    let url = format!("http://{}", program.addr);
+    while raw::get(program.addr, "/ready").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        run(&["healthcheck", "--url", &url]).await.status.code(),
+        Some(0)
+    );
+    drop(program);
+    assert_eq!(
+        run(&["healthcheck", "--url", &url]).await.status.code(),
+        Some(1)
+    );
+}
+
+#[tokio::test]
+async fn the_runtimes_are_shown_as_a_table() {
+    let output = run(&["runtimes"]).await;
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.starts_with("LANGUAGE"), "{table}");
+    assert!(table.contains("\npython "), "{table}");
+}
+
+#[tokio::test]
+async fn misuse_ends_with_64_and_says_what_is_allowed() {
+    for (arguments, said) in [
+        (
+            &["--run-timeout", "soon"][..],
+            "--run-timeout is 'soon': allowed is a number",
+        ),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["engine", "--piston-url", "http://10.0.0.1:1"], "loopback"),
+    ] {
+        let output = run(arguments).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    let help = run(&["--help"]).await;
+    assert_eq!(help.status.code(), Some(0));
+    assert!(
+        String::from_utf8(help.stdout)
+            .unwrap()
+            .contains("RUN_TIMEOUT_SECONDS")
+    );
+}
+
+/// Every process below `pid`, from what each process says of its parent.
+fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = vec![pid];
+    let processes: Vec<(i32, i32)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: i32| Some((pid, parent(pid)?)))
+        .collect();
+    let mut at = 0;
+    while at < found.len() {
+        let children = processes.iter().filter(|(_, parent)| *parent == found[at]);
+        found.extend(children.map(|(pid, _)| *pid).collect::<Vec<_>>());
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut after_name = stat.rsplit_once(')')?.1.split_whitespace();
+    match after_name.next()? {
+        "Z" => None,
+        _ => after_name.next()?.parse().ok(),
+    }
+}
+
+async fn gone(pid: i32) {
+    let going = async {
+        while parent(pid).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let gone = tokio::time::timeout(std::time::Duration::from_secs(20), going).await;
+    gone.unwrap_or_else(|_| panic!("process {pid} is still there"));
+}
