@@ -298,7 +298,7 @@ fn read_stage(stage: Stage, limit: Limit<'_>) -> Result<StageRead, ClientError> 
     };
     let cleaned = stderr::clean(&stage.stderr, stage.code);
     let ending = Ending::of(&stage, limit, cleaned.died);
-    let mut output = stderr::clean(&stage.output, stage.code).text.into_owned();
+    let mut output = stderr::clean_output(&stage.output, cleaned.died).into_owned();
     let mut stderr = cleaned.text.into_owned();
     if let Some(line) = ending.line() {
         append_line(&mut stderr, &line);

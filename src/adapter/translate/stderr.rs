@@ -44,8 +44,28 @@ pub struct Cleaned<'a> {
     pub died: Option<&'static str>,
 }
 
-/// Separates what the program, which ended with `code`, wrote from what the engine added.
+/// Separates what the program, which ended with `code`, wrote to stderr from what the engine added.
 pub fn clean(text: &str, code: Option<i32>) -> Cleaned<'_> {
+    let mut cleaned = without_piston(text);
+    if let Some((own, description)) = bare_notice(&cleaned.text, code) {
+        cleaned.died = Some(description);
+        cleaned.text = Cow::Owned(own.to_owned());
+    }
+    cleaned
+}
+
+/// The same for both streams together, where stderr has told how the program `died`.
+pub fn clean_output<'a>(text: &'a str, died: Option<&str>) -> Cow<'a, str> {
+    let text = without_piston(text).text;
+    let own = died.and_then(|died| text.strip_suffix('\n')?.strip_suffix(died));
+    match own {
+        Some(own) => Cow::Owned(own.to_owned()),
+        None => text,
+    }
+}
+
+/// What real Piston adds: lines of its shell and of its keeper, and paths of its server.
+fn without_piston(text: &str) -> Cleaned<'_> {
     let mut cleaned = Cleaned {
         text: Cow::Borrowed(text),
         died: None,
@@ -81,10 +101,6 @@ pub fn clean(text: &str, code: Option<i32>) -> Cleaned<'_> {
     if cleaned.text.contains(SUBMISSION) {
         let relative = cleaned.text.replace("/box/submission/", "");
         cleaned.text = Cow::Owned(relative.replace(SUBMISSION, "."));
-    }
-    if let Some((own, description)) = bare_notice(&cleaned.text, code) {
-        cleaned.died = Some(description);
-        cleaned.text = Cow::Owned(own.to_owned());
     }
     cleaned
 }
@@ -215,6 +231,12 @@ mod tests {
         ] {
             assert_eq!(cleaned(text, code), (text.to_owned(), None));
         }
+    }
+
+    #[test]
+    fn both_streams_together_lose_the_description_wherever_it_follows() {
+        assert_eq!(clean_output("xKilled\n", Some("Killed")), "x");
+        assert_eq!(clean_output("xKilled\n", None), "xKilled\n");
     }
 
     #[test]
