@@ -3,6 +3,8 @@
 //! One client on one connection asks a stand-in Piston directly and through the adapter, in turns,
 //! so that a noisy machine disturbs both alike. Start-up and memory are measured on the way.
 
+#![allow(clippy::expect_used)]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

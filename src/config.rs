@@ -3,117 +3,21 @@
 //! All of them are judged before anything is bound. A wrong one names itself, its value and what
 //! is allowed, and the program ends with [`USAGE`].
 
+mod cli;
+
+use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::ValueEnum;
 use rustix::fs::Access;
+
+pub use cli::{Cli, Command, Flags, Target};
 
 /// Exit code for a command line or a setting that is wrong (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
-
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "session-adapter",
-    version,
-    about = "Azure dynamic sessions in front of Piston: takes Azure's execution requests on port 2000 and runs them on a Piston engine on port 2001.",
-    after_help = "Without a command, `serve` is meant. Every setting is a flag, else the environment \
-                  variable in brackets, else the default.\n\n\
-                  Example:\n  session-adapter --listen 127.0.0.1:2000 --run-timeout 10\n  \
-                  curl -X POST 'localhost:2000/python/execute?identifier=demo-1' \\\n       \
-                  -H 'Content-Type: application/json' -d '{\"properties\":{\"code\":\"print(42)\"}}'",
-    args_conflicts_with_subcommands = true
-)]
-pub struct Cli {
-    /// What to do; `serve` when absent.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    /// Flags of `serve`, given without its name.
-    #[command(flatten)]
-    pub serve: Flags,
-}
-
-/// The subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run the adapter, and with `--engine embedded` the engine behind it (the default command)
-    Serve(Flags),
-    /// Run the embedded engine alone: Piston's API on the address of --piston-url
-    Engine(Flags),
-    /// Ask a running adapter whether an execution works: exit code 0 if so, else 1
-    Healthcheck {
-        /// The adapter's address
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2000")]
-        url: String,
-    },
-    /// Show which languages can run here
-    Runtimes(Flags),
-    /// Replay recorded exchanges against a running adapter: exit code 0 if all are answered alike
-    Replay {
-        /// The directory of the exchanges
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
-        /// The adapter's address
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2000")]
-        url: String,
-    },
-}
-
-/// The settings as they stand on the command line, not judged yet.
-#[derive(Debug, Default, Args)]
-pub struct Flags {
-    /// Address the adapter listens on [env: ADAPTER_LISTEN, else PORT] [default: 0.0.0.0:2000]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<String>,
-    /// What runs the code: the engine inside this program, or a Piston that is already there
-    /// [env: SESSION_ENGINE] [default: embedded]
-    #[arg(long, value_name = "embedded|piston")]
-    engine: Option<String>,
-    /// Where Piston's API is; the embedded engine listens there (loopback only, port 0 = any)
-    /// [env: PISTON_URL] [default: http://127.0.0.1:2001]
-    #[arg(long, value_name = "URL")]
-    piston_url: Option<String>,
-    /// The session's files [env: SESSION_DATA_DIR] [default: /mnt/data if writable, else a
-    /// temporary directory]
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<String>,
-    /// Wall-clock limit of an execution that names none [env: RUN_TIMEOUT_SECONDS] [default: 60]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    run_timeout: Option<String>,
-    /// Highest wall-clock limit; a request for more gets this
-    /// [env: MAX_RUN_TIMEOUT_SECONDS] [default: 220]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    max_run_timeout: Option<String>,
-    /// Largest request body [env: MAX_BODY_BYTES] [default: 16MiB]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    max_body: Option<String>,
-    /// Largest file upload [env: MAX_UPLOAD_BYTES] [default: 128MiB]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    max_upload: Option<String>,
-    /// How much of stdout and of stderr is kept; a program that prints more is stopped
-    /// [env: OUTPUT_LIMIT_BYTES] [default: 1MiB]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    output_limit: Option<String>,
-    /// Executions at a time [env: MAX_JOBS] [default: 2 for each core]
-    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
-    max_jobs: Option<String>,
-    /// Executions that may wait for their turn; more get 429 [env: MAX_QUEUE] [default: 64]
-    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
-    queue: Option<String>,
-    /// Memory of one execution [env: JOB_MEMORY_BYTES] [default: 512MiB]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    memory_limit: Option<String>,
-    /// How long running executions may take to end after SIGTERM
-    /// [env: DRAIN_TIMEOUT_SECONDS] [default: 25]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    drain_timeout: Option<String>,
-    /// Form of the log on stderr [env: LOG_FORMAT] [default: json; text on a terminal]
-    #[arg(long, value_name = "json|text")]
-    log_format: Option<String>,
-}
 
 /// What runs the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -236,11 +140,11 @@ impl PistonUrl {
             && uri.query().is_none();
         match uri.authority() {
             Some(authority) if plain && !authority.as_str().contains('@') => Ok(Self {
-                host: authority.host().to_owned(),
-                port: match authority.port() {
-                    Some(port) => port.as_str().parse().map_err(|_| wrong())?,
-                    None => 80,
+                host: match authority.host() {
+                    "" => return Err(wrong()),
+                    host => host.to_owned(),
                 },
+                port: authority.port_u16().ok_or_else(wrong)?,
             }),
             _ => Err(wrong()),
         }
@@ -254,22 +158,12 @@ impl Settings {
     /// [`ConfigError`] for the first setting that is wrong.
     pub fn judge(
         flags: &Flags,
-        environment: impl Fn(&str) -> Option<String>,
+        environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
         let from = |flag, value: &Option<String>, variable| {
             Given::find(flag, value.as_deref(), variable, &environment)
         };
-        let port = from("", &None, "PORT").parse_or(2000, |text| {
-            text.parse()
-                .map_err(|_| "allowed is a port from 0 to 65535".to_owned())
-        })?;
-        let listen = from("--listen", &flags.listen, "ADAPTER_LISTEN").parse_or(
-            SocketAddr::from(([0, 0, 0, 0], port)),
-            |text| {
-                text.parse()
-                    .map_err(|_| "allowed is ADDRESS:PORT, for example 0.0.0.0:2000".to_owned())
-            },
-        )?;
+        let listen = listen(flags.listen.as_deref(), &environment)?;
         let engine = from("--engine", &flags.engine, "SESSION_ENGINE")
             .parse_or(EngineKind::Embedded, choice)?;
         let piston = from("--piston-url", &flags.piston_url, "PISTON_URL").parse_or(
@@ -326,6 +220,48 @@ impl Settings {
     }
 }
 
+impl Target {
+    /// The URL that was given, else that of the adapter which this environment configures.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where the environment's address is wrong.
+    pub fn url(
+        self,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<String, ConfigError> {
+        if let Some(url) = self.url {
+            return Ok(url);
+        }
+        let mut address = listen(None, environment)?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(format!("http://{address}"))
+    }
+}
+
+/// The address of the adapter: the flag, else `ADAPTER_LISTEN`, else any address and `PORT`.
+fn listen(
+    flag: Option<&str>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<SocketAddr, ConfigError> {
+    let given = Given::find("--listen", flag, "ADAPTER_LISTEN", &environment);
+    if given.value.is_none() {
+        let port = Given::find("", None, "PORT", &environment).parse_or(2000, |text| {
+            text.parse()
+                .map_err(|_| "allowed is a port from 0 to 65535".to_owned())
+        })?;
+        return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    }
+    given.parse_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |text| {
+        text.parse()
+            .map_err(|_| "allowed is ADDRESS:PORT, for example 0.0.0.0:2000".to_owned())
+    })
+}
+
 /// What the command line or the environment gave for one setting.
 struct Given {
     name: &'static str,
@@ -338,7 +274,7 @@ impl Given {
         flag: &'static str,
         value: Option<&str>,
         variable: &'static str,
-        environment: impl Fn(&str) -> Option<String>,
+        environment: impl Fn(&str) -> Option<OsString>,
     ) -> Self {
         match value {
             Some(value) => Self {
@@ -347,7 +283,10 @@ impl Given {
             },
             None => Self {
                 name: variable,
-                value: environment(variable).filter(|value| !value.is_empty()),
+                // What is not UTF-8 is judged with its bad bytes replaced, which no setting allows.
+                value: environment(variable)
+                    .filter(|value| !value.is_empty())
+                    .map(|value| value.to_string_lossy().into_owned()),
             },
         }
     }
@@ -438,6 +377,8 @@ fn cores() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     fn judge(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
@@ -445,7 +386,7 @@ mod tests {
         let flags = Cli::try_parse_from(arguments).unwrap().serve;
         Settings::judge(&flags, |name| {
             let found = environment.iter().find(|(variable, _)| *variable == name)?;
-            Some(found.1.to_owned())
+            Some(found.1.into())
         })
     }
 
@@ -492,6 +433,31 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_not_used_is_not_judged() {
+        let settings = judge(&["--listen", "[::1]:9"], &[("PORT", "tcp://10.0.0.1:80")]).unwrap();
+        assert_eq!(settings.listen.to_string(), "[::1]:9");
+    }
+
+    #[test]
+    fn the_adapter_that_is_asked_is_the_one_that_the_environment_configures() {
+        let url = |environment: &[(&str, &str)]| {
+            let target = Target { url: None };
+            let find = |name: &str| {
+                let found = environment.iter().find(|(variable, _)| *variable == name)?;
+                Some(OsString::from(found.1))
+            };
+            target.url(find).unwrap()
+        };
+        assert_eq!(url(&[]), "http://127.0.0.1:2000");
+        assert_eq!(url(&[("PORT", "8080")]), "http://127.0.0.1:8080");
+        assert_eq!(url(&[("ADAPTER_LISTEN", "[::]:9")]), "http://[::1]:9");
+        assert_eq!(
+            url(&[("ADAPTER_LISTEN", "10.1.2.3:9")]),
+            "http://10.1.2.3:9"
+        );
+    }
+
+    #[test]
     fn sizes_may_carry_a_unit() {
         let settings = judge(&["--max-body", "2MiB", "--output-limit", "64 KiB"], &[]).unwrap();
         assert_eq!(
@@ -534,6 +500,16 @@ mod tests {
                 vec!["--engine", "piston", "--piston-url", "https://x"],
                 vec![],
                 "--piston-url is 'https://x': allowed is http://HOST:PORT",
+            ),
+            (
+                vec!["--engine", "piston", "--piston-url", "http://:2001"],
+                vec![],
+                "--piston-url is 'http://:2001': allowed is http://HOST:PORT",
+            ),
+            (
+                vec!["--engine", "piston", "--piston-url", "http://piston"],
+                vec![],
+                "--piston-url is 'http://piston': allowed is http://HOST:PORT",
             ),
             (
                 vec![],

@@ -1,6 +1,7 @@
 //! session-adapter: Azure's dynamic-sessions API in front of a Piston engine.
 
 pub mod adapter;
+pub mod causes;
 pub mod config;
 pub mod engine;
 pub mod gate;

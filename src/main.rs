@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use session_adapter::adapter::{self, AdapterConfig};
-use session_adapter::config::{self, Cli, Command, EngineKind, Flags, PistonUrl, Settings};
+use session_adapter::causes::causes;
+use session_adapter::config::{
+    self, Cli, Command, ConfigError, EngineKind, Flags, PistonUrl, Settings, Target,
+};
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{Engine, EngineConfig};
 use session_adapter::replay;
-use session_adapter::startup::{self, DataDir, Signals};
+use session_adapter::startup::{self, DataDir, Places, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -41,9 +44,9 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(flags) => with_settings(&flags, serve),
         Command::Engine(flags) => with_settings(&flags, engine_alone),
-        Command::Healthcheck { url } => run(startup::healthcheck(url)),
+        Command::Healthcheck(target) => with_url(target, startup::healthcheck),
         Command::Runtimes(flags) => with_settings(&flags, show_runtimes),
-        Command::Replay { directory, url } => run(replay_all(directory, url)),
+        Command::Replay { directory, target } => with_url(target, |url| replay_all(directory, url)),
     }
 }
 
@@ -52,16 +55,29 @@ fn with_settings<F>(flags: &Flags, command: impl FnOnce(Settings) -> F) -> ExitC
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    match Settings::judge(flags, |name| std::env::var(name).ok()) {
+    match Settings::judge(flags, |name| std::env::var_os(name)) {
         Ok(settings) => {
             startup::init_log(settings.log_format);
             run(command(settings))
         }
-        Err(error) => {
-            eprintln!("session-adapter: {error}");
-            ExitCode::from(config::USAGE)
-        }
+        Err(error) => misuse(&error),
     }
+}
+
+/// Finds the adapter that a command is about.
+fn with_url<F>(target: Target, command: impl FnOnce(String) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    match target.url(|name| std::env::var_os(name)) {
+        Ok(url) => run(command(url)),
+        Err(error) => misuse(&error),
+    }
+}
+
+fn misuse(error: &ConfigError) -> ExitCode {
+    eprintln!("session-adapter: {error}");
+    ExitCode::from(config::USAGE)
 }
 
 fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
@@ -75,7 +91,7 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("session-adapter: {error}");
+            eprintln!("session-adapter: {}", causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -84,43 +100,49 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let listener = bind(settings.listen).await?;
-    let data_dir = DataDir::open(settings.data_dir.clone())?;
+    let listen = Some(listener.local_addr()?);
     let engine = match settings.engine {
-        EngineKind::Embedded => Some(RunningEngine::start(&settings, data_dir.path()).await?),
+        EngineKind::Embedded => Some(RunningEngine::start(&settings).await?),
         EngineKind::Piston => None,
     };
-    let piston = engine
-        .as_ref()
-        .map_or(&settings.piston, |engine| &engine.url)
-        .base();
-    let adapter = adapter_config(&settings, piston.clone());
-    let listen = Some(listener.local_addr()?);
-    let data_path = data_dir.path().to_owned();
-    tokio::spawn(startup::announce(settings, listen, piston, data_path));
+    let places = match &engine {
+        Some(engine) => engine.places(listen),
+        None => Places {
+            listen,
+            piston_url: settings.piston.base(),
+            data_dir: None,
+            data_dir_is_temporary: false,
+        },
+    };
+    let adapter = adapter_config(&settings, places.piston_url.clone());
+    tokio::spawn(startup::announce(settings, places));
     adapter::serve(listener, adapter, signals.first()).await?;
     if let Some(engine) = engine {
-        engine.stop().await;
+        engine.drain(Duration::ZERO).await;
     }
     Ok(())
 }
 
 async fn engine_alone(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::listen()?;
-    let data_dir = DataDir::open(settings.data_dir.clone())?;
     let drain_timeout = settings.drain_timeout;
-    let engine = RunningEngine::start(&settings, data_dir.path()).await?;
-    let url = engine.url.base();
-    let data_path = data_dir.path().to_owned();
-    tokio::spawn(startup::announce(settings, None, url, data_path));
+    let engine = RunningEngine::start(&settings).await?;
+    tokio::spawn(startup::announce(settings, engine.places(None)));
     signals.first().await;
     engine.drain(drain_timeout).await;
     Ok(())
 }
 
 async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
-    let data_dir = DataDir::open(settings.data_dir.clone())?;
-    let engine = Engine::start(engine_config(&settings, data_dir.path()))?;
-    print!("{}", startup::table(&engine.runtimes().await));
+    let runtimes = match settings.engine {
+        EngineKind::Embedded => {
+            let data_dir = DataDir::open(settings.data_dir.clone())?;
+            let engine = Engine::start(engine_config(&settings, data_dir.path()))?;
+            engine.runtimes().await
+        }
+        EngineKind::Piston => startup::ask_runtimes(&settings.piston.base()).await?,
+    };
+    print!("{}", startup::table(&runtimes));
     Ok(())
 }
 
@@ -138,17 +160,19 @@ async fn replay_all(directory: std::path::PathBuf, url: String) -> Result<(), Fa
 struct RunningEngine {
     engine: Engine,
     url: PistonUrl,
+    data_dir: DataDir,
     shutdown: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
 
 impl RunningEngine {
-    async fn start(settings: &Settings, data_dir: &Path) -> Result<Self, Failure> {
+    async fn start(settings: &Settings) -> Result<Self, Failure> {
         let address = settings
             .piston
             .loopback()
             .ok_or("the embedded engine listens on loopback only")?;
-        let engine = Engine::start(engine_config(settings, data_dir))?;
+        let data_dir = DataDir::open(settings.data_dir.clone())?;
+        let engine = Engine::start(engine_config(settings, data_dir.path()))?;
         let listener = bind(address).await?;
         let url = settings.piston.with_port(listener.local_addr()?.port());
         let (shutdown, told) = oneshot::channel();
@@ -162,17 +186,22 @@ impl RunningEngine {
         Ok(Self {
             engine,
             url,
+            data_dir,
             shutdown,
             served,
         })
     }
 
-    /// Ends every job and waits until nothing of it is left.
-    async fn stop(self) {
-        self.drain(Duration::ZERO).await;
+    fn places(&self, listen: Option<SocketAddr>) -> Places {
+        Places {
+            listen,
+            piston_url: self.url.base(),
+            data_dir: Some(self.data_dir.path().to_owned()),
+            data_dir_is_temporary: self.data_dir.is_temporary(),
+        }
     }
 
-    /// Lets jobs end for as long as `time`, then ends them.
+    /// Lets jobs end for as long as `time`, then ends them, and waits until nothing is left.
     async fn drain(mut self, time: Duration) {
         // The receiver is gone only where the server is.
         let _ = self.shutdown.send(());

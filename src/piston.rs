@@ -4,7 +4,9 @@
 //! engine answers with them, and real Piston can stand in the engine's place.
 
 mod client;
+mod signal;
 mod wire;
 
 pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
+pub use signal::{SIGNALS, Signal};
 pub use wire::{ExecuteRequest, ExecuteResponse, File, Message, Runtime, Stage, Status};

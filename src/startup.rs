@@ -97,6 +97,11 @@ impl DataDir {
         }
     }
 
+    /// Whether it goes with the process.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Temporary(_))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &std::path::Path {
         match self {
@@ -106,26 +111,33 @@ impl DataDir {
     }
 }
 
+/// Where this process listens, asks and keeps files.
+#[derive(Debug)]
+pub struct Places {
+    /// The adapter, if it runs.
+    pub listen: Option<SocketAddr>,
+    /// The engine.
+    pub piston_url: String,
+    /// The session's files, if this process keeps them.
+    pub data_dir: Option<PathBuf>,
+    /// Whether they go with the process.
+    pub data_dir_is_temporary: bool,
+}
+
 /// Writes the one line that says how this process runs: every setting, and what can run here.
-/// `listen` is where the adapter really listens, if it does.
-pub async fn announce(
-    settings: Settings,
-    listen: Option<SocketAddr>,
-    piston_url: String,
-    data_dir: PathBuf,
-) {
-    let runtimes = runtimes_of(&piston_url).await;
+pub async fn announce(settings: Settings, places: Places) {
+    let runtimes = runtimes_of(&places.piston_url).await;
     let listed: Option<Vec<String>> = runtimes.map(|runtimes| {
         let name = |r: &Runtime| format!("{} {}", r.language, r.version);
         runtimes.iter().map(name).collect()
     });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = listen.map(tracing::field::display),
+        listen = places.listen.map(tracing::field::display),
         engine = %settings.engine,
-        piston_url,
-        data_dir = %data_dir.display(),
-        data_dir_is_temporary = settings.data_dir.is_none() && data_dir.as_os_str() != DATA_DIR,
+        piston_url = places.piston_url,
+        data_dir = places.data_dir.map(|path| path.display().to_string()),
+        data_dir_is_temporary = places.data_dir_is_temporary,
         run_timeout_s = settings.run_timeout.as_secs_f64(),
         max_run_timeout_s = settings.max_run_timeout.as_secs_f64(),
         max_body = settings.max_body,
@@ -140,11 +152,20 @@ pub async fn announce(
     );
 }
 
+/// What the engine at `piston_url` can run.
+///
+/// # Errors
+/// Where it does not say.
+pub async fn ask_runtimes(piston_url: &str) -> Result<Vec<Runtime>, Box<dyn std::error::Error>> {
+    let client = Client::new(piston_url.to_owned(), ClientLimits { answer: 1 << 20 })?;
+    Ok(client.runtimes(Instant::now() + ANNOUNCE).await?)
+}
+
+/// The same, for an engine that may still be starting.
 async fn runtimes_of(piston_url: &str) -> Option<Vec<Runtime>> {
-    let client = Client::new(piston_url.to_owned(), ClientLimits { answer: 1 << 20 }).ok()?;
     let deadline = Instant::now() + ANNOUNCE;
     while Instant::now() < deadline {
-        if let Ok(runtimes) = client.runtimes(deadline).await {
+        if let Ok(runtimes) = ask_runtimes(piston_url).await {
             return Some(runtimes);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -43,6 +43,64 @@ async fn a_client_that_sends_too_much_still_reads_its_answer() {
 }
 
 #[tokio::test]
+async fn an_error_that_needs_no_body_reaches_a_client_that_sends_one() {
+    let piston = StandIn::script()
+        .always(Answer::stdout("1\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = "x".repeat(12 << 20);
+    for (path, status) in [
+        ("/nothing", 404),
+        ("/health", 405),
+        ("/python/execute?api-version=1", 400),
+        ("/python/execute?identifier=x", 400),
+    ] {
+        let mut connection = Connection::to(adapter.addr).await;
+        connection
+            .send(raw::request("POST", path, &[], &body))
+            .await;
+        assert_eq!(connection.answer().await.status, status, "{path}");
+        connection.send(execution()).await;
+        assert_eq!(connection.answer().await.status, 200, "after {path}");
+    }
+    let mut connection = Connection::to(adapter.addr).await;
+    let head = "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n";
+    connection
+        .send(format!("{head}Expect: 100-continue\r\n\r\n"))
+        .await;
+    let answer = connection.answer().await;
+    assert_eq!((answer.status, answer.header("connection")), (404, "close"));
+}
+
+#[tokio::test]
+async fn bodies_that_are_held_together_are_bounded() {
+    let piston = StandIn::script()
+        .always(Answer::stdout("1\n"))
+        .start()
+        .await;
+    let adapter = Adapter::with(&piston, |config| config.max_body = 10_000).await;
+    let most = "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n";
+    let most = format!("{most}{}", "x".repeat(9_900));
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut connection = Connection::to(adapter.addr).await;
+        connection.send(&most).await;
+        stalled.push(connection);
+    }
+    let body = format!(r#"{{"code":"{}"}}"#, "x".repeat(500));
+    let refused = loop {
+        let answer = raw::post(adapter.addr, "/execute", &body).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+    drop(stalled);
+    while raw::post(adapter.addr, "/execute", &body).await.status != 200 {}
+}
+
+#[tokio::test]
 async fn a_body_of_just_the_limit_is_taken() {
     let piston = StandIn::script().always(Answer::stdout("")).start().await;
     let adapter = Adapter::with(&piston, |config| config.max_body = CODE.len()).await;
@@ -169,6 +227,6 @@ async fn slow_headers_do_not_hold_a_connection_for_ever() {
     let mut slow = Connection::to(adapter.addr).await;
     slow.send("GET / HT").await;
     tokio::time::pause();
-    let ended = tokio::time::timeout(Duration::from_secs(50), slow.closed()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(100), slow.closed()).await;
     ended.expect("a closed connection");
 }

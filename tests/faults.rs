@@ -134,6 +134,22 @@ async fn runtimes_alone_do_not_make_an_engine_ready() {
 }
 
 #[tokio::test]
+async fn a_program_that_fails_proves_nothing_and_one_that_succeeds_does() {
+    let not_found = json!({"code": 127, "status": "RE", "message": "Exited with error status 127"});
+    let piston = StandIn::script()
+        .readiness(Answer::run(not_found.clone()))
+        .answer(Answer::run(not_found))
+        .answer(Answer::stdout("1\n"))
+        .start()
+        .await;
+    let adapter = Adapter::start(Adapter::config(piston.url())).await;
+    assert_eq!(execute(&adapter).await.json()["exitCode"], 127);
+    assert_eq!(raw::get(adapter.addr, "/ready").await.status, 503);
+    assert_eq!(execute(&adapter).await.json()["exitCode"], 0);
+    assert_eq!(raw::get(adapter.addr, "/ready").await.status, 200);
+}
+
+#[tokio::test]
 async fn connections_are_given_up_before_piston_closes_them() {
     let piston = StandIn::script()
         .always(Answer::stdout("1\n"))

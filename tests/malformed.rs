@@ -92,6 +92,12 @@ async fn every_error_of_the_adapter_is_azures() {
             "InvalidIdentifier",
         ),
         ("POST", "/python/execute", 400, "InvalidRequestBody"),
+        (
+            "GET",
+            &format!("/{}", "x".repeat(20_000)),
+            414,
+            "RequestTargetTooLong",
+        ),
     ] {
         let answer = raw::exchange(adapter.addr, raw::request(method, path, &[], "")).await;
         assert_eq!(answer.status, status, "{path}");
@@ -102,6 +108,11 @@ async fn every_error_of_the_adapter_is_azures() {
             "application/json; charset=utf-8"
         );
     }
+    let value = "x".repeat(70_000);
+    let large = raw::request("GET", "/", &[("X", value.as_str())], "");
+    let answer = raw::exchange(adapter.addr, large).await;
+    assert_eq!(answer.status, 431);
+    assert_eq!(answer.json()["error"]["code"], "RequestHeadersTooLarge");
     let answer = raw::exchange(adapter.addr, raw::request("PUT", "/health", &[], "")).await;
     assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"));
 }

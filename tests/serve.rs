@@ -1,5 +1,7 @@
 //! The program as its user runs it: the command line, the embedded engine, real programs.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use rustix::process::Signal;

@@ -24,6 +24,18 @@ pub enum ApiError {
     /// The request target cannot be decoded, or holds user information.
     #[error("The request target is not valid: a path in percent-encoded UTF-8 is expected.")]
     TargetInvalid,
+    /// The path with its query is longer than allowed.
+    #[error("The path and the query have more than {limit} bytes.")]
+    TargetTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The headers are larger than allowed.
+    #[error("The headers have more than {limit} bytes.")]
+    HeadersTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// `api-version` is not one of Azure's.
     #[error("api-version '{given}' is not supported. Supported are {}.", API_VERSIONS.join(", "))]
     ApiVersion {
@@ -90,6 +102,9 @@ pub enum ApiError {
     /// As many executions wait as may.
     #[error("Too many executions: {}. Try again later.", .0)]
     TooManyExecutions(#[from] Full),
+    /// The bodies of all requests together are larger than the session holds.
+    #[error("Too many large requests at a time. Try again later.")]
+    TooManyBodies,
     /// It could not have ended before the ingress gives up.
     #[error("The execution waited too long for its turn and was not started. Try again later.")]
     QueueTimeout,
@@ -123,6 +138,11 @@ impl ApiError {
             Self::PathNotFound => (StatusCode::NOT_FOUND, "PathNotFound"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::TargetInvalid => (StatusCode::BAD_REQUEST, "InvalidRequestTarget"),
+            Self::TargetTooLong { .. } => (StatusCode::URI_TOO_LONG, "RequestTargetTooLong"),
+            Self::HeadersTooLarge { .. } => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "RequestHeadersTooLarge",
+            ),
             Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),
@@ -135,7 +155,7 @@ impl ApiError {
             Self::Missing(_) => (StatusCode::BAD_REQUEST, "MissingRequestProperty"),
             Self::Property { .. } => (StatusCode::BAD_REQUEST, "InvalidRequestProperty"),
             Self::RuntimeNotFound { .. } => (StatusCode::BAD_REQUEST, "RuntimeNotFound"),
-            Self::TooManyExecutions(_) | Self::QueueTimeout => {
+            Self::TooManyExecutions(_) | Self::TooManyBodies | Self::QueueTimeout => {
                 (StatusCode::TOO_MANY_REQUESTS, "TooManyExecutions")
             }
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown"),

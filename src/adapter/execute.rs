@@ -12,7 +12,7 @@ use crate::piston::{ClientError, Refusal};
 use super::api::Execution;
 use super::error::ApiError;
 use super::log::Timings;
-use super::session::{INGRESS, Phase, Session};
+use super::session::{Phase, Session};
 use super::translate::{self, Outcome};
 
 /// What the engine may need on top of the run itself: to compile, to start, to answer.
@@ -27,16 +27,17 @@ pub async fn execute(
     execution: Execution,
     timings: &mut Timings,
 ) -> Result<Outcome, ApiError> {
-    let started = Instant::now();
     let language = session.resolve(&execution.language).await;
     timings.language(&language.language);
     let version = execution.version.clone();
     let mut request = translate::piston_request(execution, language, &session.limits());
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
-    let pass = session.enter(started, timeout).await?;
     timings.queued();
-    let deadline = (Instant::now() + timeout + GRACE).min(started + INGRESS);
+    let pass = session.enter(timings.arrived(), timeout).await?;
+    timings.entered();
+    let latest = timings.arrived() + session.answer_within();
+    let deadline = (Instant::now() + timeout + GRACE).min(latest);
     let answer = tokio::select! {
         answer = session.client.execute(&mut request, deadline) => answer,
         () = session.reached(Phase::Killing) => return Err(ApiError::ShuttingDown),

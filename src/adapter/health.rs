@@ -4,11 +4,11 @@
 //! (recording `unprivileged_container_execute_500`). So a small program is run, again and again in
 //! the background, and every execution of a client counts as well.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::piston::{ClientError, ExecuteRequest, File, Runtime};
 
@@ -44,17 +44,20 @@ pub struct Readiness {
     doubt: Notify,
 }
 
-#[derive(Debug, Clone)]
-enum State {
-    Ready { proven: Instant },
-    NotReady { cause: String },
+#[derive(Debug)]
+struct State {
+    /// Why not, in words for a client.
+    works: Result<(), String>,
+    /// When the next check is due.
+    due: Instant,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State::NotReady {
-                cause: "no execution has been tried yet".to_owned(),
+            state: Mutex::new(State {
+                works: Err("no execution has been tried yet".to_owned()),
+                due: Instant::now(),
             }),
             doubt: Notify::new(),
         }
@@ -67,80 +70,64 @@ impl Readiness {
     /// # Errors
     /// Why not, in words for a client.
     pub fn check(&self) -> Result<(), String> {
-        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Ready { .. } => Ok(()),
-            State::NotReady { cause } => Err(cause.clone()),
-        }
+        self.state().works.clone()
     }
 
-    /// Counts an execution of a client as a proof, or takes it as a reason to check again.
+    /// Counts an execution of a client that succeeded as a proof, and takes a fault of the engine
+    /// as a reason to check again. A program that failed says nothing.
     pub fn learn_from(&self, outcome: &Result<Outcome, ClientError>) {
         match outcome {
-            Ok(_) => self.set(State::Ready {
-                proven: Instant::now(),
-            }),
-            Err(ClientError::Refused(_) | ClientError::Busy) => {}
-            Err(_) => self.doubt.notify_one(),
+            Ok(outcome) if outcome.exit_code == 0 => self.set(Ok(())),
+            Ok(_) | Err(ClientError::Refused(_) | ClientError::Busy) => {}
+            Err(_) => {
+                self.state().due = Instant::now();
+                self.doubt.notify_one();
+            }
         }
     }
 
-    fn set(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    /// Logs what changes.
+    fn set(&self, works: Result<(), String>) {
+        let mut state = self.state();
+        if state.works != works {
+            match &works {
+                Ok(()) => tracing::info!("ready: an execution has worked"),
+                Err(cause) => tracing::warn!(cause, "not ready"),
+            }
+        }
+        let wait = if works.is_ok() { PROOF } else { RETRY };
+        *state = State {
+            works,
+            due: Instant::now() + wait,
+        };
     }
 
-    /// When the next check is due.
-    fn due(&self) -> Instant {
-        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Ready { proven } => *proven + PROOF,
-            State::NotReady { .. } => Instant::now() + RETRY,
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a check is due. Executions of clients move the time on, or call it forward.
+    async fn due(&self) {
+        loop {
+            let due = self.state().due;
+            if due <= Instant::now() {
+                return;
+            }
+            let _ = timeout_at(due, self.doubt.notified()).await;
         }
     }
 }
 
 /// Keeps the session's readiness true, for ever.
 pub async fn watch(session: &Session) {
-    let mut told = None;
     loop {
-        // Where every place is taken, executions are under way, and they will tell.
-        if let Some(_pass) = session.gate.try_enter() {
-            let checked = check(session).await;
-            let state = match checked {
-                Ok(()) => State::Ready {
-                    proven: Instant::now(),
-                },
-                Err(cause) => State::NotReady { cause },
-            };
-            tell(&state, &mut told);
-            session.readiness.set(state);
-        }
-        loop {
-            let due = session.readiness.due();
-            let wait = due.saturating_duration_since(Instant::now()).max(RETRY);
-            // Executions of clients may move the time while this waits.
-            let doubted = timeout(wait, session.readiness.doubt.notified())
-                .await
-                .is_ok();
-            if doubted || session.readiness.due() <= Instant::now() + RETRY {
-                break;
-            }
+        session.readiness.due().await;
+        match session.gate.try_enter() {
+            Some(_pass) => session.readiness.set(check(session).await),
+            // Where every place is taken, executions are under way, and they will tell.
+            None => tokio::time::sleep(RETRY).await,
         }
     }
-}
-
-/// Logs what has changed.
-fn tell(state: &State, told: &mut Option<Result<(), String>>) {
-    let now = match state {
-        State::Ready { .. } => Ok(()),
-        State::NotReady { cause } => Err(cause.clone()),
-    };
-    if told.as_ref() == Some(&now) {
-        return;
-    }
-    match &now {
-        Ok(()) => tracing::info!("ready: an execution has worked"),
-        Err(cause) => tracing::warn!(cause, "not ready"),
-    }
-    *told = Some(now);
 }
 
 async fn check(session: &Session) -> Result<(), String> {

@@ -2,44 +2,55 @@
 //!
 //! It never holds code, input, output or headers.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::api::Identifier;
 
 /// What is known of a request so far. Dropping it writes the line.
 #[derive(Debug)]
 pub struct RequestLog {
-    started: Instant,
     route: &'static str,
     operation_id: Option<String>,
     identifier: Option<String>,
     status: Option<StatusCode>,
-    outcome: &'static str,
+    outcome: Option<&'static str>,
     cause: Option<String>,
     bytes_in: usize,
     bytes_out: usize,
-    /// Where the time went.
-    pub timings: Timings,
+    timings: Timings,
 }
 
 /// When an execution reached which step, and in which language.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timings {
     language: Option<String>,
+    arrived: Instant,
+    queued: Option<Instant>,
     entered: Option<Instant>,
     ran: Option<Instant>,
 }
 
 impl Timings {
+    /// When the request's head had been read.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
     /// The language, cut to a length that a log can bear: it may be anything.
     pub fn language(&mut self, language: &str) {
         self.language = Some(language.chars().take(32).collect());
     }
 
-    /// The execution got its place.
+    /// The execution is ready to run.
     pub fn queued(&mut self) {
+        self.queued = Some(Instant::now());
+    }
+
+    /// The execution got its place.
+    pub fn entered(&mut self) {
         self.entered = Some(Instant::now());
     }
 
@@ -53,17 +64,27 @@ impl RequestLog {
     /// Begins a line.
     pub fn start() -> Self {
         Self {
-            started: Instant::now(),
             route: "none",
             operation_id: None,
             identifier: None,
             status: None,
-            outcome: "client_gone",
+            outcome: None,
             cause: None,
             bytes_in: 0,
             bytes_out: 0,
-            timings: Timings::default(),
+            timings: Timings {
+                language: None,
+                arrived: Instant::now(),
+                queued: None,
+                entered: None,
+                ran: None,
+            },
         }
+    }
+
+    /// Where the time goes.
+    pub fn timings(&mut self) -> &mut Timings {
+        &mut self.timings
     }
 
     /// The fixed name of the route.
@@ -88,7 +109,7 @@ impl RequestLog {
 
     /// How an execution ended, in one word.
     pub fn outcome(&mut self, outcome: &'static str) {
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
     }
 
     /// Why there is an error, for the operator.
@@ -100,35 +121,45 @@ impl RequestLog {
     pub fn answered(&mut self, status: StatusCode, bytes_out: usize) {
         self.status = Some(status);
         self.bytes_out = bytes_out;
-        if self.outcome == "client_gone" {
-            self.outcome = "ok";
-        }
     }
 }
 
 impl Drop for RequestLog {
     fn drop(&mut self) {
-        let total = self.started.elapsed();
-        let entered = self.timings.entered;
-        let queue = entered.map(|entered| entered - self.started);
-        let engine = entered
-            .zip(self.timings.ran)
-            .map(|(entered, ran)| ran - entered);
-        let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e5).round() / 1e2;
+        let Timings {
+            arrived,
+            queued,
+            entered,
+            ran,
+            ..
+        } = self.timings;
+        let between = |from: Option<Instant>, to: Option<Instant>| {
+            from.zip(to).map(|(from, to)| millis(to - from))
+        };
+        let outcome = match (self.outcome, self.status) {
+            (_, None) => "client_gone",
+            (Some(outcome), Some(_)) => outcome,
+            (None, Some(_)) => "ok",
+        };
         tracing::info!(
             operation_id = self.operation_id,
             identifier = self.identifier,
             route = self.route,
             language = self.timings.language,
             status = self.status.map(|s| s.as_u16()),
-            outcome = self.outcome,
+            outcome,
             cause = self.cause,
-            queue_ms = queue.map(ms),
-            engine_ms = engine.map(ms),
-            total_ms = ms(total),
+            queue_ms = between(queued, entered),
+            engine_ms = between(entered, ran),
+            total_ms = millis(arrived.elapsed()),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             "request"
         );
     }
+}
+
+/// Milliseconds with two places.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e5).round() / 1e2
 }

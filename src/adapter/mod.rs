@@ -43,20 +43,3 @@ pub struct AdapterConfig {
     /// How long running executions may take to end once `shutdown` resolves.
     pub drain_timeout: Duration,
 }
-
-impl Default for AdapterConfig {
-    fn default() -> Self {
-        Self {
-            engine: EngineKind::Embedded,
-            piston_url: "http://127.0.0.1:2001".to_owned(),
-            run_timeout: Duration::from_secs(60),
-            max_run_timeout: Duration::from_secs(220),
-            max_body: 16 << 20,
-            output_limit: 1 << 20,
-            memory_limit: 512 << 20,
-            max_jobs: 4,
-            queue: 64,
-            drain_timeout: Duration::from_secs(25),
-        }
-    }
-}

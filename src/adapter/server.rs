@@ -25,12 +25,16 @@ use super::session::{Phase, Session};
 
 /// Connections at a time; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long a connection may be idle, or take to send its header.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The request line and the headers together; more is answered with 431.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+/// How long a connection may be idle, or take to send its header; long enough that a proxy rarely
+/// sends a request as its connection is closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// What is read ahead of a connection. Hyper answers a head that is larger with 431 and no body;
+/// the bounds that have Azure's body are below it.
+const READ_AHEAD: usize = 128 << 10;
 /// What answers need to get out once the executions behind them have ended.
-const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH: Duration = Duration::from_secs(3);
+/// What executions need to end once they are killed.
+const KILL: Duration = Duration::from_secs(1);
 
 /// Why the adapter cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,9 @@ pub enum AdapterError {
     /// The HTTP client that talks to the engine.
     #[error("cannot set up the client of the engine: {0}")]
     Client(#[from] reqwest::Error),
+    /// The task that watches the engine has ended, which it never does.
+    #[error("the readiness check has ended: {0:?}")]
+    Background(Option<tokio::task::JoinError>),
 }
 
 /// Serves until `shutdown` resolves, then lets executions end for as long as the configuration
@@ -63,6 +70,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
+            Some(ended) = background.join_next() => return Err(AdapterError::Background(ended.err())),
             (stream, permit) = accept(&listener, &connections) => {
                 tokio::spawn(connection(stream, permit, Arc::clone(&session), &graceful));
             }
@@ -80,11 +88,9 @@ pub async fn serve(
     if timeout_at(deadline, session.idle()).await.is_err() {
         tracing::warn!(running = session.gate.running(), "killing what still runs");
         session.go_on_to(Phase::Killing);
-        // The answers that say so are short.
-        let _ = timeout(FLUSH, session.idle()).await;
+        let _ = timeout(KILL, session.idle()).await;
     }
-    let flushed = deadline.max(Instant::now() + FLUSH);
-    if timeout_at(flushed, graceful.shutdown()).await.is_err() {
+    if timeout(FLUSH, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections did not take their answer in time");
     }
     Ok(())
@@ -137,7 +143,7 @@ fn connection(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES)
+        .max_buf_size(READ_AHEAD)
         .serve_connection(TokioIo::new(stream), service);
     let watched = graceful.watch(connection);
     async move {

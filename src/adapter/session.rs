@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
@@ -15,8 +15,13 @@ use super::error::ApiError;
 use super::health::Readiness;
 use super::translate::{Limits, ResolvedLanguage};
 
-/// Azure's ingress gives up after 240 s; nothing is started that could not be answered by then.
-pub const INGRESS: Duration = Duration::from_secs(235);
+/// What an answer may take on top of the highest run time. With the default of 220 s that is 235 s,
+/// and Azure's ingress gives up after 240 s.
+const ANSWER_RESERVE: Duration = Duration::from_secs(15);
+/// What of it is left for the run itself to start, to compile and to answer.
+const RUN_RESERVE: Duration = Duration::from_secs(10);
+/// All bodies that are held at a time are as large as so many of the largest.
+const LARGEST_BODIES: usize = 4;
 /// A list of runtimes that a name is missing from is asked for again, but not more often.
 const RUNTIMES_AGE: Duration = Duration::from_secs(5);
 const RUNTIMES_DEADLINE: Duration = Duration::from_secs(2);
@@ -37,6 +42,7 @@ pub struct Session {
     runtimes: Mutex<Listed>,
     phase: watch::Sender<Phase>,
     requests: watch::Sender<usize>,
+    body_bytes: Semaphore,
 }
 
 /// The phases of a session's life.
@@ -73,6 +79,7 @@ impl Session {
             runtimes: Mutex::default(),
             phase: watch::Sender::new(Phase::Serving),
             requests: watch::Sender::new(0),
+            body_bytes: Semaphore::new(LARGEST_BODIES * config.max_body),
             config,
         })
     }
@@ -86,15 +93,31 @@ impl Session {
         }
     }
 
-    /// Waits for a place to run in, as long as the run could still be answered afterwards.
+    /// How long after its arrival a request is answered at the latest.
+    pub fn answer_within(&self) -> Duration {
+        self.config.max_run_timeout + ANSWER_RESERVE
+    }
+
+    /// Takes a share of what all bodies may hold.
+    ///
+    /// # Errors
+    /// [`ApiError::TooManyBodies`].
+    pub fn take_body_bytes(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
+        u32::try_from(bytes)
+            .ok()
+            .and_then(|bytes| self.body_bytes.try_acquire_many(bytes).ok())
+            .ok_or(ApiError::TooManyBodies)
+    }
+
+    /// Waits for a place to run in, as long as a run of `timeout` could still be answered.
     ///
     /// # Errors
     /// [`ApiError::ShuttingDown`], [`ApiError::TooManyExecutions`], [`ApiError::QueueTimeout`].
-    pub async fn enter(&self, started: Instant, timeout: Duration) -> Result<Pass, ApiError> {
+    pub async fn enter(&self, arrived: Instant, timeout: Duration) -> Result<Pass, ApiError> {
         if self.phase() != Phase::Serving {
             return Err(ApiError::ShuttingDown);
         }
-        let latest = started + INGRESS.saturating_sub(timeout).max(Duration::from_secs(1));
+        let latest = arrived + self.answer_within().saturating_sub(timeout + RUN_RESERVE);
         tokio::select! {
             pass = timeout_at(latest, self.gate.enter()) => match pass {
                 Ok(pass) => Ok(pass?),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File, Stage, Status};
+use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status};
 
 use super::api::Execution;
 
@@ -143,11 +143,11 @@ pub fn outcome(
 ) -> Result<Outcome, ClientError> {
     let compile = response
         .compile
-        .map(|stage| read_stage(stage, Limit::Compile))
+        .map(|stage| read_stage(stage, StageLimits::Compile))
         .transpose()?;
     if let Some(compile) = compile {
         if compile.exit_code == 0 {
-            let run = read_stage(response.run, Limit::Run(request))?;
+            let run = read_stage(response.run, StageLimits::Run(request))?;
             return Ok(run.into_outcome(Some(compile.output)));
         }
         let run = StageOutput {
@@ -164,12 +164,12 @@ pub fn outcome(
             compile: Some(compile.output),
         });
     }
-    Ok(read_stage(response.run, Limit::Run(request))?.into_outcome(None))
+    Ok(read_stage(response.run, StageLimits::Run(request))?.into_outcome(None))
 }
 
 /// The limits that a stage was held to.
 #[derive(Clone, Copy)]
-enum Limit<'a> {
+enum StageLimits<'a> {
     Compile,
     Run(&'a ExecuteRequest),
 }
@@ -216,10 +216,10 @@ enum Ending {
 }
 
 impl Ending {
-    fn of(stage: &Stage, limit: Limit<'_>, died: Option<&'static str>) -> Self {
-        let (run_timeout, memory) = match limit {
-            Limit::Compile => (None, None),
-            Limit::Run(request) => (
+    fn of(stage: &Stage, limits: StageLimits<'_>, died: Option<&'static str>) -> Self {
+        let (run_timeout, memory) = match limits {
+            StageLimits::Compile => (None, None),
+            StageLimits::Run(request) => (
                 request.run_timeout.map(Duration::from_millis),
                 request.run_memory_limit,
             ),
@@ -283,13 +283,13 @@ impl Ending {
     }
 }
 
-fn read_stage(stage: Stage, limit: Limit<'_>) -> Result<StageRead, ClientError> {
+fn read_stage(stage: Stage, limits: StageLimits<'_>) -> Result<StageRead, ClientError> {
     if stage.status == Some(Status::SandboxError) {
         return Err(ClientError::SandboxFailed);
     }
     let exit_code = match (stage.code, &stage.signal) {
         (Some(code), _) => code,
-        (None, Some(signal)) => 128 + signal_number(signal),
+        (None, Some(name)) => 128 + Signal::of_name(name).map_or(0, |signal| signal.number),
         (None, None) => {
             return Err(ClientError::AnswerInvalid(
                 "neither code nor signal".to_owned(),
@@ -297,7 +297,7 @@ fn read_stage(stage: Stage, limit: Limit<'_>) -> Result<StageRead, ClientError> 
         }
     };
     let cleaned = stderr::clean(&stage.stderr, stage.code);
-    let ending = Ending::of(&stage, limit, cleaned.died);
+    let ending = Ending::of(&stage, limits, cleaned.died);
     let mut output = stderr::clean_output(&stage.output, cleaned.died).into_owned();
     let mut stderr = cleaned.text.into_owned();
     if let Some(line) = ending.line() {
@@ -324,49 +324,6 @@ fn append_line(text: &mut String, line: &str) {
     }
     text.push_str(line);
     text.push('\n');
-}
-
-/// Numbers of the signals on Linux (signal(7)), in order from 1.
-const SIGNALS: [&str; 31] = [
-    "SIGHUP",
-    "SIGINT",
-    "SIGQUIT",
-    "SIGILL",
-    "SIGTRAP",
-    "SIGABRT",
-    "SIGBUS",
-    "SIGFPE",
-    "SIGKILL",
-    "SIGUSR1",
-    "SIGSEGV",
-    "SIGUSR2",
-    "SIGPIPE",
-    "SIGALRM",
-    "SIGTERM",
-    "SIGSTKFLT",
-    "SIGCHLD",
-    "SIGCONT",
-    "SIGSTOP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGXCPU",
-    "SIGXFSZ",
-    "SIGVTALRM",
-    "SIGPROF",
-    "SIGWINCH",
-    "SIGIO",
-    "SIGPWR",
-    "SIGSYS",
-];
-
-/// The number of a signal; 0 for a name that Linux does not have.
-fn signal_number(name: &str) -> i32 {
-    SIGNALS
-        .iter()
-        .position(|signal| *signal == name)
-        .map_or(0, |index| index as i32 + 1)
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ mod json;
 mod output;
 mod request;
 mod runtimes;
+#[allow(unsafe_code, reason = "what contains a job is made of system calls")]
 pub mod sandbox;
 mod server;
 mod signals;

@@ -1,6 +1,7 @@
 //! The client of a Piston API on loopback.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ pub enum ClientError {
     #[error("the engine's sandbox failed")]
     SandboxFailed,
     /// The engine refuses the request; nothing ran.
-    #[error("the engine refused the request: {0:?}")]
+    #[error("the engine refused the request: {0}")]
     Refused(Refusal),
 }
 
@@ -87,8 +88,46 @@ pub enum Refusal {
     RuntimeUnknown,
     /// The request is larger than it takes; the size that was sent, in bytes.
     TooLarge(usize),
-    /// Anything else, in the engine's words: for the log, not for a client.
+    /// Anything else, in the engine's words, which are not to be passed on as they are.
     Other(String),
+}
+
+impl fmt::Display for Refusal {
+    /// For the log: only words that are known to hold nothing of the program.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RuntimeUnknown => f.write_str("no such runtime"),
+            Self::TooLarge(size) => write!(f, "{size} bytes are too many"),
+            Self::Other(message) if is_pistons(message) => f.write_str(message),
+            Self::Other(_) => f.write_str("in words that are not Piston's"),
+        }
+    }
+}
+
+/// Whether a message is one of those that Piston 3.1.1 has for requests.
+fn is_pistons(message: &str) -> bool {
+    let endings = [
+        " is required as a string",
+        " is required as an array",
+        " must be a number",
+        " must be non-negative",
+        " must include at least one utf8 encoded file",
+    ];
+    let limit = message.split_once(" cannot exceed the configured limit of ");
+    let is_number = |text: &str| text.parse::<f64>().is_ok();
+    message.len() < 100
+        && (endings.iter().any(|ending| message.ends_with(ending))
+            || limit.is_some_and(|(_, most)| is_number(most)))
+}
+
+/// Where JSON is wrong, without the piece that is.
+fn json_error(error: &serde_json::Error) -> ClientError {
+    ClientError::AnswerInvalid(format!(
+        "{:?} error in JSON at line {} column {}",
+        error.classify(),
+        error.line(),
+        error.column()
+    ))
 }
 
 /// A limit of an [`ExecuteRequest`] for which the engine may have a configured maximum.
@@ -164,8 +203,7 @@ impl Client {
         let mut asked_again = [false; Limit::ALL.len()];
         loop {
             self.lower_to_learned(request);
-            let body = serde_json::to_vec(request)
-                .map_err(|e| ClientError::AnswerInvalid(e.to_string()))?;
+            let body = serde_json::to_vec(request).map_err(|e| json_error(&e))?;
             let size = body.len();
             let answer = self.post_execute(body.into(), Some(JSON), deadline).await?;
             let refusal = match read_answer(&answer, size) {
@@ -220,7 +258,7 @@ impl Client {
         if answer.status != StatusCode::OK {
             return Err(ClientError::Failed(answer.status));
         }
-        serde_json::from_slice(&answer.body).map_err(|e| ClientError::AnswerInvalid(e.to_string()))
+        serde_json::from_slice(&answer.body).map_err(|e| json_error(&e))
     }
 
     async fn exchange(
@@ -308,8 +346,7 @@ impl RawAnswer {
 /// Sorts an answer to an execution by whose fault it is; `size` is what was sent, in bytes.
 fn read_answer(answer: &RawAnswer, size: usize) -> Result<ExecuteResponse, ClientError> {
     match answer.status {
-        StatusCode::OK => serde_json::from_slice(&answer.body)
-            .map_err(|e| ClientError::AnswerInvalid(e.to_string())),
+        StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|e| json_error(&e)),
         StatusCode::BAD_REQUEST => Err(match stack_of(&answer.body) {
             Some(stack) if size > PISTON_BODY_LIMIT || stack.starts_with("PayloadTooLarge") => {
                 ClientError::Refused(Refusal::TooLarge(size))
@@ -367,6 +404,27 @@ mod tests {
             None
         );
         assert_eq!(read("run_timeout must be non-negative"), None);
+    }
+
+    #[test]
+    fn the_log_gets_pistons_words_and_nothing_of_the_program() {
+        let shown = |message: &str| Refusal::Other(message.to_owned()).to_string();
+        for known in [
+            "files[0].content is required as a string",
+            "If specified, run_timeout must be a number",
+            "run_timeout cannot exceed the configured limit of 3000",
+        ] {
+            assert_eq!(shown(known), known);
+        }
+        assert_eq!(shown("print('secret')"), "in words that are not Piston's");
+        let invalid = r#"{"run":{"code":"secret"},"language":"x","version":"1"}"#;
+        let error = read_answer(&answer(200, invalid), 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            !error.contains("secret") && error.contains("column"),
+            "{error}"
+        );
     }
 
     #[test]

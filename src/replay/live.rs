@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::fixture::{AzureRequest, Fixture, FixtureError, load};
 use super::matching::{Difference, answer_difference};
 use super::report::{Line, Outcome, Report};
+use crate::causes::causes;
 use crate::piston::Runtime;
 
 /// Longer than an ingress waits, so that what is reported is the adapter's own answer.
@@ -86,11 +87,15 @@ impl Caller {
     /// # Errors
     /// In words, when there is no answer.
     pub async fn call(&self, request: &AzureRequest, body: Vec<u8>) -> Result<Answer, String> {
-        let method = Method::from_bytes(request.method.as_bytes()).map_err(in_words)?;
+        let method =
+            Method::from_bytes(request.method.as_bytes()).map_err(|error| causes(&error))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &request.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(in_words)?;
-            headers.insert(name, HeaderValue::from_str(value).map_err(in_words)?);
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| causes(&error))?;
+            headers.insert(
+                name,
+                HeaderValue::from_str(value).map_err(|error| causes(&error))?,
+            );
         }
         let mut sending = self
             .client
@@ -99,11 +104,11 @@ impl Caller {
         if !body.is_empty() {
             sending = sending.body(body);
         }
-        let response = sending.send().await.map_err(in_words)?;
+        let response = sending.send().await.map_err(|error| causes(&error))?;
         Ok(Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.bytes().await.map_err(in_words)?,
+            body: response.bytes().await.map_err(|error| causes(&error))?,
         })
     }
 
@@ -125,17 +130,6 @@ impl Caller {
         }
         serde_json::from_slice(&answer.body).map_err(|error| unusable(error.to_string()))
     }
-}
-
-/// An error with all its causes: reqwest's own text leaves out why.
-fn in_words(error: impl std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
 
 /// Replays a directory's fixtures against the adapter at `url`, whatever engine is behind it.

@@ -40,7 +40,14 @@ impl Adapter {
         AdapterConfig {
             engine: EngineKind::Piston,
             piston_url: url.into(),
-            ..AdapterConfig::default()
+            run_timeout: Duration::from_secs(60),
+            max_run_timeout: Duration::from_secs(220),
+            max_body: 16 << 20,
+            output_limit: 1 << 20,
+            memory_limit: 512 << 20,
+            max_jobs: 4,
+            queue: 64,
+            drain_timeout: Duration::from_secs(25),
         }
     }
 

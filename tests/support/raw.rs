@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::http1::Buffer;
 
 /// A test that waits this long for an answer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One answer.
 #[derive(Debug, Clone)]

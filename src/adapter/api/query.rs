@@ -57,6 +57,7 @@ impl Query {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
+                "identifier" if value.is_empty() => {}
                 "identifier" => parsed.identifier = Some(Identifier::parse(&value)?),
                 "api-version" => check_api_version(&value)?,
                 "version" => parsed.version = given(value),

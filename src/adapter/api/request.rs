@@ -82,6 +82,27 @@ struct Fields<'a> {
     timeout_in_seconds: Option<&'a RawValue>,
 }
 
+impl Fields<'_> {
+    /// These, and what they lack from `others`.
+    fn or(self, others: Self) -> Self {
+        Self {
+            properties: None,
+            identifier: self.identifier.or(others.identifier),
+            language: self.language.or(others.language),
+            version: self.version.or(others.version),
+            code_input_type: self.code_input_type.or(others.code_input_type),
+            execution_type: self.execution_type.or(others.execution_type),
+            code: self.code.or(others.code),
+            python_code: self.python_code.or(others.python_code),
+            shell_command: self.shell_command.or(others.shell_command),
+            exec_command_and_args: self.exec_command_and_args.or(others.exec_command_and_args),
+            stdin: self.stdin.or(others.stdin),
+            args: self.args.or(others.args),
+            timeout_in_seconds: self.timeout_in_seconds.or(others.timeout_in_seconds),
+        }
+    }
+}
+
 /// Reads the body of an execution request.
 ///
 /// # Errors
@@ -90,39 +111,35 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
     let text = std::str::from_utf8(body).map_err(|e| {
         ApiError::BodyInvalid(format!("it is not UTF-8 at byte {}", e.valid_up_to()))
     })?;
-    let outer = fields(text)?;
-    let inner = match outer.properties {
-        Some(properties) if properties.get().starts_with('{') => fields(properties.get())?,
+    let outer = fields(text.trim_start_matches('\u{FEFF}'))?;
+    let given = match outer.properties {
+        Some(properties) if properties.get().starts_with('{') => {
+            fields(properties.get())?.or(outer)
+        }
         Some(other) => return Err(wrong("properties", "must be an object", other)),
-        None => Fields::default(),
+        None => outer,
     };
-    check_choice(
-        "codeInputType",
-        inner.code_input_type.or(outer.code_input_type),
-        &CODE_INPUT,
-    )?;
-    check_execution_type(inner.execution_type.or(outer.execution_type))?;
-    let identifier = match (query.identifier, inner.identifier.or(outer.identifier)) {
-        (None, Some(raw)) => Some(Identifier::parse(&string("identifier", raw)?)?),
-        (given, _) => given,
+    check_execution_type(&given)?;
+    let identifier = match query.identifier {
+        Some(identifier) => Some(identifier),
+        None => optional("identifier", given.identifier)?
+            .and_then(non_empty)
+            .map(|text| Identifier::parse(&text))
+            .transpose()?,
     };
-    let base64 = inner
-        .code_input_type
-        .or(outer.code_input_type)
-        .is_some_and(is_base64);
-    let program = program(dialect, &inner, &outer, base64)?;
-    let version = match (query.version, inner.version.or(outer.version)) {
-        (None, Some(raw)) => non_empty(string("version", raw)?),
-        (given, _) => given,
+    let version = match query.version {
+        Some(version) => Some(version),
+        None => optional("version", given.version)?.and_then(non_empty),
     };
+    let program = program(dialect, &given)?;
     Ok(Execution {
         identifier,
-        language: program.language,
-        version: version.unwrap_or_else(|| "*".to_owned()),
+        language: short("language", program.language)?,
+        version: short("version", version.unwrap_or_else(|| "*".to_owned()))?,
         code: program.code,
-        stdin: optional("stdin", inner.stdin.or(outer.stdin))?.unwrap_or_default(),
+        stdin: optional("stdin", given.stdin)?.unwrap_or_default(),
         args: program.args,
-        timeout: timeout(inner.timeout_in_seconds.or(outer.timeout_in_seconds))?,
+        timeout: timeout(given.timeout_in_seconds)?,
         form: program.form,
     })
 }
@@ -134,33 +151,32 @@ struct Program {
     form: AnswerForm,
 }
 
-fn program(
-    dialect: &Dialect,
-    inner: &Fields<'_>,
-    outer: &Fields<'_>,
-    base64: bool,
-) -> Result<Program, ApiError> {
-    if let Some(shell) = shell_program(dialect, inner, outer)? {
+fn program(dialect: &Dialect, given: &Fields<'_>) -> Result<Program, ApiError> {
+    if let Some(shell) = shell_program(dialect, given)? {
         return Ok(shell);
     }
-    let code = match optional("code", inner.code.or(outer.code))? {
+    let code = match optional("code", given.code)? {
         Some(code) => code,
-        None => optional("pythonCode", inner.python_code.or(outer.python_code))?
-            .ok_or(ApiError::Missing("code"))?,
+        None => optional("pythonCode", given.python_code)?.ok_or(ApiError::Missing("code"))?,
     };
+    let input_type = choice("codeInputType", given.code_input_type, &CODE_INPUT_TYPES)?;
     let language = match dialect {
         Dialect::Language(language) => language.clone(),
         Dialect::Code => "python".to_owned(),
         Dialect::Execute | Dialect::Executions | Dialect::Shell => {
-            optional("language", inner.language.or(outer.language))?
+            optional("language", given.language)?
+                .map(|language| language.trim().to_owned())
                 .and_then(non_empty)
                 .unwrap_or_else(|| "python".to_owned())
         }
     };
     Ok(Program {
         language,
-        code: if base64 { decode_base64(&code)? } else { code },
-        args: strings("args", inner.args.or(outer.args))?,
+        code: match input_type {
+            Some(INLINE_BASE64) => decode_base64(&code)?,
+            _ => code,
+        },
+        args: strings("args", given.args)?,
         form: match dialect {
             Dialect::Language(_) | Dialect::Execute => AnswerForm::Language,
             Dialect::Code => AnswerForm::Code,
@@ -170,21 +186,14 @@ fn program(
 }
 
 /// `shellCommand` or `execCommandAndArgs`, where the dialect knows them.
-fn shell_program(
-    dialect: &Dialect,
-    inner: &Fields<'_>,
-    outer: &Fields<'_>,
-) -> Result<Option<Program>, ApiError> {
+fn shell_program(dialect: &Dialect, given: &Fields<'_>) -> Result<Option<Program>, ApiError> {
     let form = match dialect {
         Dialect::Language(_) | Dialect::Code => return Ok(None),
         Dialect::Execute => AnswerForm::Language,
         Dialect::Executions | Dialect::Shell => AnswerForm::Shell,
     };
-    let command = optional("shellCommand", inner.shell_command.or(outer.shell_command))?;
-    let arguments = strings(
-        "execCommandAndArgs",
-        inner.exec_command_and_args.or(outer.exec_command_and_args),
-    )?;
+    let command = optional("shellCommand", given.shell_command)?;
+    let arguments = strings("execCommandAndArgs", given.exec_command_and_args)?;
     let (code, args) = match (command, arguments) {
         (Some(_), arguments) if !arguments.is_empty() => {
             return Err(ApiError::Property {
@@ -205,7 +214,10 @@ fn shell_program(
     }))
 }
 
-const CODE_INPUT: [&str; 3] = ["Inline", "InlineText", "InlineBase64"];
+const INLINE_BASE64: &str = "InlineBase64";
+const CODE_INPUT_TYPES: [&str; 3] = ["Inline", "InlineText", INLINE_BASE64];
+/// No language and no range of versions is longer.
+const LONGEST_NAME: usize = 64;
 
 fn fields(text: &str) -> Result<Fields<'_>, ApiError> {
     if !text.trim_start().starts_with('{') {
@@ -244,13 +256,11 @@ fn string(field: &'static str, raw: &RawValue) -> Result<String, ApiError> {
 
 /// A string, where one is given; `null` is none.
 fn optional(field: &'static str, raw: Option<&RawValue>) -> Result<Option<String>, ApiError> {
-    raw.filter(|raw| raw.get() != "null")
-        .map(|raw| string(field, raw))
-        .transpose()
+    raw.map(|raw| string(field, raw)).transpose()
 }
 
 fn strings(field: &'static str, raw: Option<&RawValue>) -> Result<Vec<String>, ApiError> {
-    let Some(raw) = raw.filter(|raw| raw.get() != "null") else {
+    let Some(raw) = raw else {
         return Ok(Vec::new());
     };
     serde_json::from_str::<Vec<LossyString>>(raw.get())
@@ -264,40 +274,58 @@ fn strings(field: &'static str, raw: Option<&RawValue>) -> Result<Vec<String>, A
         })
 }
 
+/// Keeps what errors and logs repeat short.
+fn short(field: &'static str, text: String) -> Result<String, ApiError> {
+    if text.chars().count() <= LONGEST_NAME {
+        return Ok(text);
+    }
+    Err(ApiError::Property {
+        field,
+        problem: format!("must have at most {LONGEST_NAME} characters"),
+    })
+}
+
 fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn check_choice(
+/// The word that is given, where it is one of those that are allowed, in any case.
+fn choice<'w>(
     field: &'static str,
     raw: Option<&RawValue>,
-    allowed: &[&str],
-) -> Result<(), ApiError> {
+    allowed: &[&'w str],
+) -> Result<Option<&'w str>, ApiError> {
     let Some(given) = optional(field, raw)? else {
-        return Ok(());
+        return Ok(None);
     };
-    if allowed.iter().any(|word| word.eq_ignore_ascii_case(&given)) {
-        return Ok(());
-    }
-    let given: String = given.chars().take(32).collect();
-    Err(ApiError::Property {
+    let word = allowed
+        .iter()
+        .find(|word| word.eq_ignore_ascii_case(&given));
+    word.copied().map(Some).ok_or_else(|| ApiError::Property {
         field,
-        problem: format!("must be one of {}, not '{given}'", allowed.join(", ")),
+        problem: format!(
+            "must be one of {}, not '{}'",
+            allowed.join(", "),
+            shortened(&given)
+        ),
     })
 }
 
-fn check_execution_type(raw: Option<&RawValue>) -> Result<(), ApiError> {
-    check_choice("executionType", raw, &["Synchronous", "Asynchronous"])?;
-    check_choice("executionType", raw, &["Synchronous"]).map_err(|_| ApiError::Property {
-        field: "executionType",
-        problem: "must be Synchronous; Asynchronous is not supported by this version".to_owned(),
-    })
+/// What an error repeats of a client's own words.
+fn shortened(text: &str) -> String {
+    text.chars().take(32).collect()
 }
 
-fn is_base64(raw: &RawValue) -> bool {
-    raw.get()
-        .trim_matches('"')
-        .eq_ignore_ascii_case("InlineBase64")
+fn check_execution_type(given: &Fields<'_>) -> Result<(), ApiError> {
+    let types = ["Synchronous", "Asynchronous"];
+    match choice("executionType", given.execution_type, &types)? {
+        Some("Asynchronous") => Err(ApiError::Property {
+            field: "executionType",
+            problem: "must be Synchronous; Asynchronous is not supported by this version"
+                .to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn decode_base64(code: &str) -> Result<String, ApiError> {
@@ -313,7 +341,7 @@ fn decode_base64(code: &str) -> Result<String, ApiError> {
 
 /// Seconds, fractions too; 0 and less would mean no limit to an engine and are refused.
 fn timeout(raw: Option<&RawValue>) -> Result<Option<Duration>, ApiError> {
-    let Some(raw) = raw.filter(|raw| raw.get() != "null") else {
+    let Some(raw) = raw else {
         return Ok(None);
     };
     const FIELD: &str = "timeoutInSeconds";
@@ -451,6 +479,31 @@ mod tests {
             assert!(read(&python(), body).is_err(), "{body}");
         }
         assert!(parse(&python(), Query::default(), b"{\"code\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_empty_names_are_no_reason_to_refuse() {
+        let body = "\u{FEFF}{\"code\":\"1\",\"identifier\":\"\",\"version\":\"\"}";
+        let execution = read(&python(), body).unwrap();
+        assert_eq!(
+            (execution.identifier, execution.version.as_str()),
+            (None, "*")
+        );
+        let named = read(&Dialect::Execute, r#"{"code":"1","language":" C++ "}"#).unwrap();
+        assert_eq!(named.language, "C++");
+    }
+
+    #[test]
+    fn a_long_name_is_not_repeated() {
+        let body = format!(r#"{{"code":"1","language":"{}"}}"#, "x".repeat(3_000_000));
+        let error = read(&Dialect::Execute, &body).unwrap_err().to_string();
+        assert_eq!(error, "language must have at most 64 characters.");
+    }
+
+    #[test]
+    fn a_choice_may_be_written_with_escapes() {
+        let body = r#"{"code":"MQ==","codeInputType":"Inline\u0042ase64"}"#;
+        assert_eq!(read(&python(), body).unwrap().code, "1");
     }
 
     #[test]

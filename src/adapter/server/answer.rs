@@ -1,7 +1,8 @@
 //! From a request to its answer: route, act, render.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
@@ -13,13 +14,19 @@ use crate::adapter::error::ApiError;
 use crate::adapter::execute::execute;
 use crate::adapter::log::RequestLog;
 use crate::adapter::route::{Action, Dialect, route};
-use crate::adapter::session::{INGRESS, Phase, Session};
+use crate::adapter::session::{Phase, Session};
+use crate::causes::causes;
 use crate::piston::RawAnswer;
 
-use super::body;
+use super::body::{RequestBody, check_json};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Longest path with its query.
+const MAX_TARGET_BYTES: usize = 16 << 10;
+/// Names and values of all headers together.
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -27,14 +34,17 @@ type Answer = Response<Full<Bytes>>;
 pub async fn answer(session: &Session, request: Request<Incoming>) -> Answer {
     let _counted = session.count_request();
     let mut log = RequestLog::start();
-    let mut response = match route(request.method(), request.uri()) {
+    let (head, incoming) = request.into_parts();
+    let mut body = RequestBody::new(&head.headers, incoming);
+    let mut response = match check_size(&head).and_then(|()| route(&head.method, &head.uri)) {
         Ok(action) => {
             log.route(action.label());
-            act(session, action, request, &mut log).await
+            act(session, action, &head, &mut body, &mut log).await
         }
         Err(error) => failure(&error, &mut log),
     };
-    if session.phase() != Phase::Serving {
+    let is_at_its_end = body.finish(session).await;
+    if !is_at_its_end || session.phase() != Phase::Serving {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
@@ -43,18 +53,39 @@ pub async fn answer(session: &Session, request: Request<Incoming>) -> Answer {
     response
 }
 
+/// Hyper bounds what it reads ahead, but not sharply.
+fn check_size(head: &Parts) -> Result<(), ApiError> {
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET_BYTES {
+        return Err(ApiError::TargetTooLong {
+            limit: MAX_TARGET_BYTES,
+        });
+    }
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    if head.headers.iter().map(field).sum::<usize>() > MAX_HEADER_BYTES {
+        return Err(ApiError::HeadersTooLarge {
+            limit: MAX_HEADER_BYTES,
+        });
+    }
+    Ok(())
+}
+
 async fn act(
     session: &Session,
     action: Action,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Answer {
     let result = match action {
         Action::Health => Ok(with_type(Response::new(Full::from("OK\n")), TEXT)),
         Action::Ready => ready(session),
         Action::About => Ok(about(session)),
-        Action::Execute(dialect) => return execution(session, &dialect, request, log).await,
-        Action::PassExecute => pass_execute(session, request, log).await,
+        Action::Execute(dialect) => return execution(session, &dialect, head, body, log).await,
+        Action::PassExecute => pass_execute(session, head, body, log).await,
         Action::PassRuntimes => pass_runtimes(session).await,
     };
     result.unwrap_or_else(|error| failure(&error, log))
@@ -63,12 +94,13 @@ async fn act(
 async fn execution(
     session: &Session,
     dialect: &Dialect,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Answer {
-    let operation_id = operation_id(request.headers());
+    let operation_id = operation_id(&head.headers);
     let result = match &operation_id {
-        Ok(id) => run(session, dialect, request, id, log).await,
+        Ok(id) => run(session, dialect, head, body, id, log).await,
         Err(_) => Err(ApiError::OperationId),
     };
     let mut response = match result {
@@ -87,20 +119,21 @@ async fn execution(
 async fn run(
     session: &Session,
     dialect: &Dialect,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut RequestBody,
     operation_id: &str,
     log: &mut RequestLog,
 ) -> Result<Rendered, ApiError> {
     log.operation_id(operation_id);
-    let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
     log.identifier(query.identifier.as_ref());
-    body::check_json(request.headers())?;
-    let body = read_body(session, request, log).await?;
-    let execution = api::parse(dialect, query, &body)?;
-    drop(body);
+    check_json(&head.headers)?;
+    let held = body.read(session).await?;
+    log.bytes_in(held.bytes.len());
+    let execution = api::parse(dialect, query, &held.bytes)?;
     log.identifier(execution.identifier.as_ref());
     let (form, identifier) = (execution.form, execution.identifier.clone());
-    let outcome = execute(session, execution, &mut log.timings).await?;
+    let outcome = execute(session, execution, log.timings()).await?;
     log.outcome(outcome.ended_by);
     Ok(api::render(
         form,
@@ -108,17 +141,6 @@ async fn run(
         operation_id,
         &outcome,
     ))
-}
-
-async fn read_body(
-    session: &Session,
-    request: Request<Incoming>,
-    log: &mut RequestLog,
-) -> Result<Bytes, ApiError> {
-    let expects = request.headers().contains_key(header::EXPECT);
-    let body = body::read(request.into_body(), session.config.max_body, expects).await?;
-    log.bytes_in(body.len());
-    Ok(body)
 }
 
 /// The client's own id for its execution, else a new one.
@@ -137,21 +159,24 @@ fn operation_id(headers: &HeaderMap) -> Result<String, ApiError> {
 
 async fn pass_execute(
     session: &Session,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
-    let started = Instant::now();
-    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let body = read_body(session, request, log).await?;
-    let _pass = session
-        .enter(started, session.config.max_run_timeout)
-        .await?;
-    log.timings.queued();
+    let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
+    let held = body.read(session).await?;
+    log.bytes_in(held.bytes.len());
+    let timings = log.timings();
+    timings.queued();
+    let longest = session.config.max_run_timeout;
+    let _pass = session.enter(timings.arrived(), longest).await?;
+    timings.entered();
+    let deadline = timings.arrived() + session.answer_within();
     let answer = tokio::select! {
-        answer = session.client.post_execute(body, content_type, started + INGRESS) => answer?,
+        answer = session.client.post_execute(held.bytes, content_type, deadline) => answer?,
         () = session.reached(Phase::Killing) => return Err(ApiError::ShuttingDown),
     };
-    log.timings.ran();
+    timings.ran();
     Ok(pass_on(answer))
 }
 
@@ -203,7 +228,7 @@ fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     let told = error.told();
     log.outcome(told.code);
     if let ApiError::Engine(cause) = error {
-        log.cause(cause.to_string());
+        log.cause(causes(cause));
     }
     let mut response = respond(api::render_error(error));
     let headers = response.headers_mut();

@@ -1,18 +1,20 @@
-//! Reads a request's body within bounds of size and time.
+//! Reads a request's body within bounds of size, time and of what all requests hold together.
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use crate::adapter::error::ApiError;
+use crate::adapter::session::{Phase, Session};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is read and thrown away, so that its sender gets to read
+/// How much of a body that nobody wants is read and thrown away, so that its sender gets to read
 /// the answer instead of a reset connection.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(3);
@@ -45,43 +47,98 @@ pub fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
     })
 }
 
-/// Reads the body whole, unless it is larger than `limit` bytes or slower than allowed.
-///
-/// # Errors
-/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyIncomplete`].
-pub async fn read(mut body: Incoming, limit: usize, expects: bool) -> Result<Bytes, ApiError> {
-    if body.size_hint().lower() > limit as u64 {
-        // A client that waits for `100 Continue` has sent nothing yet and need not.
-        if !expects {
-            discard(&mut body).await;
-        }
-        return Err(ApiError::BodyTooLarge { limit });
-    }
-    let collected = timeout(BODY_TIMEOUT, Limited::new(&mut body, limit).collect()).await;
-    match collected {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            discard(&mut body).await;
-            Err(ApiError::BodyTooLarge { limit })
-        }
-        Ok(Err(_)) => Err(ApiError::BodyIncomplete),
-        Err(_elapsed) => Err(ApiError::BodyTimeout {
-            seconds: BODY_TIMEOUT.as_secs(),
-        }),
-    }
+/// The body of one request, whether anybody reads it or not.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    /// The client waits for `100 Continue`, and gets it when the body is first read.
+    waits: bool,
 }
 
-async fn discard(body: &mut Incoming) {
-    let read_on = async {
+/// A whole body, and its share of what all requests may hold.
+#[derive(Debug)]
+pub struct Held<'a> {
+    /// The body.
+    pub bytes: Bytes,
+    _share: Option<SemaphorePermit<'a>>,
+}
+
+impl RequestBody {
+    /// The body that comes with these headers.
+    pub fn new(headers: &HeaderMap, incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            waits: headers.contains_key(header::EXPECT),
+        }
+    }
+
+    /// Reads the body whole.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyIncomplete`],
+    /// [`ApiError::TooManyBodies`], [`ApiError::ShuttingDown`].
+    pub async fn read<'a>(&mut self, session: &'a Session) -> Result<Held<'a>, ApiError> {
+        let limit = session.config.max_body;
+        let announced = self.incoming.size_hint().lower();
+        if announced > limit as u64 {
+            return Err(ApiError::BodyTooLarge { limit });
+        }
+        self.waits = false;
+        let mut bytes = BytesMut::with_capacity(announced as usize);
+        let mut share = None;
+        let reading = async {
+            while let Some(frame) = self.incoming.frame().await {
+                let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+                let Some(data) = frame.data_ref() else {
+                    continue;
+                };
+                if bytes.len() + data.len() > limit {
+                    return Err(ApiError::BodyTooLarge { limit });
+                }
+                take_share(&mut share, session.take_body_bytes(data.len())?);
+                bytes.extend_from_slice(data);
+            }
+            Ok(())
+        };
+        tokio::select! {
+            read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
+                seconds: BODY_TIMEOUT.as_secs(),
+            }))?,
+            () = session.reached(Phase::Draining) => return Err(ApiError::ShuttingDown),
+        }
+        Ok(Held {
+            bytes: bytes.freeze(),
+            _share: share,
+        })
+    }
+
+    /// Throws away what was not read, and says whether the connection can take another request.
+    pub async fn finish(mut self, session: &Session) -> bool {
+        if !self.waits {
+            tokio::select! {
+                _ = timeout(DISCARD_TIME, self.discard()) => {}
+                () = session.reached(Phase::Draining) => {}
+            }
+        }
+        self.incoming.is_end_stream()
+    }
+
+    async fn discard(&mut self) {
         let mut seen = 0;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Some(Ok(frame)) = self.incoming.frame().await {
             seen += frame.data_ref().map_or(0, Bytes::len);
             if seen > DISCARD_BYTES {
                 break;
             }
         }
-    };
-    let _ = timeout(DISCARD_TIME, read_on).await;
+    }
+}
+
+fn take_share<'a>(share: &mut Option<SemaphorePermit<'a>>, more: SemaphorePermit<'a>) {
+    match share {
+        Some(share) => share.merge(more),
+        None => *share = Some(more),
+    }
 }
 
 #[cfg(test)]

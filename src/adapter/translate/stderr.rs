@@ -6,34 +6,11 @@
 
 use std::borrow::Cow;
 
+use crate::piston::{SIGNALS, Signal};
+
 const SUBMISSION: &str = "/box/submission";
 const PACKAGES: &str = "/piston/packages/";
 const KEEPER: &str = "Sandbox keeper received fatal signal ";
-
-/// How bash, with glibc, describes the signals that end a program.
-const DESCRIPTIONS: [(i32, &str); 21] = [
-    (1, "Hangup"),
-    (3, "Quit"),
-    (4, "Illegal instruction"),
-    (5, "Trace/breakpoint trap"),
-    (6, "Aborted"),
-    (7, "Bus error"),
-    (8, "Floating point exception"),
-    (9, "Killed"),
-    (10, "User defined signal 1"),
-    (11, "Segmentation fault"),
-    (12, "User defined signal 2"),
-    (14, "Alarm clock"),
-    (15, "Terminated"),
-    (16, "Stack fault"),
-    (24, "CPU time limit exceeded"),
-    (25, "File size limit exceeded"),
-    (26, "Virtual timer expired"),
-    (27, "Profiling timer expired"),
-    (29, "I/O possible"),
-    (30, "Power failure"),
-    (31, "Bad system call"),
-];
 
 /// A program's own stderr.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,9 +85,9 @@ fn without_piston(text: &str) -> Cleaned<'_> {
 /// The embedded engine's last line for a program that a signal killed: its description alone.
 fn bare_notice(text: &str, code: Option<i32>) -> Option<(&str, &'static str)> {
     let signal = code?.checked_sub(128)?;
-    let (_, description) = DESCRIPTIONS.iter().find(|(number, _)| *number == signal)?;
+    let description = Signal::of_number(signal)?.description;
     let own = text.strip_suffix('\n')?.strip_suffix(description)?;
-    (own.is_empty() || own.ends_with('\n')).then_some((own, *description))
+    (own.is_empty() || own.ends_with('\n')).then_some((own, description))
 }
 
 /// What follows `/piston/packages/NAME/VERSION/`.
@@ -136,9 +113,9 @@ fn death_notice(text: &str) -> Option<&'static str> {
         .trim_start()
         .trim_start_matches(|c: char| c.is_ascii_digit())
         .trim_start();
-    DESCRIPTIONS
+    SIGNALS
         .iter()
-        .map(|(_, description)| *description)
+        .map(|signal| signal.description)
         .find(|description| described.starts_with(description))
 }
 

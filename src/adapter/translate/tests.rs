@@ -169,16 +169,3 @@ fn an_answer_without_an_outcome_is_the_engines_fault() {
     ));
     assert!(matches!(read("{}"), ClientError::AnswerInvalid(_)));
 }
-
-#[test]
-fn signals_have_linux_numbers() {
-    for (name, number) in [
-        ("SIGHUP", 1),
-        ("SIGKILL", 9),
-        ("SIGSEGV", 11),
-        ("SIGSYS", 31),
-    ] {
-        assert_eq!(signal_number(name), number);
-    }
-    assert_eq!(signal_number("SIGNOPE"), 0);
-}
