@@ -4,6 +4,8 @@ FROM docker.io/library/rust:1-slim-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+# Not built, but the manifest names them.
+COPY benches benches
 RUN cargo build --release --locked \
     && mv target/release/session-adapter /usr/local/bin/ \
     && rm -rf target "$CARGO_HOME/registry"
