@@ -25,10 +25,12 @@ enum Instead {
     AnyStdout,
     /// Another outcome: code, status word, standard output.
     Outcome(Option<i32>, Option<&'static str>, &'static str),
+    /// Whatever comes: the program tries what depends on the machine.
+    Anything,
     /// The recorded refusal, with a message of the engine's own.
     OtherWords,
 }
-use Instead::{AnyStdout, OtherWords, Outcome, Refused, Stdout};
+use Instead::{AnyStdout, Anything, OtherWords, Outcome, Refused, Stdout};
 
 /// Exchange, what is expected instead, and why.
 const DEVIATIONS: &[(&str, Instead, &str)] = &[
@@ -139,8 +141,8 @@ const DEVIATIONS: &[(&str, Instead, &str)] = &[
     ),
     (
         "network_attempt",
-        AnyStdout,
-        "sockets are refused where Piston has no network",
+        Anything,
+        "ends by asking for the network interfaces, which is refused",
     ),
     (
         "network_loopback_to_piston",
@@ -325,7 +327,7 @@ fn expectation(recorded: &Value, instead: Option<&Instead>) -> Value {
         Some(Refused(message)) => expected = json!({"http": 400, "message": message}),
         Some(Stdout(stdout)) => expected["run"]["stdout"] = json!(stdout),
         Some(AnyStdout) if expected["run"].is_object() => expected["run"]["stdout"] = Value::Null,
-        Some(AnyStdout) => expected = json!({"http": 200}),
+        Some(Anything | AnyStdout) => expected = json!({"http": 200}),
         Some(Outcome(code, status, stdout)) => {
             expected = json!({"code": code, "status": status, "stdout": stdout});
         }
@@ -339,7 +341,7 @@ fn observation(answer: &Answer, instead: Option<&Instead>, expected: &Value) -> 
     let mut found = summary(answer.status.into(), &json);
     match instead {
         Some(AnyStdout) if expected["run"].is_object() => found["run"]["stdout"] = Value::Null,
-        Some(AnyStdout) => found = json!({"http": answer.status}),
+        Some(Anything | AnyStdout) => found = json!({"http": answer.status}),
         Some(Outcome(..)) => {
             let run = &json["run"];
             found = json!({"code": run["code"], "status": run["status"], "stdout": run["stdout"]});

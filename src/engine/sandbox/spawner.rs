@@ -7,14 +7,17 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
-use super::keeper::keep;
+use super::disk;
+use super::keeper::{Job, keep};
+use super::policy::{Layer, Policy, SandboxReport};
 use super::protocol::{Ready, Setup};
 use super::slots::{Slot, Slots};
 use super::sys::{self, End, Fork, OneThread, Wait, Waiting};
@@ -50,21 +53,23 @@ fn run() -> io::Result<()> {
     let mut packet = vec![0; 64 << 10];
     let length = receive_with_fds(&control, &mut packet, &mut VecDeque::new())?;
     let setup: Setup = serde_json::from_slice(packet.get(..length).unwrap_or_default())?;
-    let started = start(&setup);
+    let started = start(proof, &setup);
     let ready = match &started {
-        Ok((work, _, own_uids)) => Ready::Ready {
-            work: work.clone(),
-            own_uids: *own_uids,
+        Ok(started) => Ready::Ready {
+            work: started.work.clone(),
+            report: started.report.clone(),
+            service: started.slots.service,
         },
         Err(error) => Ready::Failed(error.to_string()),
     };
     let ready = serde_json::to_vec(&ready)?;
     send_with_fds(&control, &ready, &[], SendFlags::empty())?;
-    let (work, slots, _) = started?;
+    let started = started?;
     let mut spawner = Spawner {
         proof,
-        work,
-        slots,
+        policy: started.policy,
+        work: started.work,
+        slots: started.slots,
         keepers: Vec::new(),
     };
     let served = spawner.serve(control);
@@ -84,10 +89,20 @@ fn private_control() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Makes the folder for the jobs and the slots.
-fn start(setup: &Setup) -> io::Result<(PathBuf, Slots, bool)> {
-    let own_uids = rustix::process::geteuid().is_root() && may_change_user();
-    let slots = if own_uids {
+/// What the spawner works with.
+struct Started {
+    policy: Policy,
+    report: SandboxReport,
+    slots: Slots,
+    work: PathBuf,
+}
+
+/// Makes the folder for the jobs and the slots, and tries out what contains a job.
+fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
+    let own_uids = rustix::process::geteuid().is_root()
+        && may_change_user()
+        && !setup.without.contains(&Layer::OwnUsers);
+    let mut slots = if own_uids {
         Slots::with_own_uids(setup.slots)?
     } else {
         Slots::sharing_one_uid(setup.slots)
@@ -95,13 +110,34 @@ fn start(setup: &Setup) -> io::Result<(PathBuf, Slots, bool)> {
     let work = setup
         .work_parent
         .join(format!("session-jobs-{}", random_name()?));
-    rustix::fs::mkdir(&work, rustix::fs::Mode::RWXU)?;
+    rustix::fs::mkdir(&work, Mode::RWXU)?;
     if own_uids {
         // The jobs' users may go through it to their own folders, and see no other.
-        let mode = rustix::fs::Mode::RWXU | rustix::fs::Mode::XGRP | rustix::fs::Mode::XOTH;
-        rustix::fs::chmod(&work, mode)?;
+        rustix::fs::chmod(&work, Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
     }
-    Ok((work, slots, own_uids))
+    if let (Some(data_dir), Some(service)) = (&setup.data_dir, slots.service) {
+        disk::open_to_group(data_dir, service).map_err(|error| {
+            io::Error::other(format!("data directory {}: {error}", data_dir.display()))
+        })?;
+    }
+    let mut policy = Policy::new(setup, slots.service);
+    let slot = slots
+        .take()
+        .ok_or_else(|| io::Error::other("there are no job slots"))?;
+    let tried = policy.try_out(proof, &work, slot);
+    slots.give_back(slot);
+    match tried {
+        Ok(report) => Ok(Started {
+            policy,
+            report,
+            slots,
+            work,
+        }),
+        Err(error) => {
+            delete_tree(&work)?;
+            Err(error)
+        }
+    }
 }
 
 fn may_change_user() -> bool {
@@ -127,6 +163,7 @@ struct Keeper {
 
 struct Spawner {
     proof: OneThread,
+    policy: Policy,
     work: PathBuf,
     slots: Slots,
     keepers: Vec<Keeper>,
@@ -165,25 +202,31 @@ impl Spawner {
     }
 
     fn take_job(&mut self, control: &mut Option<OwnedFd>) -> io::Result<()> {
-        let Some(socket) = control else {
+        let Some(from) = control else {
             return Ok(());
         };
         let mut fds = VecDeque::new();
         let mut name = [0; 16];
-        let length = receive_with_fds(&*socket, &mut name, &mut fds)?;
+        let length = receive_with_fds(&*from, &mut name, &mut fds)?;
         if length == 0 {
             *control = None;
             return Ok(());
         }
         let name = String::from_utf8_lossy(&name).into_owned();
-        let (Some(job), Some(slot)) = (fds.pop_front(), self.slots.take()) else {
+        let (Some(socket), Some(slot)) = (fds.pop_front(), self.slots.take()) else {
             return Ok(());
         };
         match sys::fork(self.proof) {
             Ok(Fork::Child) => {
                 // The engine must be able to see that the spawner is gone.
                 *control = None;
-                keep(self.proof, job, slot, &self.work, &name)
+                let job = Job {
+                    policy: &self.policy,
+                    slot,
+                    work: &self.work,
+                    name: &name,
+                };
+                keep(self.proof, socket, &job)
             }
             Ok(Fork::Parent(pid)) => {
                 let ends = pidfd_open(pid, PidfdFlags::empty())?;
@@ -238,15 +281,5 @@ impl Spawner {
             drop(fds);
             self.collect();
         }
-    }
-}
-
-/// Where the jobs' directories are made unless a setting says otherwise.
-pub(super) fn default_work_parent() -> PathBuf {
-    let temp = std::env::temp_dir();
-    if temp.is_absolute() {
-        temp
-    } else {
-        Path::new("/tmp").to_path_buf()
     }
 }

@@ -12,11 +12,13 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::walk::OPEN_DIR;
+
 /// The directories of one job.
 #[derive(Debug)]
 pub(super) struct Workspace {
     /// The directory that holds the two others.
-    root: PathBuf,
+    pub(super) root: PathBuf,
     /// Where the program starts, with the files of the request.
     pub(super) box_dir: PathBuf,
     /// `HOME` and `TMPDIR`.
@@ -25,11 +27,6 @@ pub(super) struct Workspace {
 
 /// Name of the directory in which a program starts.
 pub(super) const BOX: &str = "box";
-
-const OPEN_DIR: OFlags = OFlags::DIRECTORY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::RDONLY);
 
 impl Workspace {
     /// Makes empty directories that belong to `owner`.
@@ -156,8 +153,11 @@ fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
         }
         other => other?,
     };
-    // May be refused on a folder that is not this user's: then deleting says so.
-    let _ = fchmod(&dir, Mode::RWXU);
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&dir)?.st_mode);
+    if !mode.contains(Mode::RWXU) {
+        // May be refused on a folder that is not this user's: then deleting says so.
+        let _ = fchmod(&dir, Mode::RWXU);
+    }
     Ok(dir)
 }
 
