@@ -154,6 +154,11 @@ impl Engine {
         &self.inner.spawner.report
     }
 
+    /// The folder with the jobs' directories, empty when no job is there.
+    pub fn work_dir(&self) -> &std::path::Path {
+        &self.inner.spawner.work
+    }
+
     /// Gives up root for good, where jobs have users of their own: this process becomes the user
     /// that can read and write what jobs leave in the data directory. To be called once, after the
     /// ports are bound. Returns the user's id; `None` where there is nothing to give up.

@@ -12,7 +12,7 @@ use super::disk::{self, Space};
 use super::policy::Policy;
 use super::protocol::{FileHeader, Order, Report};
 use super::slots::Slot;
-use super::stage::Stage;
+use super::stage::{Stage, end_all};
 use super::sys::{self, OneThread};
 use super::wire::Wire;
 use super::workspace::Workspace;
@@ -22,23 +22,22 @@ pub(super) fn keep(proof: OneThread, socket: OwnedFd, job: &Job<'_>) -> ! {
     let mut wire = Wire::new(socket);
     let reaper = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut workspace = None;
-    let mut clean = true;
     if let Err(error) = reaper
         .map_err(Into::into)
         .and_then(|()| serve(proof, &mut wire, job, &mut workspace))
     {
-        clean = false;
+        // The engine may have hung up, and then needs to know nothing.
         let _ = wire.send(&Report::Failed(error.to_string()));
     }
     drop(wire);
-    if let Err(error) = clean_up(job, workspace.as_ref()) {
+    let cleaned = end_all(proof, job.slot).and_then(|()| clean_up(job, workspace.as_ref()));
+    if let Err(error) = &cleaned {
         let _ = writeln!(
             io::stderr(),
             "what a job left cannot be cleaned up: {error}"
         );
-        clean = false;
     }
-    sys::exit_now(i32::from(!clean))
+    sys::exit_now(i32::from(cleaned.is_err()))
 }
 
 /// What a keeper works with.

@@ -92,7 +92,7 @@ impl Stage<'_> {
         let mut watch = Watch::new(&self, started);
         let cause = watch.until_the_end(main, self.wire, &mut collected);
         let wall = started.elapsed();
-        end_all(self.proof, self.slot, Some(main), &mut collected)?;
+        end_and_collect(self.proof, self.slot, Some(main), &mut collected)?;
         let Some(cause) = cause? else {
             return Ok(None);
         };
@@ -313,7 +313,7 @@ fn add(collected: &mut Collected, main: Option<Pid>, child: Reaped) {
 
 /// Kills what is left of the stage and waits until it is gone. Without children there are no
 /// descendants either, for this process is their reaper.
-fn end_all(
+fn end_and_collect(
     proof: OneThread,
     slot: Slot,
     main: Option<Pid>,
@@ -334,6 +334,14 @@ fn end_all(
         wait_for(&mut [], Duration::from_micros(300))?;
     }
     Ok(())
+}
+
+/// Kills what is left of a job, if anything is, and waits until it is gone.
+///
+/// # Errors
+/// Where something does not go.
+pub(super) fn end_all(proof: OneThread, slot: Slot) -> io::Result<()> {
+    end_and_collect(proof, slot, None, &mut Collected::default())
 }
 
 /// Kills every process of a job's user at one stroke, which no fork can outrun.
