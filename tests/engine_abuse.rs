@@ -193,6 +193,7 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
             if !engines.contains_key(&key) {
                 let config = EngineConfig {
                     without: without.to_vec(),
+                    memory_limit: 1 << 30,
                     ..small()
                 };
                 engines.insert(key.clone(), serve(config).await);
@@ -533,6 +534,44 @@ async fn a_job_has_three_descriptors() {
         .unwrap();
     assert!(String::from_utf8(plain.stdout).unwrap().len() > "['0', '1', '2', '3']\n".len());
     drop((read, write));
+}
+
+/// A program that can kill its keeper, as it can where it has no user of its own, ends itself: its
+/// processes and its directory go, and the next job finds the engine well.
+#[tokio::test]
+async fn what_a_killed_keeper_leaves_is_cleaned_up() {
+    let served = serve(EngineConfig {
+        without: vec![OwnUsers, Landlock],
+        max_jobs: 1,
+        ..small()
+    })
+    .await;
+    let program = "import os, signal, time
+parent = open(f'/proc/{os.getppid()}/stat').read().rsplit(')', 1)[1].split()[1]
+if os.fork() == 0:
+    os.setsid()
+    open('FILE', 'w').write(str(os.getpid()))
+    time.sleep(600)
+while not os.path.exists('FILE'): time.sleep(0.01)
+os.kill(int(parent), signal.SIGKILL)
+time.sleep(600)
+";
+    let place = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let file = place.path().join("pid");
+    // More often than there are slots.
+    for _ in 0..8 {
+        let _ = std::fs::remove_file(&file);
+        let body = json!({
+            "language": "python", "version": "*",
+            "files": [{"content": program.replace("FILE", file.to_str().unwrap())}],
+        });
+        assert_eq!(served.execute(&body).await.status, 500);
+        left_nothing(&served).await;
+        let process = Path::new("/proc").join(std::fs::read_to_string(&file).unwrap());
+        until(|| !process.exists()).await;
+    }
+    assert_eq!(served.run("python", "print(1)").await["stdout"], "1\n");
 }
 
 /// What a client that hangs up leaves is gone: the program, and its directory.

@@ -157,6 +157,9 @@ const DEVIATIONS: &[(&str, Instead, &str)] = &[
     ),
 ];
 
+/// Where jobs share a user with others, how many processes fit is not exact.
+const COUNTED_BY_USER: [&str; 2] = ["fork_bomb_python", "threads_100"];
+
 /// Exact versions in requests are those of the recording machine.
 const RECORDED_VERSIONS: [&str; 2] = ["3.11.2", "12.2.0"];
 
@@ -288,10 +291,12 @@ async fn replay(
         .collect();
     let (method, path) = (request["method"].as_str()?, request["path"].as_str()?);
     let answer = engine.send(method, path, &headers, body.as_bytes()).await;
+    let exact = engine.engine.sandbox().own_users || !COUNTED_BY_USER.contains(&name);
     let instead = DEVIATIONS
         .iter()
         .find(|(of, ..)| *of == name)
-        .map(|(_, instead, _)| instead);
+        .map(|(_, instead, _)| instead)
+        .or((!exact).then_some(&AnyStdout));
     let expected = expectation(recorded, instead);
     let found = observation(&answer, instead, &expected);
     (expected != found).then(|| {

@@ -53,20 +53,25 @@ pub(super) struct Job<'a> {
 /// Takes away all that the job left, but for its files in the data directory, which are given to
 /// the service. No process of the job is there any more.
 pub(super) fn clean_up(job: &Job<'_>, workspace: Option<&Workspace>) -> io::Result<()> {
-    let deleted = workspace.map_or(Ok(()), Workspace::delete);
-    let Some(uid) = job.slot.uid else {
-        return deleted;
+    let shared = match job.slot.uid {
+        Some(uid) => clean_shared(job.policy, uid),
+        None => Ok(()),
     };
-    let handed_over = match (&job.policy.data_dir, job.policy.service) {
+    // Last, so that a directory that is gone says that all is clean.
+    workspace.map_or(Ok(()), Workspace::delete).and(shared)
+}
+
+fn clean_shared(policy: &Policy, uid: u32) -> io::Result<()> {
+    let handed_over = match (&policy.data_dir, policy.service) {
         (Some(data_dir), Some(service)) => disk::hand_over(data_dir, uid, service),
         _ => Ok(()),
     };
-    let swept = if job.policy.sweep {
+    let swept = if policy.sweep {
         disk::sweep(uid)
     } else {
         Ok(())
     };
-    deleted.and(handed_over).and(swept)
+    handed_over.and(swept)
 }
 
 fn serve(

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -62,6 +63,8 @@ impl SpawnerHandle {
             .arg(SPAWNER_ARGUMENT)
             .env_clear()
             .current_dir("/")
+            // Ctrl-C in a terminal is meant for the program, which lets its jobs finish.
+            .process_group(0)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;

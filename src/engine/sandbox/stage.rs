@@ -345,7 +345,7 @@ pub(super) fn end_all(proof: OneThread, slot: Slot) -> io::Result<()> {
 }
 
 /// Kills every process of a job's user at one stroke, which no fork can outrun.
-fn kill_user(proof: OneThread, uid: u32) -> io::Result<()> {
+pub(super) fn kill_user(proof: OneThread, uid: u32) -> io::Result<()> {
     match sys::fork(proof)? {
         Fork::Child => {
             if super::confine::become_user(uid, None).is_ok() {

@@ -29,17 +29,22 @@ pub(super) struct Workspace {
 pub(super) const BOX: &str = "box";
 
 impl Workspace {
+    /// The directories of a job of this name, whether they are there or not.
+    pub(super) fn of(work: &Path, name: &str) -> Self {
+        let root = work.join(name);
+        Self {
+            box_dir: root.join(BOX),
+            temp_dir: root.join("tmp"),
+            root,
+        }
+    }
+
     /// Makes empty directories that belong to `owner`.
     ///
     /// # Errors
     /// Where the disk or the rights are not there.
     pub(super) fn create(work: &Path, name: &str, owner: Option<u32>) -> io::Result<Self> {
-        let root = work.join(name);
-        let this = Self {
-            box_dir: root.join(BOX),
-            temp_dir: root.join("tmp"),
-            root,
-        };
+        let this = Self::of(work, name);
         for folder in [&this.root, &this.box_dir, &this.temp_dir] {
             mkdirat(CWD, folder, Mode::RWXU)?;
             let made = openat(CWD, folder, OPEN_DIR, Mode::empty())?;
