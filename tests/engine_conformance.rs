@@ -298,7 +298,8 @@ async fn replay(
         .map(|(_, instead, _)| instead)
         .or((!exact).then_some(&AnyStdout));
     let expected = expectation(recorded, instead);
-    let found = observation(&answer, instead, &expected);
+    let work = engine.engine.work_dir().to_string_lossy();
+    let found = observation(&answer, instead, &expected, &work);
     (expected != found).then(|| {
         format!(
             "{name}:\n  expected {expected}\n  found    {found}\n  {}",
@@ -341,7 +342,7 @@ fn expectation(recorded: &Value, instead: Option<&Instead>) -> Value {
     expected
 }
 
-fn observation(answer: &Answer, instead: Option<&Instead>, expected: &Value) -> Value {
+fn observation(answer: &Answer, instead: Option<&Instead>, expected: &Value, work: &str) -> Value {
     let json = answer.json();
     let mut found = summary(answer.status.into(), &json);
     match instead {
@@ -360,14 +361,14 @@ fn observation(answer: &Answer, instead: Option<&Instead>, expected: &Value) -> 
         _ => {}
     }
     // The job's directory has a name of its own.
-    if let Some(stdout) = found["run"]["stdout"].as_str().map(as_in_piston) {
-        found["run"]["stdout"] = json!(stdout);
+    if let Some(stdout) = found["run"]["stdout"].as_str() {
+        found["run"]["stdout"] = json!(as_in_piston(stdout, work));
     }
     found
 }
 
-fn as_in_piston(stdout: &str) -> String {
-    let Some((before, rest)) = stdout.split_once("/tmp/session-jobs-") else {
+fn as_in_piston(stdout: &str, work: &str) -> String {
+    let Some((before, rest)) = stdout.split_once(work) else {
         return stdout.to_owned();
     };
     let (_, behind) = rest.split_once("/box").unwrap_or_default();
