@@ -53,25 +53,22 @@ pub(super) struct Job<'a> {
 /// Takes away all that the job left, but for its files in the data directory, which are given to
 /// the service. No process of the job is there any more.
 pub(super) fn clean_up(job: &Job<'_>, workspace: Option<&Workspace>) -> io::Result<()> {
-    let shared = match job.slot.uid {
-        Some(uid) => clean_shared(job.policy, uid),
-        None => Ok(()),
-    };
-    // Last, so that a directory that is gone says that all is clean.
-    workspace.map_or(Ok(()), Workspace::delete).and(shared)
-}
-
-fn clean_shared(policy: &Policy, uid: u32) -> io::Result<()> {
-    let handed_over = match (&policy.data_dir, policy.service) {
-        (Some(data_dir), Some(service)) => disk::hand_over(data_dir, uid, service),
+    let handed_over = hand_over(job);
+    let swept = match job.slot.uid {
+        Some(uid) if job.policy.sweep => disk::sweep(uid),
         _ => Ok(()),
     };
-    let swept = if policy.sweep {
-        disk::sweep(uid)
-    } else {
-        Ok(())
-    };
-    handed_over.and(swept)
+    // Last, so that a directory that is gone says that all is clean.
+    let deleted = workspace.map_or(Ok(()), Workspace::delete);
+    deleted.and(swept).and(handed_over)
+}
+
+/// Gives what the job has left in the data directory to the service.
+fn hand_over(job: &Job<'_>) -> io::Result<()> {
+    match (&job.policy.data_dir, job.slot.uid, job.policy.service) {
+        (Some(data_dir), Some(uid), Some(service)) => disk::hand_over(data_dir, uid, service),
+        _ => Ok(()),
+    }
 }
 
 fn serve(
@@ -108,10 +105,12 @@ fn serve(
                     order: &order,
                     data_before,
                 };
-                match stage.run(stdio)? {
-                    Some(ended) => wire.send(&Report::Ended(ended))?,
-                    None => return Ok(()),
-                }
+                let Some(ended) = stage.run(stdio)? else {
+                    return Ok(());
+                };
+                // Ahead of the report: who gets it may look for the files at once.
+                hand_over(job)?;
+                wire.send(&Report::Ended(ended))?;
             }
             // The stage that was meant has ended meanwhile.
             Order::Kill => {}
