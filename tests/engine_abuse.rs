@@ -454,6 +454,16 @@ print('done')
     assert_eq!((kept.uid(), kept.mode() & 0o777), (0, 0o644));
     assert_eq!(std::fs::metadata("/etc/shadow").unwrap().uid(), 0);
 
+    // What is nested too deep is deleted, and the slot stays in use.
+    let deep =
+        "import os\nos.chdir('DATA')\nfor n in range(1000):\n    os.mkdir('d'); os.chdir('d')\n";
+    for _ in 0..15 {
+        served
+            .run("python", &deep.replace("DATA", data.to_str().unwrap()))
+            .await;
+        std::fs::remove_dir_all(data.join("d")).unwrap();
+    }
+
     // The next job has another user, and can use it all the same.
     let next = "import os, shutil\nos.chdir('DATA')\nprint(open('plain').read())\nopen('plain', 'w').write('y')\nshutil.rmtree('deep')\nos.remove('fifo')\nprint(os.getuid())";
     let run = served

@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::process::{Gid, Uid};
 
 use super::files::SHARED;
-use super::walk::{Next, OPEN_DIR, walk};
+use super::walk::{DEEPEST, Next, OPEN_DIR, walk};
 use super::workspace::delete_tree;
 
 /// Bytes and entries.
@@ -48,7 +48,7 @@ pub(super) fn in_folder(path: &Path) -> Space {
     let Ok(root) = open(path) else {
         return space;
     };
-    let complete = walk(root, |_, _, found| {
+    let complete = walk(root, |_, _, found, _| {
         space.add(found);
         Ok(Next::Enter)
     });
@@ -91,7 +91,7 @@ fn for_each_of(uid: u32, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat) -> io::Re
         let Ok(root) = open(Path::new(shared)) else {
             continue;
         };
-        let _ = walk(root, |folder, name, found| {
+        let _ = walk(root, |folder, name, found, _| {
             if found.st_uid == uid {
                 visit(folder, name, found)
             } else if found.st_mode & 0o002 != 0 {
@@ -126,11 +126,20 @@ pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
 /// makes it readable and writable for them, whatever mode the job gave it.
 ///
 /// Other jobs may be at work there: each entry is held by a descriptor of its own, found to be
-/// the user's, and only then changed.
+/// the user's, and only then changed. Folders that are nested too deep to be entered are deleted.
+///
+/// # Errors
+/// Where the data directory cannot be opened, or an owner or mode cannot be changed.
 pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
-    let complete = walk(open(data_dir)?, |folder, name, found| {
+    walk(open(data_dir)?, |folder, name, found, depth| {
         if found.st_uid != from {
             return Ok(Next::Enter);
+        }
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind == FileType::Directory && depth >= DEEPEST {
+            // Nobody could get at what is in it. Another job may be moving it about: then it stays.
+            let _ = delete_tree(&path_of(folder, name));
+            return Ok(Next::Skip);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(held) = openat(folder, name, flags, Mode::empty()) else {
@@ -160,13 +169,7 @@ pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
         }
         Ok(Next::Enter)
     })?;
-    if complete {
-        Ok(())
-    } else {
-        Err(io::Error::other(
-            "folders in the data directory are nested too deep",
-        ))
-    }
+    Ok(())
 }
 
 /// Bytes that are free on the file system of a folder.

@@ -25,14 +25,15 @@ pub(super) enum Next {
     Skip,
 }
 
-/// Visits what is in a folder, every folder ahead of its contents. What vanishes meanwhile, or may
+/// Visits what is in a folder, every folder ahead of its contents, with its depth: 0 for what is
+/// in `root` itself. What vanishes meanwhile, or may
 /// not be read, is passed over. Returns false where something lay too deep.
 ///
 /// # Errors
 /// Those of `visit`.
 pub(super) fn walk(
     root: OwnedFd,
-    mut visit: impl FnMut(&OwnedFd, &CStr, &Stat) -> io::Result<Next>,
+    mut visit: impl FnMut(&OwnedFd, &CStr, &Stat, usize) -> io::Result<Next>,
 ) -> io::Result<bool> {
     let mut complete = true;
     let mut names = entries(&root);
@@ -50,7 +51,7 @@ pub(super) fn walk(
         let Ok(found) = statat(&here, &name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        match visit(&here, &name, &found)? {
+        match visit(&here, &name, &found, way.len())? {
             Next::Skip => continue,
             Next::Enter if FileType::from_raw_mode(found.st_mode) != FileType::Directory => {
                 continue;
@@ -98,7 +99,7 @@ mod tests {
         std::os::unix::fs::symlink("/", temp.path().join("a/link")).unwrap();
         let root = openat(CWD, temp.path(), OPEN_DIR, Mode::empty()).unwrap();
         let mut seen = Vec::new();
-        let complete = walk(root, |_, name, _| {
+        let complete = walk(root, |_, name, _, _| {
             seen.push(name.to_str().unwrap().to_owned());
             Ok(Next::Enter)
         });
