@@ -49,6 +49,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::DumpableBehavior;
 use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, watch};
 
@@ -161,7 +162,8 @@ impl Engine {
 
     /// Gives up root for good, where jobs have users of their own: this process becomes the user
     /// that can read and write what jobs leave in the data directory. To be called once, after the
-    /// ports are bound. Returns the user's id; `None` where there is nothing to give up.
+    /// ports are bound. Returns the user's id; `None` where there is nothing to give up, but also then
+    /// other processes of its user cannot look into this one any more.
     ///
     /// # Errors
     /// Where the change is refused; the process must not go on then.
@@ -169,6 +171,8 @@ impl Engine {
         if let Some(id) = self.inner.spawner.service {
             sandbox::become_service(id)?;
         }
+        // Jobs that share this process's user must not look into it either.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         Ok(self.inner.spawner.service)
     }
 

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::files;
@@ -32,7 +34,7 @@ pub(super) struct Subject<'a> {
 /// Where a layer that was found at start cannot be laid now.
 pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> io::Result<Option<u8>> {
     // When memory runs out, jobs are to be ended before what contains them.
-    write_own("/proc/self/oom_score_adj", b"1000");
+    set_oom_score();
     if policy.limits {
         set_limits(subject)?;
     }
@@ -112,9 +114,15 @@ fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes to a file below `/proc/self` where it is there; it is not everywhere.
-fn write_own(path: &str, value: &[u8]) {
-    if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::io::write(file, value);
+/// Raises this process's out-of-memory score to the highest. That it cannot is no reason to stop:
+/// `/proc` is not everywhere.
+fn set_oom_score() {
+    // The file is root's for as long as the process may not be looked into. No program of a job
+    // runs yet that could.
+    let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open("/proc/self/oom_score_adj", flags, Mode::empty()) {
+        let _ = rustix::io::write(file, b"1000");
     }
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -23,7 +23,7 @@ const READABLE: [&str; 14] = [
 pub(super) const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// Devices that programs write to.
-const DEVICES: [&str; 7] = [
+const DEVICES: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
@@ -31,6 +31,7 @@ const DEVICES: [&str; 7] = [
     "/dev/urandom",
     "/dev/tty",
     "/dev/ptmx",
+    "/dev/pts",
 ];
 
 /// Limits this process, and all that it will start, to these files.

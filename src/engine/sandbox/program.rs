@@ -47,7 +47,10 @@ pub(super) fn stand_above(proof: OneThread, start: &Start<'_>) -> ! {
                 end: End::Signal(signal),
                 ..
             }) => {
-                say(&sys::signal_text(signal));
+                // Of these two a shell says nothing.
+                if signal != libc::SIGINT && signal != libc::SIGPIPE {
+                    say(&sys::signal_text(signal));
+                }
                 128 + signal
             }
             Wait::Running | Wait::Childless => 125,

@@ -254,6 +254,5 @@ pub(in crate::engine) fn become_service(id: u32) -> io::Result<()> {
         checked(libc::setresuid(id, id, id))?;
         libc::umask(0o002);
     }
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
 }
