@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::request::Bounds;
+use super::sandbox::{Layer, Setup};
 
 /// The settings of an [`Engine`](super::Engine). A request can lower a limit, never raise it.
 #[derive(Debug, Clone)]
@@ -36,6 +37,21 @@ pub struct EngineConfig {
     pub max_open_files: u64,
     /// Size of a file that a job writes, in bytes.
     pub max_file_size: u64,
+    /// Bytes that a job may keep on disk, outside the data directory and in all.
+    pub max_job_bytes: u64,
+    /// Files and folders that a job may keep on disk, outside the data directory.
+    pub max_job_files: u64,
+    /// Bytes in the data directory: a job that makes them more is ended.
+    pub max_data_bytes: u64,
+    /// Files and folders in the data directory: a job that makes them more is ended.
+    pub max_data_files: u64,
+    /// Whether jobs may use the network, the session's own ports included.
+    pub allow_network: bool,
+    /// Whether to run jobs even where layers are missing without which hostile code is not
+    /// contained.
+    pub allow_weak_sandbox: bool,
+    /// Layers to leave out, to see in a test that they matter.
+    pub without: Vec<Layer>,
     /// A folder that all jobs may read and write, and that outlives them.
     pub data_dir: Option<PathBuf>,
     /// Where the jobs' directories are made; the system's folder for temporary files unless set.
@@ -64,6 +80,13 @@ impl Default for EngineConfig {
             max_processes: 256,
             max_open_files: 2048,
             max_file_size: 256 << 20,
+            max_job_bytes: 1 << 30,
+            max_job_files: 50_000,
+            max_data_bytes: 2 << 30,
+            max_data_files: 50_000,
+            allow_network: false,
+            allow_weak_sandbox: false,
+            without: Vec::new(),
             data_dir: None,
             work_dir: None,
             runtimes: None,
@@ -73,6 +96,24 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
+    /// What the spawner has to know.
+    pub(super) fn setup(&self) -> Setup {
+        let temp = std::env::temp_dir();
+        let usual = if temp.is_absolute() {
+            temp
+        } else {
+            PathBuf::from("/tmp")
+        };
+        Setup {
+            // A finished job's slot is busy until it has been cleaned.
+            slots: self.max_jobs.saturating_mul(2).saturating_add(4),
+            work_parent: self.work_dir.clone().unwrap_or(usual),
+            data_dir: self.data_dir.clone(),
+            allow_network: self.allow_network,
+            without: self.without.clone(),
+        }
+    }
+
     /// The bounds of a run stage.
     pub(super) fn run_bounds(&self) -> Bounds {
         self.bounds(self.run_timeout, self.run_cpu_time)

@@ -15,7 +15,9 @@ use super::config::EngineConfig;
 use super::output::{Output, Stream};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
 use super::runtimes::{Entry, Installed};
-use super::sandbox::{Cause, Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder};
+use super::sandbox::{
+    Cause, Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, installed_with,
+};
 use super::signals::signal_name;
 use crate::piston::{ExecuteResponse, Stage, Status};
 
@@ -173,6 +175,7 @@ impl Shop<'_> {
             command,
             environment,
             limits: self.limits(bounds),
+            readable: runtime.readable.clone(),
         }
     }
 
@@ -212,6 +215,10 @@ impl Shop<'_> {
             processes: self.config.max_processes,
             open_files: self.config.max_open_files,
             file_size: self.config.max_file_size,
+            job_bytes: self.config.max_job_bytes,
+            job_files: self.config.max_job_files,
+            data_bytes: self.config.max_data_bytes,
+            data_files: self.config.max_data_files,
         }
     }
 
@@ -227,6 +234,7 @@ impl Shop<'_> {
             command,
             environment: self.environment(program),
             limits: self.limits(self.config.version_bounds()),
+            readable: installed_with(program),
         };
         let mut link = self.spawner.open().await.ok()?;
         link.files(&[]).await.ok()?;
@@ -385,6 +393,11 @@ fn outcome(limits: &StageLimits, ended: Ended, output: Output, private: &[String
             stage.memory = Some(limits.memory as f64);
             add_line(&mut stage, "Killed");
             exited(137)
+        }
+        // As the kernel does when one file is too long.
+        (None, Cause::DiskLimit) => {
+            add_line(&mut stage, "File size limit exceeded");
+            exited(153)
         }
         (None, Cause::Signal(signal)) => caught(signal),
         (None, Cause::Killed) => caught(libc::SIGKILL),

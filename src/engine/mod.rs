@@ -50,6 +50,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::DumpableBehavior;
 use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, watch};
 
@@ -57,10 +58,10 @@ pub use config::EngineConfig;
 pub use runtimes::TableError;
 
 use crate::gate::Gate;
-use crate::piston::{Message, Runtime};
+use crate::piston::Runtime;
 use job::Shop;
 use runtimes::{Entry, Installed, accepts, candidates, version_in};
-use sandbox::SpawnerHandle;
+use sandbox::{SandboxReport, SpawnerHandle, installed_with};
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +72,25 @@ pub enum EngineError {
     /// The sandbox cannot be started.
     #[error("the engine's sandbox cannot be started: {0}")]
     Sandbox(#[source] std::io::Error),
+    /// Layers are missing without which hostile code is not contained.
+    #[error("jobs cannot be contained here, for want of: {missing}")]
+    WeakSandbox {
+        /// The layers, in words.
+        missing: String,
+    },
 }
 
 /// A running engine. Clones are the same engine; when the last one is dropped every job ends.
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+}
+
+/// The answer of `GET /`.
+#[derive(Debug, serde::Serialize)]
+struct About<'a> {
+    message: &'static str,
+    sandbox: &'a SandboxReport,
 }
 
 /// What all requests share.
@@ -98,11 +112,15 @@ impl Engine {
     /// Where the table of runtimes cannot be used or the sandbox cannot be started.
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
         let table = runtimes::load(config.runtimes.as_deref())?;
-        // A finished job's slot is busy until it has been cleaned.
-        let slots = config.max_jobs.saturating_mul(2).saturating_add(4);
-        let spawner = SpawnerHandle::start(&config.program, slots, config.work_dir.as_deref())
-            .map_err(EngineError::Sandbox)?;
-        let path = search_path(spawner.own_uids);
+        let spawner =
+            SpawnerHandle::start(&config.program, &config.setup()).map_err(EngineError::Sandbox)?;
+        let missing = spawner.report.missing_pillars();
+        if !missing.is_empty() && !config.allow_weak_sandbox {
+            return Err(EngineError::WeakSandbox {
+                missing: missing.join(", "),
+            });
+        }
+        let path = search_path(spawner.report.own_users);
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(config.max_jobs, config.queue),
@@ -133,6 +151,32 @@ impl Engine {
         installed.iter().map(Installed::to_wire).collect()
     }
 
+    /// What contains the jobs on this machine.
+    pub fn sandbox(&self) -> &SandboxReport {
+        &self.inner.spawner.report
+    }
+
+    /// The folder with the jobs' directories, empty when no job is there.
+    pub fn work_dir(&self) -> &std::path::Path {
+        &self.inner.spawner.work
+    }
+
+    /// Gives up root for good, where jobs have users of their own: this process becomes the user
+    /// that can read and write what jobs leave in the data directory. To be called once, after the
+    /// ports are bound. Returns the user's id; `None` where there is nothing to give up, but also then
+    /// other processes of its user cannot look into this one any more.
+    ///
+    /// # Errors
+    /// Where the change is refused; the process must not go on then.
+    pub fn drop_privileges(&self) -> std::io::Result<Option<u32>> {
+        if let Some(id) = self.inner.spawner.service {
+            sandbox::become_service(id)?;
+        }
+        // Jobs that share this process's user must not look into it either.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        Ok(self.inner.spawner.service)
+    }
+
     /// Ends every job that runs now or is started later; each request is answered as if a signal
     /// had ended its program.
     pub fn kill_all(&self) {
@@ -150,12 +194,13 @@ pub async fn discover(config: EngineConfig) -> Result<Vec<Runtime>, EngineError>
 
 impl Inner {
     /// What `GET /` says.
-    fn about(&self) -> Message {
-        Message {
-            message: Some(format!(
-                "session-adapter embedded engine v{}",
+    fn about(&self) -> About<'_> {
+        About {
+            message: concat!(
+                "session-adapter embedded engine v",
                 env!("CARGO_PKG_VERSION")
-            )),
+            ),
+            sandbox: &self.spawner.report,
         }
     }
 
@@ -202,6 +247,7 @@ async fn find_one(shop: &Shop<'_>, entry: &Entry) -> Option<Installed> {
         if let Some(version) = version_in(&text).filter(|version| accepts(entry, version)) {
             return Some(Installed {
                 entry: Arc::new(entry.clone()),
+                readable: installed_with(&program),
                 program,
                 version,
             });

@@ -114,6 +114,8 @@ pub(super) struct Installed {
     pub(super) entry: Arc<Entry>,
     pub(super) program: PathBuf,
     pub(super) version: Version,
+    /// Folders that the program needs besides those of the system.
+    pub(super) readable: Vec<PathBuf>,
 }
 
 impl Installed {
@@ -215,6 +217,7 @@ mod tests {
             entry: Arc::new(entry),
             program: PathBuf::from("/usr/bin/python3"),
             version: version_in(version).unwrap(),
+            readable: Vec::new(),
         }
     }
 

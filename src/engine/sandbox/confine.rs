@@ -1,51 +1,86 @@
 //! What a process does to itself before it becomes the job's program.
 
 use std::io;
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::files;
+use super::policy::Policy;
 use super::protocol::StageLimits;
+use super::workspace::Workspace;
+
+/// Who is confined.
+pub(super) struct Subject<'a> {
+    pub(super) limits: &'a StageLimits,
+    /// The job's user, where it has one.
+    pub(super) uid: Option<u32>,
+    /// Processes of the user that were there before, where the job has no user of its own.
+    pub(super) shared_processes: u64,
+    /// Folders that the program needs besides the usual ones.
+    pub(super) readable: &'a [PathBuf],
+    pub(super) workspace: &'a Workspace,
+}
 
 /// Gives up every right that a job does not need; there is no way back.
 ///
+/// Returns the version of the Landlock rules in use.
+///
 /// # Errors
 /// Where a layer that was found at start cannot be laid now.
-pub(super) fn confine(
-    limits: &StageLimits,
-    uid: Option<u32>,
-    shared_processes: u64,
-) -> io::Result<()> {
-    write_own("/proc/self/oom_score_adj", b"1000");
-    set_limits(limits, uid, shared_processes)?;
-    if let Some(uid) = uid {
-        become_user(uid)?;
+pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> io::Result<Option<u8>> {
+    // When memory runs out, jobs are to be ended before what contains them.
+    set_oom_score();
+    if policy.limits {
+        set_limits(subject)?;
+    }
+    if let Some(uid) = subject.uid {
+        become_user(uid, policy.service)?;
     }
     set_no_new_privs(true)?;
-    Ok(())
+    let mut landlock = None;
+    if policy.landlock {
+        let mut writable = vec![subject.workspace.root.clone()];
+        writable.extend(policy.data_dir.clone());
+        landlock = files::limit(subject.readable, &writable, policy.allow_network)?;
+    }
+    if let Some(filters) = &policy.filters {
+        filters.apply()?;
+    }
+    Ok(landlock)
 }
 
-/// Takes on a job's user and group for good.
+/// Takes on a job's user and group for good, and the group of the data directory.
 ///
 /// # Errors
 /// Where this process may not.
-pub(super) fn become_user(id: u32) -> io::Result<()> {
+pub(super) fn become_user(id: u32, service: Option<u32>) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-    set_thread_groups(&[])?;
+    let groups: Vec<_> = service.map(Gid::from_raw).into_iter().collect();
+    set_thread_groups(&groups)?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
     Ok(())
 }
 
-fn set_limits(limits: &StageLimits, uid: Option<u32>, shared_processes: u64) -> io::Result<()> {
+fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
+    let limits = subject.limits;
     // Processes are counted by user id. Where the id is shared, those that were there before are
     // not the job's.
-    let processes = match uid {
+    let processes = match subject.uid {
         Some(_) => limits.processes,
-        None => limits.processes.saturating_add(shared_processes),
+        None => limits.processes.saturating_add(subject.shared_processes),
     };
     // A seat belt behind the CPU time that the keeper adds up over the whole tree.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the number is positive and the cast saturates"
+    )]
     let cpu_seconds = (limits.cpu_ms / 1000.0).ceil().max(1.0) as u64 + 1;
     // Far above the limit, which is on resident memory: what is reserved and not used costs
     // nothing, but allocating without end must fail even where the keeper is too slow to see it.
@@ -79,9 +114,15 @@ fn set_limits(limits: &StageLimits, uid: Option<u32>, shared_processes: u64) -> 
     Ok(())
 }
 
-/// Writes to a file below `/proc/self` where it is there; it is not everywhere.
-fn write_own(path: &str, value: &[u8]) {
-    if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::io::write(file, value);
+/// Raises this process's out-of-memory score to the highest. That it cannot is no reason to stop:
+/// `/proc` is not everywhere.
+fn set_oom_score() {
+    // The file is root's for as long as the process may not be looked into. No program of a job
+    // runs yet that could.
+    let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open("/proc/self/oom_score_adj", flags, Mode::empty()) {
+        let _ = rustix::io::write(file, b"1000");
     }
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -8,47 +8,84 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use super::disk::{self, Space};
+use super::policy::Policy;
 use super::protocol::{FileHeader, Order, Report};
 use super::slots::Slot;
-use super::stage::Stage;
+use super::stage::{Stage, end_all};
 use super::sys::{self, OneThread};
 use super::wire::Wire;
 use super::workspace::Workspace;
 
 /// Keeps one job; runs in a fresh copy of the spawner. It exits with 0 where the slot is clean.
-pub(super) fn keep(proof: OneThread, socket: OwnedFd, slot: Slot, work: &Path, name: &str) -> ! {
+pub(super) fn keep(proof: OneThread, socket: OwnedFd, job: &Job<'_>) -> ! {
     let mut wire = Wire::new(socket);
     let reaper = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut workspace = None;
-    let mut clean = true;
     if let Err(error) = reaper
         .map_err(Into::into)
-        .and_then(|()| serve(proof, &mut wire, slot, work, name, &mut workspace))
+        .and_then(|()| serve(proof, &mut wire, job, &mut workspace))
     {
-        clean = false;
+        // The engine may have hung up, and then needs to know nothing.
         let _ = wire.send(&Report::Failed(error.to_string()));
     }
     drop(wire);
-    if let Some(Err(error)) = workspace.map(|workspace| workspace.delete()) {
-        let _ = writeln!(io::stderr(), "a job's directory cannot be deleted: {error}");
-        clean = false;
+    let cleaned = end_all(proof, job.slot).and_then(|()| clean_up(job, workspace.as_ref()));
+    if let Err(error) = &cleaned {
+        let _ = writeln!(
+            io::stderr(),
+            "what a job left cannot be cleaned up: {error}"
+        );
     }
-    sys::exit_now(i32::from(!clean))
+    sys::exit_now(i32::from(cleaned.is_err()))
+}
+
+/// What a keeper works with.
+pub(super) struct Job<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) slot: Slot,
+    /// Where the job's directory is made.
+    pub(super) work: &'a Path,
+    /// The name of the job's directory.
+    pub(super) name: &'a str,
+}
+
+/// Takes away all that the job left, but for its files in the data directory, which are given to
+/// the service. No process of the job is there any more.
+pub(super) fn clean_up(job: &Job<'_>, workspace: Option<&Workspace>) -> io::Result<()> {
+    let handed_over = hand_over(job);
+    let swept = match job.slot.uid {
+        Some(uid) if job.policy.sweep => disk::sweep(uid),
+        _ => Ok(()),
+    };
+    // Last, so that a directory that is gone says that all is clean.
+    let deleted = workspace.map_or(Ok(()), Workspace::delete);
+    deleted.and(swept).and(handed_over)
+}
+
+/// Gives what the job has left in the data directory to the service.
+fn hand_over(job: &Job<'_>) -> io::Result<()> {
+    match (&job.policy.data_dir, job.slot.uid, job.policy.service) {
+        (Some(data_dir), Some(uid), Some(service)) => disk::hand_over(data_dir, uid, service),
+        _ => Ok(()),
+    }
 }
 
 fn serve(
     proof: OneThread,
     wire: &mut Wire,
-    slot: Slot,
-    work: &Path,
-    name: &str,
+    job: &Job<'_>,
     place: &mut Option<Workspace>,
 ) -> io::Result<()> {
+    let data_before = match &job.policy.data_dir {
+        Some(folder) => disk::in_folder(folder),
+        None => Space::default(),
+    };
     while let Some(order) = wire.receive()? {
         match order {
             Order::Open(files) => {
-                let workspace = place.insert(Workspace::create(work, name, slot.uid)?);
-                if !write_files(wire, workspace, slot, &files)? {
+                let workspace = place.insert(Workspace::create(job.work, job.name, job.slot.uid)?);
+                if !write_files(wire, workspace, job.slot, &files)? {
                     return Ok(());
                 }
             }
@@ -61,15 +98,19 @@ fn serve(
                     .ok_or_else(|| io::Error::other("a stage before its files"))?;
                 let stage = Stage {
                     proof,
+                    policy: job.policy,
                     wire,
                     workspace,
-                    slot,
+                    slot: job.slot,
                     order: &order,
+                    data_before,
                 };
-                match stage.run(stdio)? {
-                    Some(ended) => wire.send(&Report::Ended(ended))?,
-                    None => return Ok(()),
-                }
+                let Some(ended) = stage.run(stdio)? else {
+                    return Ok(());
+                };
+                // Ahead of the report: who gets it may look for the files at once.
+                hand_over(job)?;
+                wire.send(&Report::Ended(ended))?;
             }
             // The stage that was meant has ended meanwhile.
             Order::Kill => {}

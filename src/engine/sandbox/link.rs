@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair}
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
+use super::policy::SandboxReport;
 use super::protocol::{Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder};
-use super::spawner::{SPAWNER_ARGUMENT, default_work_parent, random_name};
+use super::spawner::{SPAWNER_ARGUMENT, random_name};
 use super::wire::{frame, receive_with_fds, send_with_fds};
 use super::workspace::BOX;
 
@@ -39,8 +41,10 @@ pub(crate) struct SpawnerHandle {
     control: OwnedFd,
     /// The folder with the jobs' directories.
     pub(crate) work: PathBuf,
-    /// Whether each job slot has a user of its own.
-    pub(crate) own_uids: bool,
+    /// What contains a job.
+    pub(crate) report: SandboxReport,
+    /// User and group that this process can become.
+    pub(crate) service: Option<u32>,
 }
 
 impl SpawnerHandle {
@@ -48,11 +52,7 @@ impl SpawnerHandle {
     ///
     /// # Errors
     /// Where it cannot be started or finds that it cannot work here.
-    pub(crate) fn start(
-        program: &Path,
-        slots: usize,
-        work_parent: Option<&Path>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(program: &Path, setup: &Setup) -> io::Result<Self> {
         let (control, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -63,18 +63,16 @@ impl SpawnerHandle {
             .arg(SPAWNER_ARGUMENT)
             .env_clear()
             .current_dir("/")
+            // Ctrl-C in a terminal is meant for the program, which lets its jobs finish.
+            .process_group(0)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
         // Collects it when it ends, after the engine has closed the socket.
         std::thread::spawn(move || child.wait());
-        let setup = Setup {
-            slots,
-            work_parent: work_parent.map_or_else(default_work_parent, Path::to_path_buf),
-        };
         send_with_fds(
             &control,
-            &serde_json::to_vec(&setup)?,
+            &serde_json::to_vec(setup)?,
             &[],
             SendFlags::empty(),
         )?;
@@ -84,10 +82,15 @@ impl SpawnerHandle {
             return Err(io::Error::other("the sandbox's spawner ended at start"));
         }
         match serde_json::from_slice(answer.get(..length).unwrap_or_default())? {
-            Ready::Ready { work, own_uids } => Ok(Self {
+            Ready::Ready {
+                work,
+                report,
+                service,
+            } => Ok(Self {
                 control,
                 work,
-                own_uids,
+                report,
+                service,
             }),
             Ready::Failed(why) => Err(io::Error::other(why)),
         }

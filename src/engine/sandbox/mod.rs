@@ -9,20 +9,28 @@
 //! ```
 
 mod confine;
+mod disk;
+mod files;
 mod keeper;
 mod link;
+mod policy;
 mod process_tree;
 mod program;
 mod protocol;
+mod seccomp;
 mod slots;
 mod spawner;
 mod stage;
 mod sys;
+mod walk;
 mod wire;
 mod workspace;
 
+pub use policy::{Layer, SandboxReport};
 pub use protocol::StageLimits;
 pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
+pub(super) use files::installed_with;
 pub(super) use link::{JobLink, LinkError, SpawnerHandle};
-pub(super) use protocol::{Cause, Ended, StageOrder};
+pub(super) use protocol::{Cause, Ended, Setup, StageOrder};
+pub(super) use sys::become_service;

@@ -21,6 +21,7 @@ pub(super) struct Usage {
 
 struct Entry {
     parent: i32,
+    has_ended: bool,
     ticks: u64,
 }
 
@@ -60,6 +61,23 @@ pub(super) fn usage_below(root: i32, ticks_per_second: u64) -> Usage {
     usage
 }
 
+/// The children of a process that have not ended.
+pub(super) fn children_of(parent: i32) -> Vec<i32> {
+    let mut buffer = Vec::with_capacity(1024);
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    processes
+        .flatten()
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            read(&format!("/proc/{pid}/stat"), &mut buffer)
+                .and_then(parse_stat)
+                .is_some_and(|entry| entry.parent == parent && !entry.has_ended)
+        })
+        .collect()
+}
+
 fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     buffer.clear();
     std::fs::File::open(path)
@@ -81,13 +99,18 @@ fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
 /// times of fields 14 to 17 (utime, stime, cutime, cstime).
 fn parse_stat(rest: &str) -> Option<Entry> {
     let mut fields = rest.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
     let mut times = fields.skip(9);
     let mut ticks = 0_u64;
     for _ in 0..4 {
         ticks = ticks.saturating_add(times.next()?.parse().unwrap_or(0));
     }
-    Some(Entry { parent, ticks })
+    Some(Entry {
+        parent,
+        has_ended,
+        ticks,
+    })
 }
 
 /// `RssAnon` and `RssShmem` of `/proc/PID/status`, in bytes.

@@ -9,13 +9,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::confine::confine;
+use super::confine::{Subject, confine};
+use super::policy::Policy;
 use super::protocol::StageOrder;
 use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
 use super::workspace::Workspace;
 
 /// What the stage's processes get from the keeper.
 pub(super) struct Start<'a> {
+    pub(super) policy: &'a Policy,
     pub(super) order: &'a StageOrder,
     pub(super) workspace: &'a Workspace,
     pub(super) stdio: &'a [OwnedFd; 3],
@@ -45,7 +47,10 @@ pub(super) fn stand_above(proof: OneThread, start: &Start<'_>) -> ! {
                 end: End::Signal(signal),
                 ..
             }) => {
-                say(&sys::signal_text(signal));
+                // Of these two a shell says nothing.
+                if signal != libc::SIGINT && signal != libc::SIGPIPE {
+                    say(&sys::signal_text(signal));
+                }
                 128 + signal
             }
             Wait::Running | Wait::Childless => 125,
@@ -66,7 +71,16 @@ fn prepare(start: &Start<'_>) -> io::Result<()> {
     for (number, fd) in (0..).zip(start.stdio) {
         sys::copy_to(fd.as_fd(), number)?;
     }
-    confine(&start.order.limits, start.uid, start.shared_processes)?;
+    confine(
+        start.policy,
+        &Subject {
+            limits: &start.order.limits,
+            uid: start.uid,
+            shared_processes: start.shared_processes,
+            readable: &start.order.readable,
+            workspace: start.workspace,
+        },
+    )?;
     sys::close_from(3)
 }
 

@@ -11,27 +11,37 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::{Layer, SandboxReport};
+
 /// Longest JSON of one message in bytes. Arguments and environment are in it, not files.
 pub(super) const MAX_MESSAGE: usize = 64 << 20;
 
 /// What the spawner has to know before the first job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// How many jobs there can be at a time, those being cleaned up included.
     pub slots: usize,
     /// Where the folder for the jobs' directories is made.
     pub work_parent: PathBuf,
+    /// The folder that all jobs may read and write.
+    pub data_dir: Option<PathBuf>,
+    /// Whether jobs may use the network.
+    pub allow_network: bool,
+    /// Layers that are left out.
+    pub without: Vec<Layer>,
 }
 
 /// The spawner's answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Ready {
+pub(crate) enum Ready {
     /// It takes jobs.
     Ready {
         /// The folder with the jobs' directories.
         work: PathBuf,
-        /// Whether each job slot has a user id of its own.
-        own_uids: bool,
+        /// What contains a job.
+        report: SandboxReport,
+        /// User and group that the HTTP side can become.
+        service: Option<u32>,
     },
     /// It cannot work here, and why.
     Failed(String),
@@ -66,6 +76,8 @@ pub(crate) struct StageOrder {
     pub(crate) environment: Vec<(String, String)>,
     /// The bounds.
     pub(crate) limits: StageLimits,
+    /// Folders that the program needs besides those of the system.
+    pub(crate) readable: Vec<PathBuf>,
 }
 
 /// The bounds of one stage.
@@ -83,6 +95,32 @@ pub struct StageLimits {
     pub open_files: u64,
     /// Size of one file in bytes.
     pub file_size: u64,
+    /// Bytes of all files that the job has outside the data directory.
+    pub job_bytes: u64,
+    /// Number of these files, folders included.
+    pub job_files: u64,
+    /// Bytes of all files in the data directory.
+    pub data_bytes: u64,
+    /// Number of these files, folders included.
+    pub data_files: u64,
+}
+
+impl StageLimits {
+    /// Small limits with which the spawner tries out a sandbox.
+    pub(super) fn for_trial() -> Self {
+        Self {
+            wall_ms: 1000.0,
+            cpu_ms: 1000.0,
+            memory: 64 << 20,
+            processes: 64,
+            open_files: 64,
+            file_size: 1 << 20,
+            job_bytes: 1 << 20,
+            job_files: 64,
+            data_bytes: 1 << 20,
+            data_files: 64,
+        }
+    }
 }
 
 /// What a keeper tells the engine.
@@ -122,6 +160,8 @@ pub(crate) enum Cause {
     CpuLimit,
     /// The memory limit.
     MemoryLimit,
+    /// A limit on the bytes or the number of files.
+    DiskLimit,
     /// [`Order::Kill`].
     Killed,
 }

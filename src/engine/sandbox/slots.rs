@@ -36,6 +36,8 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Vec<Slot>,
+    /// An id of the block that no job gets.
+    pub(super) service: Option<u32>,
     _lock: Option<File>,
 }
 
@@ -47,6 +49,7 @@ impl Slots {
                 .rev()
                 .map(|number| Slot { number, uid: None })
                 .collect(),
+            service: None,
             _lock: None,
         }
     }
@@ -56,7 +59,7 @@ impl Slots {
     /// # Errors
     /// Where no folder can hold the locks, or every block is taken.
     pub(super) fn with_own_uids(count: usize) -> io::Result<Self> {
-        let count = count.min(BLOCK as usize);
+        let count = count.min(BLOCK as usize - 1);
         let folder = lock_folder()?;
         let used = ids_in_use();
         for first in IDS.step_by(BLOCK as usize) {
@@ -74,6 +77,7 @@ impl Slots {
                     .collect();
                 return Ok(Self {
                     free,
+                    service: Some(block.end - 1),
                     _lock: Some(lock),
                 });
             }

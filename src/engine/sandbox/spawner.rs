@@ -11,18 +11,30 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FlockOperation, Mode, flock, openat};
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
-use super::keeper::keep;
+use super::disk;
+use super::keeper::{Job, clean_up, keep};
+use super::policy::{Layer, Policy, SandboxReport};
+use super::process_tree::{children_of, usage_below};
 use super::protocol::{Ready, Setup};
 use super::slots::{Slot, Slots};
+use super::stage::kill_user;
 use super::sys::{self, End, Fork, OneThread, Wait, Waiting};
+use super::walk::OPEN_DIR;
 use super::wire::{receive_with_fds, send_with_fds};
-use super::workspace::delete_tree;
+use super::workspace::{Workspace, delete_tree};
 
 /// How long the last jobs may take to go once the engine is gone.
 const FAREWELL: Duration = Duration::from_secs(15);
+
+/// How long the processes of a killed keeper may take to go.
+const ORPHANS: Duration = Duration::from_secs(2);
+
+/// What the names of the folders for jobs begin with.
+const WORK_PREFIX: &str = "session-jobs-";
 
 /// The first argument that makes this program a spawner.
 pub const SPAWNER_ARGUMENT: &str = "__spawner";
@@ -50,21 +62,24 @@ fn run() -> io::Result<()> {
     let mut packet = vec![0; 64 << 10];
     let length = receive_with_fds(&control, &mut packet, &mut VecDeque::new())?;
     let setup: Setup = serde_json::from_slice(packet.get(..length).unwrap_or_default())?;
-    let started = start(&setup);
+    let started = start(proof, &setup);
     let ready = match &started {
-        Ok((work, _, own_uids)) => Ready::Ready {
-            work: work.clone(),
-            own_uids: *own_uids,
+        Ok(started) => Ready::Ready {
+            work: started.work.clone(),
+            report: started.report.clone(),
+            service: started.slots.service,
         },
         Err(error) => Ready::Failed(error.to_string()),
     };
     let ready = serde_json::to_vec(&ready)?;
     send_with_fds(&control, &ready, &[], SendFlags::empty())?;
-    let (work, slots, _) = started?;
+    let started = started?;
     let mut spawner = Spawner {
         proof,
-        work,
-        slots,
+        policy: started.policy,
+        work: started.work,
+        slots: started.slots,
+        _lock: started.lock,
         keepers: Vec::new(),
     };
     let served = spawner.serve(control);
@@ -84,24 +99,92 @@ fn private_control() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Makes the folder for the jobs and the slots.
-fn start(setup: &Setup) -> io::Result<(PathBuf, Slots, bool)> {
-    let own_uids = rustix::process::geteuid().is_root() && may_change_user();
-    let slots = if own_uids {
+/// What the spawner works with.
+struct Started {
+    policy: Policy,
+    report: SandboxReport,
+    slots: Slots,
+    work: PathBuf,
+    /// Held for as long as the folder is in use.
+    lock: OwnedFd,
+}
+
+/// Makes a new folder for the jobs' directories, locked, and deletes those of engines that were
+/// killed: nobody holds the lock on them.
+fn work_folder(parent: &Path) -> io::Result<(PathBuf, OwnedFd)> {
+    use std::os::unix::fs::MetadataExt;
+    let me = rustix::process::geteuid().as_raw();
+    for entry in std::fs::read_dir(parent)?.flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(WORK_PREFIX)
+            && entry
+                .metadata()
+                .is_ok_and(|found| found.is_dir() && found.uid() == me);
+        let path = entry.path();
+        if is_ours && lock_folder(&path).is_ok_and(|lock| lock.is_some()) {
+            // What cannot be deleted now may be when the next engine starts.
+            let _ = delete_tree(&path);
+        }
+    }
+    loop {
+        let work = parent.join(format!("{WORK_PREFIX}{}", random_name()?));
+        rustix::fs::mkdir(&work, Mode::RWXU)?;
+        // Another engine that starts now may have taken the new folder for an old one.
+        match lock_folder(&work) {
+            Ok(Some(lock)) if work.exists() => return Ok((work, lock)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let folder = openat(CWD, path, OPEN_DIR, Mode::empty())?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the folder for the jobs and the slots, and tries out what contains a job.
+fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
+    let own_uids = rustix::process::geteuid().is_root()
+        && may_change_user()
+        && !setup.without.contains(&Layer::OwnUsers);
+    let mut slots = if own_uids {
         Slots::with_own_uids(setup.slots)?
     } else {
         Slots::sharing_one_uid(setup.slots)
     };
-    let work = setup
-        .work_parent
-        .join(format!("session-jobs-{}", random_name()?));
-    rustix::fs::mkdir(&work, rustix::fs::Mode::RWXU)?;
+    let (work, lock) = work_folder(&setup.work_parent)?;
     if own_uids {
         // The jobs' users may go through it to their own folders, and see no other.
-        let mode = rustix::fs::Mode::RWXU | rustix::fs::Mode::XGRP | rustix::fs::Mode::XOTH;
-        rustix::fs::chmod(&work, mode)?;
+        rustix::fs::chmod(&work, Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
     }
-    Ok((work, slots, own_uids))
+    if let (Some(data_dir), Some(service)) = (&setup.data_dir, slots.service) {
+        disk::open_to_group(data_dir, service).map_err(|error| {
+            io::Error::other(format!("data directory {}: {error}", data_dir.display()))
+        })?;
+    }
+    let mut policy = Policy::new(setup, slots.service);
+    let slot = slots
+        .take()
+        .ok_or_else(|| io::Error::other("there are no job slots"))?;
+    let tried = policy.try_out(proof, &work, slot);
+    slots.give_back(slot);
+    match tried {
+        Ok(report) => Ok(Started {
+            policy,
+            report,
+            slots,
+            work,
+            lock,
+        }),
+        Err(error) => {
+            delete_tree(&work)?;
+            Err(error)
+        }
+    }
 }
 
 fn may_change_user() -> bool {
@@ -119,16 +202,22 @@ pub(super) fn random_name() -> io::Result<String> {
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
+/// A keeper, or a cleaner that makes up for one.
 struct Keeper {
     pid: Pid,
     ends: OwnedFd,
     slot: Slot,
+    /// The name of the job's directory.
+    name: String,
+    is_cleaner: bool,
 }
 
 struct Spawner {
     proof: OneThread,
+    policy: Policy,
     work: PathBuf,
     slots: Slots,
+    _lock: OwnedFd,
     keepers: Vec<Keeper>,
 }
 
@@ -165,30 +254,33 @@ impl Spawner {
     }
 
     fn take_job(&mut self, control: &mut Option<OwnedFd>) -> io::Result<()> {
-        let Some(socket) = control else {
+        let Some(from) = control else {
             return Ok(());
         };
         let mut fds = VecDeque::new();
         let mut name = [0; 16];
-        let length = receive_with_fds(&*socket, &mut name, &mut fds)?;
+        let length = receive_with_fds(&*from, &mut name, &mut fds)?;
         if length == 0 {
             *control = None;
             return Ok(());
         }
         let name = String::from_utf8_lossy(&name).into_owned();
-        let (Some(job), Some(slot)) = (fds.pop_front(), self.slots.take()) else {
+        let (Some(socket), Some(slot)) = (fds.pop_front(), self.slots.take()) else {
             return Ok(());
         };
         match sys::fork(self.proof) {
             Ok(Fork::Child) => {
                 // The engine must be able to see that the spawner is gone.
                 *control = None;
-                keep(self.proof, job, slot, &self.work, &name)
+                let job = Job {
+                    policy: &self.policy,
+                    slot,
+                    work: &self.work,
+                    name: &name,
+                };
+                keep(self.proof, socket, &job)
             }
-            Ok(Fork::Parent(pid)) => {
-                let ends = pidfd_open(pid, PidfdFlags::empty())?;
-                self.keepers.push(Keeper { pid, ends, slot });
-            }
+            Ok(Fork::Parent(pid)) => self.watch(pid, slot, name, false)?,
             // The engine sees the job's socket close.
             Err(error) => {
                 let _ = writeln!(io::stderr(), "a job's keeper cannot be started: {error}");
@@ -198,26 +290,95 @@ impl Spawner {
         Ok(())
     }
 
-    /// Collects ended children: keepers, and what keepers that were killed left behind.
+    fn watch(&mut self, pid: Pid, slot: Slot, name: String, is_cleaner: bool) -> io::Result<()> {
+        self.keepers.push(Keeper {
+            pid,
+            ends: pidfd_open(pid, PidfdFlags::empty())?,
+            slot,
+            name,
+            is_cleaner,
+        });
+        Ok(())
+    }
+
+    /// Collects ended children. A slot whose keeper did not leave it clean, or was itself killed,
+    /// is cleaned by a process of its own; if that fails, too, it is not used again.
     fn collect(&mut self) {
+        for (keeper, end) in self.collect_ended() {
+            if end == End::Exit(0) {
+                self.slots.give_back(keeper.slot);
+                continue;
+            }
+            if keeper.is_cleaner {
+                let number = keeper.slot.number;
+                let _ = writeln!(io::stderr(), "job slot {number} is not clean and rests");
+                continue;
+            }
+            self.end_orphans(keeper.slot);
+            if let Err(error) = self.start_cleaner(keeper) {
+                let _ = writeln!(io::stderr(), "a job slot cannot be cleaned: {error}");
+            }
+        }
+    }
+
+    fn collect_ended(&mut self) -> Vec<(Keeper, End)> {
+        let mut ended = Vec::new();
         while let Wait::Ended(child) = sys::wait(None, Waiting::Poll) {
             let found = self
                 .keepers
                 .iter()
                 .position(|keeper| keeper.pid.as_raw_nonzero().get() == child.pid);
-            let Some(at) = found else {
-                continue;
-            };
-            let keeper = self.keepers.swap_remove(at);
-            if child.end == End::Exit(0) {
-                self.slots.give_back(keeper.slot);
-            } else {
-                let _ = writeln!(
-                    io::stderr(),
-                    "job slot {} is not clean and will not be used again",
-                    keeper.slot.number
-                );
+            if let Some(at) = found {
+                ended.push((self.keepers.swap_remove(at), child.end));
             }
+        }
+        ended
+    }
+
+    /// Kills what a keeper left that was killed: its processes are this one's children now, for
+    /// this is the reaper above all keepers.
+    fn end_orphans(&mut self, slot: Slot) {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let until = Instant::now() + ORPHANS;
+        while Instant::now() < until {
+            let keepers: Vec<_> = self
+                .keepers
+                .iter()
+                .map(|keeper| keeper.pid.as_raw_nonzero().get())
+                .collect();
+            // A keeper that has ended meanwhile is no running child; it is collected later.
+            let mut orphans = children_of(me);
+            orphans.retain(|pid| !keepers.contains(pid));
+            if orphans.is_empty() {
+                break;
+            }
+            for orphan in orphans {
+                for pid in usage_below(orphan, 1).pids {
+                    sys::kill(pid);
+                }
+                sys::kill(orphan);
+            }
+            if let Some(uid) = slot.uid {
+                let _ = kill_user(self.proof, uid);
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
+
+    fn start_cleaner(&mut self, keeper: Keeper) -> io::Result<()> {
+        let Keeper { slot, name, .. } = keeper;
+        match sys::fork(self.proof)? {
+            Fork::Child => {
+                let job = Job {
+                    policy: &self.policy,
+                    slot,
+                    work: &self.work,
+                    name: &name,
+                };
+                let workspace = Workspace::of(&self.work, &name);
+                sys::exit_now(i32::from(clean_up(&job, Some(&workspace)).is_err()))
+            }
+            Fork::Parent(pid) => self.watch(pid, slot, name, true),
         }
     }
 
@@ -238,15 +399,5 @@ impl Spawner {
             drop(fds);
             self.collect();
         }
-    }
-}
-
-/// Where the jobs' directories are made unless a setting says otherwise.
-pub(super) fn default_work_parent() -> PathBuf {
-    let temp = std::env::temp_dir();
-    if temp.is_absolute() {
-        temp
-    } else {
-        Path::new("/tmp").to_path_buf()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,6 +10,8 @@ use rustix::fs::fchown;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
 
+use super::disk::{self, Space};
+use super::policy::Policy;
 use super::process_tree::usage_below;
 use super::program::{Start, stand_above};
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
@@ -21,16 +24,22 @@ use super::workspace::Workspace;
 const LOOK_SELDOM: Duration = Duration::from_millis(25);
 /// The same, once half of the memory is in use.
 const LOOK_OFTEN: Duration = Duration::from_millis(5);
+/// Time between two looks at the disk, at least.
+const LOOK_AT_DISK: Duration = Duration::from_millis(100);
+/// Bytes of the disk that must stay free.
+const LEAST_FREE: u64 = 64 << 20;
 /// How long killed processes may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What has to be known to run a stage.
 pub(super) struct Stage<'a> {
     pub(super) proof: OneThread,
+    pub(super) policy: &'a Policy,
     pub(super) wire: &'a mut Wire,
     pub(super) workspace: &'a Workspace,
     pub(super) slot: Slot,
     pub(super) order: &'a StageOrder,
+    pub(super) data_before: Space,
 }
 
 /// CPU time and memory of the children that have been collected.
@@ -67,6 +76,7 @@ impl Stage<'_> {
             Fork::Child => stand_above(
                 self.proof,
                 &Start {
+                    policy: self.policy,
                     order: self.order,
                     workspace: self.workspace,
                     stdio: &stdio,
@@ -79,10 +89,10 @@ impl Stage<'_> {
         drop(stdio);
         drop(failure);
         let mut collected = Collected::default();
-        let mut watch = Watch::new(self.order.limits, started);
+        let mut watch = Watch::new(&self, started);
         let cause = watch.until_the_end(main, self.wire, &mut collected);
         let wall = started.elapsed();
-        end_all(self.proof, self.slot, main, &mut collected)?;
+        end_and_collect(self.proof, self.slot, Some(main), &mut collected)?;
         let Some(cause) = cause? else {
             return Ok(None);
         };
@@ -98,6 +108,7 @@ impl Stage<'_> {
 /// What the keeper looks after while the stage runs.
 struct Watch {
     limits: StageLimits,
+    disk: DiskWatch,
     started: Instant,
     ticks_per_second: u64,
     highest_cpu: Duration,
@@ -105,9 +116,10 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(limits: StageLimits, started: Instant) -> Self {
+    fn new(stage: &Stage<'_>, started: Instant) -> Self {
         Self {
-            limits,
+            limits: stage.order.limits,
+            disk: DiskWatch::new(stage, started),
             started,
             ticks_per_second: sys::ticks_per_second(),
             highest_cpu: Duration::ZERO,
@@ -137,7 +149,7 @@ impl Watch {
             let found = wait_for(&mut fds, left.min(pause))?;
             let [ended, told] = fds.map(|fd| !fd.revents().is_empty());
             if ended {
-                collect(collected, main);
+                collect(collected, Some(main));
                 if let Some(end) = collected.main {
                     return Ok(Some(match end {
                         End::Exit(code) => Cause::Exit(code),
@@ -153,7 +165,7 @@ impl Watch {
                 }
             }
             if found == 0 {
-                collect(collected, main);
+                collect(collected, Some(main));
                 if let Some(cause) = self.look(collected) {
                     return Ok(Some(cause));
                 }
@@ -175,7 +187,10 @@ impl Watch {
         if usage.memory > self.limits.memory {
             return Some(Cause::MemoryLimit);
         }
-        (millis(self.highest_cpu) > self.limits.cpu_ms).then_some(Cause::CpuLimit)
+        if millis(self.highest_cpu) > self.limits.cpu_ms {
+            return Some(Cause::CpuLimit);
+        }
+        self.disk.is_over().then_some(Cause::DiskLimit)
     }
 
     /// The last word on a stage whose processes have all been collected. Like Piston's sandbox it
@@ -200,6 +215,70 @@ impl Watch {
     }
 }
 
+/// Looks after the space on disk, for which there is no quota.
+struct DiskWatch {
+    limits: StageLimits,
+    root: PathBuf,
+    data_dir: Option<PathBuf>,
+    uid: Option<u32>,
+    /// What was in the data directory before: it is not this job's to answer for.
+    data_before: Space,
+    /// The job is ended when less is free; nothing where there was less before.
+    least_free: u64,
+    next: Instant,
+}
+
+impl DiskWatch {
+    fn new(stage: &Stage<'_>, started: Instant) -> Self {
+        let root = stage.workspace.root.clone();
+        let least_free = if disk::free_bytes(&root) > 2 * LEAST_FREE {
+            LEAST_FREE
+        } else {
+            0
+        };
+        Self {
+            limits: stage.order.limits,
+            data_before: stage.data_before,
+            data_dir: stage.policy.data_dir.clone(),
+            uid: stage.slot.uid,
+            root,
+            least_free,
+            next: started + LOOK_AT_DISK,
+        }
+    }
+
+    /// Measures, unless it did so a short while ago.
+    fn is_over(&mut self) -> bool {
+        let begun = Instant::now();
+        if begun < self.next {
+            return false;
+        }
+        let over = self.measure();
+        // A large tree takes long to go through: this must not take most of the time.
+        self.next = Instant::now() + LOOK_AT_DISK.max(begun.elapsed() * 10);
+        over
+    }
+
+    fn measure(&self) -> bool {
+        let mut job = disk::in_folder(&self.root);
+        if let Some(uid) = self.uid {
+            let shared = disk::shared_of(uid);
+            job.bytes = job.bytes.saturating_add(shared.bytes);
+            job.entries = job.entries.saturating_add(shared.entries);
+        }
+        let data = self
+            .data_dir
+            .as_deref()
+            .map(disk::in_folder)
+            .unwrap_or_default();
+        job.bytes > self.limits.job_bytes
+            || job.entries > self.limits.job_files
+            || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)
+            || data.entries > self.limits.data_files.max(self.data_before.entries)
+            || disk::free_bytes(&self.root) < self.least_free
+    }
+}
+
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -214,7 +293,7 @@ fn wait_for(fds: &mut [PollFd<'_>], most: Duration) -> io::Result<usize> {
 
 /// Collects the children that have ended: the main process, and what it left to this reaper.
 /// Returns whether there are more children.
-fn collect(collected: &mut Collected, main: Pid) -> bool {
+fn collect(collected: &mut Collected, main: Option<Pid>) -> bool {
     loop {
         match sys::wait(None, Waiting::Poll) {
             Wait::Ended(child) => add(collected, main, child),
@@ -224,17 +303,22 @@ fn collect(collected: &mut Collected, main: Pid) -> bool {
     }
 }
 
-fn add(collected: &mut Collected, main: Pid, child: Reaped) {
+fn add(collected: &mut Collected, main: Option<Pid>, child: Reaped) {
     collected.cpu += child.cpu;
     collected.peak_memory = collected.peak_memory.max(child.peak_memory);
-    if child.pid == main.as_raw_nonzero().get() {
+    if main.is_some_and(|main| child.pid == main.as_raw_nonzero().get()) {
         collected.main = Some(child.end);
     }
 }
 
 /// Kills what is left of the stage and waits until it is gone. Without children there are no
 /// descendants either, for this process is their reaper.
-fn end_all(proof: OneThread, slot: Slot, main: Pid, collected: &mut Collected) -> io::Result<()> {
+fn end_and_collect(
+    proof: OneThread,
+    slot: Slot,
+    main: Option<Pid>,
+    collected: &mut Collected,
+) -> io::Result<()> {
     let started = Instant::now();
     let me = rustix::process::getpid().as_raw_nonzero().get();
     while collect(collected, main) {
@@ -252,11 +336,19 @@ fn end_all(proof: OneThread, slot: Slot, main: Pid, collected: &mut Collected) -
     Ok(())
 }
 
+/// Kills what is left of a job, if anything is, and waits until it is gone.
+///
+/// # Errors
+/// Where something does not go.
+pub(super) fn end_all(proof: OneThread, slot: Slot) -> io::Result<()> {
+    end_and_collect(proof, slot, None, &mut Collected::default())
+}
+
 /// Kills every process of a job's user at one stroke, which no fork can outrun.
-fn kill_user(proof: OneThread, uid: u32) -> io::Result<()> {
+pub(super) fn kill_user(proof: OneThread, uid: u32) -> io::Result<()> {
     match sys::fork(proof)? {
         Fork::Child => {
-            if super::confine::become_user(uid).is_ok() {
+            if super::confine::become_user(uid, None).is_ok() {
                 sys::kill_all_i_may();
             }
             sys::exit_now(0)

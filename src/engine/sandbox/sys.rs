@@ -234,3 +234,25 @@ pub(super) fn signal_text(signal: i32) -> String {
             .into_owned()
     }
 }
+
+/// Makes this whole process, with all its threads, one of an ordinary user for good, whose new
+/// files its group may write, and which that user's other processes cannot look into.
+///
+/// # Errors
+/// Where the change is refused.
+pub(in crate::engine) fn become_service(id: u32) -> io::Result<()> {
+    let checked = |result: i32| match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // The C library's functions, unlike the bare system calls, change every thread.
+    // SAFETY: none of these reads or writes memory of ours; the empty list of groups has no
+    // elements to be read.
+    unsafe {
+        checked(libc::setgroups(0, std::ptr::null()))?;
+        checked(libc::setresgid(id, id, id))?;
+        checked(libc::setresuid(id, id, id))?;
+        libc::umask(0o002);
+    }
+    Ok(())
+}

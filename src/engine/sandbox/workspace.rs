@@ -7,16 +7,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, fchmod, fchown, mkdirat, openat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, fchmod, fchown, fstat, mkdirat, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+
+use super::walk::OPEN_DIR;
 
 /// The directories of one job.
 #[derive(Debug)]
 pub(super) struct Workspace {
     /// The directory that holds the two others.
-    root: PathBuf,
+    pub(super) root: PathBuf,
     /// Where the program starts, with the files of the request.
     pub(super) box_dir: PathBuf,
     /// `HOME` and `TMPDIR`.
@@ -26,23 +29,23 @@ pub(super) struct Workspace {
 /// Name of the directory in which a program starts.
 pub(super) const BOX: &str = "box";
 
-const OPEN_DIR: OFlags = OFlags::DIRECTORY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::RDONLY);
-
 impl Workspace {
+    /// The directories of a job of this name, whether they are there or not.
+    pub(super) fn of(work: &Path, name: &str) -> Self {
+        let root = work.join(name);
+        Self {
+            box_dir: root.join(BOX),
+            temp_dir: root.join("tmp"),
+            root,
+        }
+    }
+
     /// Makes empty directories that belong to `owner`.
     ///
     /// # Errors
     /// Where the disk or the rights are not there.
     pub(super) fn create(work: &Path, name: &str, owner: Option<u32>) -> io::Result<Self> {
-        let root = work.join(name);
-        let this = Self {
-            box_dir: root.join(BOX),
-            temp_dir: root.join("tmp"),
-            root,
-        };
+        let this = Self::of(work, name);
         for folder in [&this.root, &this.box_dir, &this.temp_dir] {
             mkdirat(CWD, folder, Mode::RWXU)?;
             let made = openat(CWD, folder, OPEN_DIR, Mode::empty())?;
@@ -99,8 +102,8 @@ fn give(fd: impl AsFd, owner: Option<u32>) -> io::Result<()> {
 /// Deletes a folder and all that is in it, without recursion and with few descriptors: a job can
 /// make folders tens of thousands deep.
 ///
-/// It follows no link. It goes up again by `..`, which nobody can bend once the job's processes
-/// are gone.
+/// It follows no link. It goes up again by `..`, and sees to it that this is where it came from:
+/// in a shared folder somebody may move what is being deleted.
 ///
 /// # Errors
 /// Where something could not be deleted; the rest is deleted all the same, as far as it goes.
@@ -110,25 +113,35 @@ pub(super) fn delete_tree(root: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    // The folders on the way down, each with its name and the folders in it still to be deleted.
-    let mut way: Vec<(CString, Vec<CString>)> = Vec::new();
+    // The folders on the way down: which one it is, the name of the next, and the names of those
+    // beside it that are still to be deleted.
+    let mut way: Vec<((u64, u64), CString, Vec<CString>)> = Vec::new();
     let mut folders = empty_of_files(&here)?;
     let mut failed = None;
     loop {
         if let Some(name) = folders.pop() {
             match open_to_delete(&here, &name).and_then(|dir| Ok((empty_of_files(&dir)?, dir))) {
                 Ok((inner, dir)) => {
-                    way.push((name, std::mem::replace(&mut folders, inner)));
+                    way.push((
+                        identity(&here)?,
+                        name,
+                        std::mem::replace(&mut folders, inner),
+                    ));
                     here = dir;
                 }
                 Err(error) => failed = Some(error),
             }
             continue;
         }
-        let Some((name, siblings)) = way.pop() else {
+        let Some((parent, name, siblings)) = way.pop() else {
             break;
         };
         here = openat(&here, c"..", OPEN_DIR, Mode::empty())?;
+        if identity(&here)? != parent {
+            return Err(io::Error::other(
+                "a folder was moved while it was being deleted",
+            ));
+        }
         folders = siblings;
         if let Err(error) = unlinkat(&here, &name, AtFlags::REMOVEDIR) {
             failed = Some(error.into());
@@ -136,6 +149,11 @@ pub(super) fn delete_tree(root: &Path) -> io::Result<()> {
     }
     unlinkat(CWD, root, AtFlags::REMOVEDIR)?;
     failed.map_or(Ok(()), Err)
+}
+
+fn identity(folder: &OwnedFd) -> io::Result<(u64, u64)> {
+    let found = fstat(folder)?;
+    Ok((found.st_dev, found.st_ino))
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -156,8 +174,11 @@ fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
         }
         other => other?,
     };
-    // May be refused on a folder that is not this user's: then deleting says so.
-    let _ = fchmod(&dir, Mode::RWXU);
+    let mode = Mode::from_raw_mode(fstat(&dir)?.st_mode);
+    if !mode.contains(Mode::RWXU) {
+        // May be refused on a folder that is not this user's: then deleting says so.
+        let _ = fchmod(&dir, Mode::RWXU);
+    }
     Ok(dir)
 }
 

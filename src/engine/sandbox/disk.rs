@@ -1,0 +1,203 @@
+//! What a job keeps on disk: measured while it runs, swept and handed over when it has ended.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, chmod, chownat, fchmod, fchown, fstat, openat,
+    unlinkat,
+};
+use rustix::process::{Gid, Uid};
+
+use super::files::SHARED;
+use super::walk::{DEEPEST, Next, OPEN_DIR, walk};
+use super::workspace::delete_tree;
+
+/// Bytes and entries.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Space {
+    /// What the files take up on disk.
+    pub(super) bytes: u64,
+    /// Files, folders, links.
+    pub(super) entries: u64,
+}
+
+impl Space {
+    fn add(&mut self, found: &Stat) {
+        let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
+        // A file with several names is there once.
+        let names = u64::from(u32::try_from(found.st_nlink).unwrap_or(u32::MAX)).max(1);
+        let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        let share = if is_folder { 1 } else { names };
+        self.bytes = self
+            .bytes
+            .saturating_add(blocks.saturating_mul(512) / share);
+        self.entries = self.entries.saturating_add(1);
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OPEN_DIR, Mode::empty())?)
+}
+
+/// What is in a folder. What is nested too deep to be counted is as good as without end.
+pub(super) fn in_folder(path: &Path) -> Space {
+    let mut space = Space::default();
+    let Ok(root) = open(path) else {
+        return space;
+    };
+    let complete = walk(root, |_, _, found, _| {
+        space.add(found);
+        Ok(Next::Enter)
+    });
+    if !matches!(complete, Ok(true)) {
+        space.entries = u64::MAX;
+    }
+    space
+}
+
+/// What a user has in the shared folders.
+pub(super) fn shared_of(uid: u32) -> Space {
+    let mut space = Space::default();
+    for_each_of(uid, |_, _, found| {
+        space.add(found);
+        Ok(Next::Enter)
+    });
+    space
+}
+
+/// Deletes what a user left in the shared folders.
+///
+/// # Errors
+/// Where something could not be deleted.
+pub(super) fn sweep(uid: u32) -> io::Result<()> {
+    let mut failed = None;
+    for_each_of(uid, |folder, name, found| {
+        let deleted = match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => delete_tree(&path_of(folder, name)),
+            _ => unlinkat(folder, name, AtFlags::empty()).map_err(Into::into),
+        };
+        failed = deleted.err().or(failed.take());
+        Ok(Next::Skip)
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// Visits a user's entries in the shared folders, and in those below where everybody may write.
+fn for_each_of(uid: u32, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat) -> io::Result<Next>) {
+    for shared in SHARED {
+        let Ok(root) = open(Path::new(shared)) else {
+            continue;
+        };
+        let _ = walk(root, |folder, name, found, _| {
+            if found.st_uid == uid {
+                visit(folder, name, found)
+            } else if found.st_mode & 0o002 != 0 {
+                Ok(Next::Enter)
+            } else {
+                Ok(Next::Skip)
+            }
+        });
+    }
+}
+
+fn path_of(folder: &OwnedFd, name: &CStr) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    Path::new("/proc/self/fd")
+        .join(folder.as_raw_fd().to_string())
+        .join(std::ffi::OsStr::from_bytes(name.to_bytes()))
+}
+
+/// Makes the data directory one that the jobs' users can write through a common group.
+///
+/// # Errors
+/// Where it is not there or not this process's to change.
+pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
+    let folder = open(data_dir)?;
+    let mode = Mode::from_raw_mode(fstat(&folder)?.st_mode);
+    fchown(&folder, None, Some(Gid::from_raw(group)))?;
+    fchmod(&folder, mode | Mode::RWXG | Mode::SGID)?;
+    Ok(())
+}
+
+/// Gives what a job's user has left in the data directory to the service's user and group, and
+/// makes it readable and writable for them, whatever mode the job gave it.
+///
+/// Other jobs may be at work there: each entry is held by a descriptor of its own, found to be
+/// the user's, and only then changed. Folders that are nested too deep to be entered are deleted.
+///
+/// # Errors
+/// Where the data directory cannot be opened, or an owner or mode cannot be changed.
+pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
+    walk(open(data_dir)?, |folder, name, found, depth| {
+        if found.st_uid != from {
+            return Ok(Next::Enter);
+        }
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind == FileType::Directory && depth >= DEEPEST {
+            // Nobody could get at what is in it. Another job may be moving it about: then it stays.
+            let _ = delete_tree(&path_of(folder, name));
+            return Ok(Next::Skip);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(held) = openat(folder, name, flags, Mode::empty()) else {
+            return Ok(Next::Skip);
+        };
+        let found = fstat(&held)?;
+        if found.st_uid != from {
+            return Ok(Next::Skip);
+        }
+        let owner = (Uid::from_raw(to), Gid::from_raw(to));
+        chownat(
+            &held,
+            c"",
+            Some(owner.0),
+            Some(owner.1),
+            AtFlags::EMPTY_PATH,
+        )?;
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind != FileType::Symlink {
+            let rights =
+                Mode::from_raw_mode(found.st_mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
+            let more = match kind {
+                FileType::Directory => Mode::RWXU | Mode::RWXG | Mode::SGID,
+                _ => Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP,
+            };
+            chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), rights | more)?;
+        }
+        Ok(Next::Enter)
+    })?;
+    Ok(())
+}
+
+/// Bytes that are free on the file system of a folder.
+pub(super) fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |found| {
+        found.f_bavail.saturating_mul(found.f_frsize)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_entries_of_a_folder_are_counted() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("a")).unwrap();
+        std::fs::write(temp.path().join("a/b"), vec![1; 100_000]).unwrap();
+        std::fs::hard_link(temp.path().join("a/b"), temp.path().join("c")).unwrap();
+        let space = in_folder(temp.path());
+        assert_eq!(space.entries, 3);
+        assert!((100_000..150_000).contains(&space.bytes), "{space:?}");
+    }
+
+    #[test]
+    fn what_is_too_deep_to_count_is_over_every_limit() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("d/".repeat(220))).unwrap();
+        assert_eq!(in_folder(temp.path()).entries, u64::MAX);
+    }
+}

@@ -1,0 +1,110 @@
+//! Goes through a folder by descriptors, so that no link leads it astray, and without recursion.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
+
+/// Folders deeper than this are not entered: each level holds a descriptor.
+pub(super) const DEEPEST: usize = 200;
+
+/// Opens a folder that is not a link.
+pub(super) const OPEN_DIR: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::RDONLY);
+
+/// What to do with an entry that was visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Go into it, where it is a folder.
+    Enter,
+    /// Leave it.
+    Skip,
+}
+
+/// Visits what is in a folder, every folder ahead of its contents, with its depth: 0 for what is
+/// in `root` itself. What vanishes meanwhile, or may
+/// not be read, is passed over. Returns false where something lay too deep.
+///
+/// # Errors
+/// Those of `visit`.
+pub(super) fn walk(
+    root: OwnedFd,
+    mut visit: impl FnMut(&OwnedFd, &CStr, &Stat, usize) -> io::Result<Next>,
+) -> io::Result<bool> {
+    let mut complete = true;
+    let mut names = entries(&root);
+    let mut way: Vec<(OwnedFd, Vec<CString>)> = Vec::new();
+    let mut here = root;
+    loop {
+        let Some(name) = names.pop() else {
+            let Some((parent, siblings)) = way.pop() else {
+                return Ok(complete);
+            };
+            here = parent;
+            names = siblings;
+            continue;
+        };
+        let Ok(found) = statat(&here, &name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        match visit(&here, &name, &found, way.len())? {
+            Next::Skip => continue,
+            Next::Enter if FileType::from_raw_mode(found.st_mode) != FileType::Directory => {
+                continue;
+            }
+            Next::Enter => {}
+        }
+        if way.len() >= DEEPEST {
+            complete = false;
+            continue;
+        }
+        if let Ok(folder) = openat(&here, &name, OPEN_DIR, Mode::empty()) {
+            let inner = entries(&folder);
+            way.push((
+                std::mem::replace(&mut here, folder),
+                std::mem::replace(&mut names, inner),
+            ));
+        }
+    }
+}
+
+fn entries(folder: &OwnedFd) -> Vec<CString> {
+    let mut names = Vec::new();
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
+    let mut found = RawDir::new(folder, &mut buffer);
+    while let Some(Ok(entry)) = found.next() {
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::CWD;
+
+    #[test]
+    fn every_entry_is_visited_once_and_links_are_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("a/b")).unwrap();
+        std::fs::write(temp.path().join("a/b/c"), "").unwrap();
+        std::fs::write(temp.path().join("d"), "").unwrap();
+        std::os::unix::fs::symlink("/", temp.path().join("a/link")).unwrap();
+        let root = openat(CWD, temp.path(), OPEN_DIR, Mode::empty()).unwrap();
+        let mut seen = Vec::new();
+        let complete = walk(root, |_, name, _, _| {
+            seen.push(name.to_str().unwrap().to_owned());
+            Ok(Next::Enter)
+        });
+        seen.sort();
+        assert!(complete.unwrap());
+        assert_eq!(seen, ["a", "b", "c", "d", "link"]);
+    }
+}

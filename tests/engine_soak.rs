@@ -1,0 +1,189 @@
+//! Given many jobs at full concurrency, a tenth of them hostile, when they are all over, then
+//! nothing is left of them: no process, no file, no descriptor, no memory.
+//!
+//! `SOAK_JOBS` says how many (200 unless set); with `--nocapture` the times are shown.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod engine_support;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine_support::{Served, config, serve};
+use session_adapter::engine::EngineConfig;
+use tokio::task::JoinSet;
+
+const HOSTILE: [&str; 6] = [
+    "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+    "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        while True: pass",
+    "x = []\nwhile True: x.append(bytearray(10_000_000))",
+    "while True: print('x' * 10_000)",
+    "import os\nfor n in range(500):\n    os.makedirs(f'/dev/shm/{n}', exist_ok=True) if os.path.isdir('/dev/shm') else None\n    open(f'{n}', 'w')\nos.kill(os.getppid(), 9)",
+    "import os, signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nos.kill(0, 19)",
+];
+
+#[tokio::test]
+async fn many_jobs_leave_nothing() {
+    let jobs: usize = std::env::var("SOAK_JOBS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(200);
+    let served = Arc::new(
+        serve(EngineConfig {
+            run_timeout: Duration::from_secs(1),
+            memory_limit: 64 << 20,
+            max_processes: 32,
+            output_limit: 64 << 10,
+            queue: jobs,
+            ..config()
+        })
+        .await,
+    );
+    assert_eq!(served.run("python", "print(42)").await["stdout"], "42\n");
+    settled(&served).await;
+    let usual = median_of_prints(&served).await;
+    settled(&served).await;
+    let before = State::now(&served);
+    let begun = Instant::now();
+    let mut running = JoinSet::new();
+    for n in 0..jobs {
+        let served = Arc::clone(&served);
+        running.spawn(async move {
+            if n % 10 == 0 {
+                served.run("python", HOSTILE[n / 10 % HOSTILE.len()]).await;
+            } else {
+                let run = served.run("python", &format!("print({n})")).await;
+                assert_eq!(run["stdout"], format!("{n}\n"), "{run}");
+            }
+        });
+        // As many at once as run and wait; more would only measure this test's own sockets.
+        if running.len() >= 16 {
+            running.join_next().await.unwrap().unwrap();
+        }
+    }
+    running.join_all().await;
+    let took = begun.elapsed();
+    settled(&served).await;
+    let after = State::now(&served);
+    println!("{jobs} jobs in {took:?}; before {before:?}, after {after:?}");
+    println!(
+        "print(42) and bare: medians {usual:?} before, {:?} after",
+        median_of_prints(&served).await
+    );
+    assert_eq!(before.processes, after.processes);
+    assert_eq!(before.shared, after.shared);
+    assert_eq!(before.descriptors, after.descriptors);
+    assert!(
+        after.spawner_kib <= before.spawner_kib + 512,
+        "{before:?} {after:?}"
+    );
+}
+
+#[derive(Debug)]
+struct State {
+    /// Processes of the engine's users and below its spawner.
+    processes: usize,
+    /// Files of the engine's users in shared folders.
+    shared: usize,
+    /// Descriptors of this process.
+    descriptors: usize,
+    /// Memory of the spawner.
+    spawner_kib: u64,
+}
+
+impl State {
+    fn now(served: &Served) -> Self {
+        let spawner = spawner_of(served);
+        let is_ours = |path: &Path| {
+            std::fs::symlink_metadata(path)
+                .is_ok_and(|found| (30_720..59_392).contains(&found.uid()))
+        };
+        let entries = |folder: &str| {
+            std::fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+        };
+        Self {
+            processes: children_of(spawner).len(),
+            shared: ["/tmp", "/var/tmp", "/dev/shm"]
+                .into_iter()
+                .map(|folder| entries(folder).filter(|path| is_ours(path)).count())
+                .sum(),
+            descriptors: entries("/proc/self/fd").count(),
+            spawner_kib: std::fs::read_to_string(format!("/proc/{spawner}/status"))
+                .unwrap()
+                .lines()
+                .find_map(|line| {
+                    line.strip_prefix("VmRSS:")?
+                        .trim()
+                        .strip_suffix(" kB")?
+                        .parse()
+                        .ok()
+                })
+                .unwrap(),
+        }
+    }
+}
+
+/// The one child of this process that is a spawner.
+fn spawner_of(_served: &Served) -> u32 {
+    children_of(std::process::id())
+        .into_iter()
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains(session_adapter::engine::sandbox::SPAWNER_ARGUMENT))
+        })
+        .unwrap()
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+            rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
+        })
+        .collect()
+}
+
+/// Waits until every job has been cleaned up after, and its keeper collected.
+async fn settled(served: &Served) {
+    let spawner = spawner_of(served);
+    let late = Instant::now() + Duration::from_secs(60);
+    while std::fs::read_dir(served.engine.work_dir()).unwrap().count() > 0
+        || !children_of(spawner).is_empty()
+    {
+        assert!(Instant::now() < late, "jobs are not cleaned up after");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Medians of `print(42)` through the engine and as a bare program, taken in turns so that both
+/// see the same machine.
+async fn median_of_prints(served: &Served) -> (Duration, Duration) {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..50 {
+        let begun = Instant::now();
+        assert_eq!(served.run("python", "print(42)").await["stdout"], "42\n");
+        times[0].push(begun.elapsed());
+        let begun = Instant::now();
+        Command::new("/usr/bin/python3")
+            .args(["-c", "print(42)"])
+            .output()
+            .unwrap();
+        times[1].push(begun.elapsed());
+    }
+    let [through, bare] = times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    });
+    (through, bare)
+}
