@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rustix::fs::Access;
 
-pub use cli::{Cli, Command, Flags, Target};
+pub use cli::{Cli, Command, Flags, JobFlags, Target};
 
 /// Exit code for a command line or a setting that is wrong (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
@@ -75,8 +75,39 @@ pub struct Settings {
     pub memory_limit: u64,
     /// How long running executions may take to end after SIGTERM.
     pub drain_timeout: Duration,
+    /// What a compiler may take.
+    pub compile_timeout: Duration,
     /// The form of the log, where the operator chose one.
     pub log_format: Option<LogFormat>,
+    /// What bounds a job of the embedded engine.
+    pub jobs: JobSettings,
+}
+
+/// What bounds a job of the embedded engine, judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSettings {
+    /// More languages, as TOML.
+    pub runtimes: Option<String>,
+    /// CPU time of all processes.
+    pub cpu: Duration,
+    /// Processes and threads.
+    pub processes: usize,
+    /// Open files of a process.
+    pub open_files: usize,
+    /// Size of a file in bytes.
+    pub file_size: u64,
+    /// Bytes on disk outside the data directory.
+    pub disk: u64,
+    /// Files and folders outside the data directory.
+    pub disk_files: usize,
+    /// Bytes in the data directory.
+    pub data: u64,
+    /// Files and folders in the data directory.
+    pub data_files: usize,
+    /// Whether programs may use the network.
+    pub allow_network: bool,
+    /// Whether programs run where what contains hostile code is missing.
+    pub allow_weak_sandbox: bool,
 }
 
 /// A setting that is not as it must be.
@@ -214,8 +245,71 @@ impl Settings {
                 "DRAIN_TIMEOUT_SECONDS",
             )
             .parse_or(Duration::from_secs(25), seconds(0.0, 86_400.0))?,
+            compile_timeout: from(
+                "--compile-timeout",
+                &flags.compile_timeout,
+                "COMPILE_TIMEOUT_SECONDS",
+            )
+            .parse_or(Duration::from_secs(20), seconds(0.001, 3600.0))?,
+            jobs: JobSettings::judge(&flags.jobs, max_run_timeout, &environment)?,
             log_format: from("--log-format", &flags.log_format, "LOG_FORMAT")
                 .parse_or(None, |text| choice(text).map(Some))?,
+        })
+    }
+}
+
+impl JobSettings {
+    fn judge(
+        flags: &JobFlags,
+        max_run_timeout: Duration,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
+        let from = |flag, value: &Option<String>, variable| {
+            Given::find(flag, value.as_deref(), variable, &environment)
+        };
+        let switch = |flag: bool, variable| match flag {
+            true => Ok(true),
+            false => from("", &None, variable).parse_or(false, yes_or_no),
+        };
+        Ok(Self {
+            runtimes: from("--runtimes", &flags.runtimes, "SESSION_RUNTIMES")
+                .parse_or(None, |text| text_file(text).map(Some))?,
+            cpu: from("--cpu-limit", &flags.cpu_limit, "JOB_CPU_SECONDS").parse_or(
+                max_run_timeout.saturating_mul(u32::try_from(cores()).unwrap_or(1)),
+                seconds(0.001, 1e7),
+            )?,
+            processes: from("--process-limit", &flags.process_limit, "JOB_PROCESSES")
+                .parse_or(256, count(1, 100_000))?,
+            open_files: from(
+                "--open-file-limit",
+                &flags.open_file_limit,
+                "JOB_OPEN_FILES",
+            )
+            .parse_or(2048, count(16, 1_000_000))?,
+            file_size: from(
+                "--file-size-limit",
+                &flags.file_size_limit,
+                "JOB_FILE_BYTES",
+            )
+            .parse_or(256 << 20, bytes(1, 1 << 40))?,
+            disk: from("--disk-limit", &flags.disk_limit, "JOB_DISK_BYTES")
+                .parse_or(1 << 30, bytes(1, 1 << 40))?,
+            disk_files: from(
+                "--disk-file-limit",
+                &flags.disk_file_limit,
+                "JOB_DISK_FILES",
+            )
+            .parse_or(50_000, count(1, 10_000_000))?,
+            data: from("--data-limit", &flags.data_limit, "SESSION_DATA_BYTES")
+                .parse_or(2 << 30, bytes(1, 1 << 40))?,
+            data_files: from(
+                "--data-file-limit",
+                &flags.data_file_limit,
+                "SESSION_DATA_FILES",
+            )
+            .parse_or(50_000, count(1, 10_000_000))?,
+            allow_network: switch(flags.allow_network, "ALLOW_NETWORK")?,
+            allow_weak_sandbox: switch(flags.allow_weak_sandbox, "ALLOW_WEAK_SANDBOX")?,
         })
     }
 }
@@ -357,6 +451,18 @@ fn bytes(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
     }
 }
 
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("allowed is true or false".to_owned()),
+    }
+}
+
+fn text_file(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("allowed is a file to read ({error})"))
+}
+
 fn writable_directory(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if is_writable_directory(&path) {
@@ -455,6 +561,19 @@ mod tests {
             url(&[("ADAPTER_LISTEN", "10.1.2.3:9")]),
             "http://10.1.2.3:9"
         );
+    }
+
+    #[test]
+    fn a_switch_is_a_flag_or_a_variable() {
+        let allowed = |arguments: &[&str], value: &str| {
+            let judged = judge(arguments, &[("ALLOW_NETWORK", value)]);
+            judged.map(|settings| settings.jobs.allow_network)
+        };
+        assert_eq!(allowed(&[], ""), Ok(false));
+        assert_eq!(allowed(&[], "True"), Ok(true));
+        assert_eq!(allowed(&["--allow-network"], "0"), Ok(true));
+        let error = allowed(&[], "maybe").unwrap_err().to_string();
+        assert_eq!(error, "ALLOW_NETWORK is 'maybe': allowed is true or false");
     }
 
     #[test]

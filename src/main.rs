@@ -20,9 +20,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// What a compiler may take; the adapter waits this much longer than the run's own limit.
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(20);
-
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
@@ -224,6 +221,7 @@ fn adapter_config(settings: &Settings, piston_url: String) -> AdapterConfig {
         piston_url,
         run_timeout: settings.run_timeout,
         max_run_timeout: settings.max_run_timeout,
+        compile_timeout: settings.compile_timeout,
         max_body: settings.max_body,
         output_limit: settings.output_limit,
         memory_limit: settings.memory_limit,
@@ -234,14 +232,27 @@ fn adapter_config(settings: &Settings, piston_url: String) -> AdapterConfig {
 }
 
 fn engine_config(settings: &Settings, data_dir: &Path) -> EngineConfig {
+    let jobs = &settings.jobs;
     EngineConfig {
         max_jobs: settings.max_jobs,
         queue: settings.queue,
         run_timeout: settings.max_run_timeout,
-        compile_timeout: COMPILE_TIMEOUT,
+        compile_timeout: settings.compile_timeout,
+        run_cpu_time: Some(jobs.cpu),
         memory_limit: settings.memory_limit,
         output_limit: settings.output_limit,
-        max_body: 2 * settings.max_body,
+        // The adapter's request repeats a program with other escapes.
+        max_body: 2 * settings.max_body + (1 << 10),
+        max_processes: jobs.processes as u64,
+        max_open_files: jobs.open_files as u64,
+        max_file_size: jobs.file_size,
+        max_job_bytes: jobs.disk,
+        max_job_files: jobs.disk_files as u64,
+        max_data_bytes: jobs.data,
+        max_data_files: jobs.data_files as u64,
+        allow_network: jobs.allow_network,
+        allow_weak_sandbox: jobs.allow_weak_sandbox,
+        runtimes: jobs.runtimes.clone(),
         data_dir: Some(data_dir.to_owned()),
         ..EngineConfig::default()
     }

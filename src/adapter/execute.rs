@@ -15,8 +15,8 @@ use super::log::Timings;
 use super::session::{Phase, Session};
 use super::translate::{self, Outcome};
 
-/// What the engine may need on top of the run itself: to compile, to start, to answer.
-const GRACE: Duration = Duration::from_secs(30);
+/// What the engine may need on top of compiling and running: to start, to answer.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs `execution` to its end.
 ///
@@ -37,9 +37,9 @@ pub async fn execute(
     let pass = session.enter(timings.arrived(), timeout).await?;
     timings.entered();
     let latest = timings.arrived() + session.answer_within();
-    let deadline = (Instant::now() + timeout + GRACE).min(latest);
+    let deadline = Instant::now() + timeout + session.config.compile_timeout + GRACE;
     let answer = tokio::select! {
-        answer = session.client.execute(&mut request, deadline) => answer,
+        answer = session.client.execute(&mut request, deadline.min(latest)) => answer,
         () = session.reached(Phase::Killing) => return Err(ApiError::ShuttingDown),
     };
     timings.ran();

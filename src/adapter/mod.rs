@@ -30,6 +30,8 @@ pub struct AdapterConfig {
     pub run_timeout: Duration,
     /// Highest wall-clock limit; requests for more get this.
     pub max_run_timeout: Duration,
+    /// What a compiler may take.
+    pub compile_timeout: Duration,
     /// Largest request body in bytes.
     pub max_body: usize,
     /// Bytes kept of each output stream.

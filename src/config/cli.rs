@@ -104,7 +104,54 @@ pub struct Flags {
     /// [env: DRAIN_TIMEOUT_SECONDS] [default: 25]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(super) drain_timeout: Option<String>,
+    /// What a compiler may take [env: COMPILE_TIMEOUT_SECONDS] [default: 20]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(super) compile_timeout: Option<String>,
     /// Form of the log on stderr [env: LOG_FORMAT] [default: json; text on a terminal]
     #[arg(long, value_name = "json|text")]
     pub(super) log_format: Option<String>,
+    /// The embedded engine.
+    #[command(flatten)]
+    pub(super) jobs: JobFlags,
+}
+
+/// What bounds a job of the embedded engine, as it stands on the command line.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Embedded engine")]
+pub struct JobFlags {
+    /// More languages, or others in place of those built in: a TOML file [env: SESSION_RUNTIMES]
+    #[arg(long, value_name = "FILE")]
+    pub(super) runtimes: Option<String>,
+    /// CPU time of all processes of an execution [env: JOB_CPU_SECONDS]
+    /// [default: --max-run-timeout for each core]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(super) cpu_limit: Option<String>,
+    /// Processes and threads of an execution [env: JOB_PROCESSES] [default: 256]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    pub(super) process_limit: Option<String>,
+    /// Open files of a process [env: JOB_OPEN_FILES] [default: 2048]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    pub(super) open_file_limit: Option<String>,
+    /// Size of a file that is written [env: JOB_FILE_BYTES] [default: 256MiB]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    pub(super) file_size_limit: Option<String>,
+    /// All files that an execution keeps outside the data directory [env: JOB_DISK_BYTES]
+    /// [default: 1GiB]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    pub(super) disk_limit: Option<String>,
+    /// How many files and folders those may be [env: JOB_DISK_FILES] [default: 50000]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    pub(super) disk_file_limit: Option<String>,
+    /// All files in the data directory [env: SESSION_DATA_BYTES] [default: 2GiB]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    pub(super) data_limit: Option<String>,
+    /// How many files and folders those may be [env: SESSION_DATA_FILES] [default: 50000]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    pub(super) data_file_limit: Option<String>,
+    /// Let programs use the network, the session's own ports included [env: ALLOW_NETWORK]
+    #[arg(long)]
+    pub(super) allow_network: bool,
+    /// Run programs even where what contains hostile code is missing [env: ALLOW_WEAK_SANDBOX]
+    #[arg(long)]
+    pub(super) allow_weak_sandbox: bool,
 }

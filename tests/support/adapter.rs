@@ -42,6 +42,7 @@ impl Adapter {
             piston_url: url.into(),
             run_timeout: Duration::from_secs(60),
             max_run_timeout: Duration::from_secs(220),
+            compile_timeout: Duration::from_secs(20),
             max_body: 16 << 20,
             output_limit: 1 << 20,
             memory_limit: 512 << 20,
