@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use session_adapter::config::{
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{Engine, EngineConfig};
 use session_adapter::replay;
-use session_adapter::startup::{self, DataDir, Places, Signals};
+use session_adapter::startup::{self, Places, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -109,8 +108,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             piston_url: settings.piston.base(),
             data_dir: None,
             data_dir_is_temporary: false,
+            sandbox: None,
         },
     };
+    if let Some(engine) = &engine {
+        // Everything is bound; from here on root is the spawner's alone.
+        engine.engine.drop_privileges()?;
+    }
     let adapter = adapter_config(&settings, places.piston_url.clone());
     tokio::spawn(startup::announce(settings, places));
     adapter::serve(listener, adapter, signals.first()).await?;
@@ -124,6 +128,7 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let drain_timeout = settings.drain_timeout;
     let engine = RunningEngine::start(&settings).await?;
+    engine.engine.drop_privileges()?;
     tokio::spawn(startup::announce(settings, engine.places(None)));
     signals.first().await;
     engine.drain(drain_timeout).await;
@@ -133,8 +138,7 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
 async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
     let runtimes = match settings.engine {
         EngineKind::Embedded => {
-            let data_dir = DataDir::open(settings.data_dir.clone())?;
-            let engine = Engine::start(engine_config(&settings, data_dir.path()))?;
+            let engine = Engine::start(engine_config(&settings))?;
             engine.runtimes().await
         }
         EngineKind::Piston => startup::ask_runtimes(&settings.piston.base()).await?,
@@ -157,7 +161,7 @@ async fn replay_all(directory: std::path::PathBuf, url: String) -> Result<(), Fa
 struct RunningEngine {
     engine: Engine,
     url: PistonUrl,
-    data_dir: DataDir,
+    data_dir_is_temporary: bool,
     shutdown: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -168,8 +172,7 @@ impl RunningEngine {
             .piston
             .loopback()
             .ok_or("the embedded engine listens on loopback only")?;
-        let data_dir = DataDir::open(settings.data_dir.clone())?;
-        let engine = Engine::start(engine_config(settings, data_dir.path()))?;
+        let engine = Engine::start(engine_config(settings))?;
         let listener = bind(address).await?;
         let url = settings.piston.with_port(listener.local_addr()?.port());
         let (shutdown, told) = oneshot::channel();
@@ -183,7 +186,7 @@ impl RunningEngine {
         Ok(Self {
             engine,
             url,
-            data_dir,
+            data_dir_is_temporary: startup::data_dir(settings.data_dir.clone()).is_none(),
             shutdown,
             served,
         })
@@ -193,8 +196,9 @@ impl RunningEngine {
         Places {
             listen,
             piston_url: self.url.base(),
-            data_dir: Some(self.data_dir.path().to_owned()),
-            data_dir_is_temporary: self.data_dir.is_temporary(),
+            data_dir: Some(self.engine.data_dir().to_owned()),
+            data_dir_is_temporary: self.data_dir_is_temporary,
+            sandbox: Some(self.engine.sandbox().clone()),
         }
     }
 
@@ -231,7 +235,7 @@ fn adapter_config(settings: &Settings, piston_url: String) -> AdapterConfig {
     }
 }
 
-fn engine_config(settings: &Settings, data_dir: &Path) -> EngineConfig {
+fn engine_config(settings: &Settings) -> EngineConfig {
     let jobs = &settings.jobs;
     EngineConfig {
         max_jobs: settings.max_jobs,
@@ -253,7 +257,7 @@ fn engine_config(settings: &Settings, data_dir: &Path) -> EngineConfig {
         allow_network: jobs.allow_network,
         allow_weak_sandbox: jobs.allow_weak_sandbox,
         runtimes: jobs.runtimes.clone(),
-        data_dir: Some(data_dir.to_owned()),
+        data_dir: startup::data_dir(settings.data_dir.clone()),
         ..EngineConfig::default()
     }
 }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::config::{LogFormat, Settings, is_writable_directory};
+use crate::engine::sandbox::SandboxReport;
 use crate::piston::{Client, ClientLimits, Runtime};
 
 /// Where session files live in the image.
@@ -71,44 +71,10 @@ impl Signals {
     }
 }
 
-/// The session's files.
-#[derive(Debug)]
-pub enum DataDir {
-    /// A directory that outlives the process.
-    Lasting(PathBuf),
-    /// A directory that goes with the process.
-    Temporary(TempDir),
-}
-
-impl DataDir {
-    /// The directory that the operator chose, else the image's, else a temporary one.
-    ///
-    /// # Errors
-    /// Where a temporary one is needed and cannot be made.
-    pub fn open(chosen: Option<PathBuf>) -> io::Result<Self> {
-        let image = PathBuf::from(DATA_DIR);
-        match chosen {
-            Some(chosen) => Ok(Self::Lasting(chosen)),
-            None if is_writable_directory(&image) => Ok(Self::Lasting(image)),
-            None => tempfile::Builder::new()
-                .prefix("session-data-")
-                .tempdir()
-                .map(Self::Temporary),
-        }
-    }
-
-    /// Whether it goes with the process.
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Temporary(_))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &std::path::Path {
-        match self {
-            Self::Lasting(path) => path,
-            Self::Temporary(directory) => directory.path(),
-        }
-    }
+/// Where the session's files are: in the directory that the operator chose, else in the image's.
+/// `None` where neither is there; the engine then makes one that goes with it.
+pub fn data_dir(chosen: Option<PathBuf>) -> Option<PathBuf> {
+    chosen.or_else(|| Some(PathBuf::from(DATA_DIR)).filter(|path| is_writable_directory(path)))
 }
 
 /// Where this process listens, asks and keeps files.
@@ -122,10 +88,17 @@ pub struct Places {
     pub data_dir: Option<PathBuf>,
     /// Whether they go with the process.
     pub data_dir_is_temporary: bool,
+    /// What contains the jobs, if this process runs them.
+    pub sandbox: Option<SandboxReport>,
 }
 
 /// Writes the one line that says how this process runs: every setting, and what can run here.
+///
+/// Jobs that have no user of their own are worth a line of warning.
 pub async fn announce(settings: Settings, places: Places) {
+    if let Some(sandbox) = places.sandbox.as_ref().filter(|sandbox| !sandbox.own_users) {
+        tracing::warn!(%sandbox, "weak sandbox: jobs have no users of their own");
+    }
     let runtimes = runtimes_of(&places.piston_url).await;
     let listed: Option<Vec<String>> = runtimes.map(|runtimes| {
         let name = |r: &Runtime| format!("{} {}", r.language, r.version);
@@ -147,6 +120,7 @@ pub async fn announce(settings: Settings, places: Places) {
         queue = settings.queue,
         memory_limit = settings.memory_limit,
         drain_timeout_s = settings.drain_timeout.as_secs_f64(),
+        sandbox = places.sandbox.as_ref().map(ToString::to_string),
         runtimes = listed.map_or("unknown: the engine does not answer".to_owned(), |l| l.join(", ")),
         "started"
     );
@@ -236,16 +210,5 @@ mod tests {
              python           3.11.7   py, python3\n\
              a-long-language  1.0.0\n"
         );
-    }
-
-    #[test]
-    fn a_chosen_data_directory_is_used_and_a_temporary_one_goes_away() {
-        let chosen = DataDir::open(Some("/tmp".into())).unwrap();
-        assert_eq!(chosen.path(), std::path::Path::new("/tmp"));
-        let temporary = DataDir::Temporary(tempfile::tempdir().unwrap());
-        let path = temporary.path().to_owned();
-        assert!(path.is_dir());
-        drop(temporary);
-        assert!(!path.exists());
     }
 }

@@ -215,6 +215,21 @@ async fn a_second_signal_ends_the_program_and_its_jobs_at_once() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_behind() {
+    let mut program = Program::start(&[]).await;
+    let data_dir = std::path::PathBuf::from(program.started["data_dir"].as_str().unwrap());
+    let is_temporary = program.started["data_dir_is_temporary"] == true;
+    let code = format!("open('{}/kept', 'w').write('x')", data_dir.display());
+    assert_eq!(python(&program, &code).await["stderr"], "");
+    assert!(data_dir.exists());
+    program.signal(Signal::TERM);
+    assert_eq!(program.ended().await, Some(0));
+    while is_temporary && data_dir.exists() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_ends_its_job() {
     let program = Program::start(&["--max-jobs", "1", "--queue", "0"]).await;
     let body = json!({"code": "while True: pass"}).to_string();

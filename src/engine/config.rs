@@ -52,7 +52,8 @@ pub struct EngineConfig {
     pub allow_weak_sandbox: bool,
     /// Layers to leave out, to see in a test that they matter.
     pub without: Vec<Layer>,
-    /// A folder that all jobs may read and write, and that outlives them.
+    /// A folder that all jobs may read and write, and that outlives them; one that goes with the
+    /// engine unless set.
     pub data_dir: Option<PathBuf>,
     /// Where the jobs' directories are made; the system's folder for temporary files unless set.
     pub work_dir: Option<PathBuf>,

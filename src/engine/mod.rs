@@ -161,6 +161,12 @@ impl Engine {
         &self.inner.spawner.work
     }
 
+    /// The folder that all jobs may read and write: the one that was chosen, else one that goes
+    /// with the engine.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.inner.spawner.data_dir
+    }
+
     /// Gives up root for good, where jobs have users of their own: this process becomes the user
     /// that can read and write what jobs leave in the data directory. To be called once, after the
     /// ports are bound. Returns the user's id; `None` where there is nothing to give up, but also then

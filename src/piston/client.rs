@@ -249,6 +249,14 @@ impl Client {
         self.exchange(request, deadline).await
     }
 
+    /// What contains the jobs, where the engine says so under `GET /`. Real Piston does not.
+    pub async fn sandbox(&self, deadline: Instant) -> Option<serde_json::Value> {
+        let request = self.http.get(format!("{}/", self.base));
+        let answer = self.exchange(request, deadline).await.ok()?;
+        let mut about: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+        about.get_mut("sandbox").map(serde_json::Value::take)
+    }
+
     /// What can run here.
     ///
     /// # Errors

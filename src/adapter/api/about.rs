@@ -29,6 +29,8 @@ pub struct About {
     version: &'static str,
     engine: String,
     ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<serde_json::Value>,
     variables: &'static str,
     runtimes: Vec<Runtime>,
     api_versions: [&'static str; API_VERSIONS.len()],
@@ -49,14 +51,15 @@ struct Limits {
 }
 
 impl About {
-    /// What is known now.
-    pub fn new(session: &Session) -> Self {
+    /// What is known now; `sandbox` is what the engine says contains its jobs.
+    pub fn new(session: &Session, sandbox: Option<serde_json::Value>) -> Self {
         let config = &session.config;
         Self {
             name: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
             engine: config.engine.to_string(),
             ready: session.readiness.check().is_ok(),
+            sandbox,
             variables: "fresh each time: every execution is a process of its own",
             runtimes: session.known_runtimes().to_vec(),
             api_versions: API_VERSIONS,

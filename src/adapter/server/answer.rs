@@ -1,5 +1,7 @@
 //! From a request to its answer: route, act, render.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -83,7 +85,7 @@ async fn act(
     let result = match action {
         Action::Health => Ok(with_type(Response::new(Full::from("OK\n")), TEXT)),
         Action::Ready => ready(session),
-        Action::About => Ok(about(session)),
+        Action::About => Ok(about(session).await),
         Action::Execute(dialect) => return execution(session, &dialect, head, body, log).await,
         Action::PassExecute => pass_execute(session, head, body, log).await,
         Action::PassRuntimes => pass_runtimes(session).await,
@@ -181,7 +183,7 @@ async fn pass_execute(
 }
 
 async fn pass_runtimes(session: &Session) -> Result<Answer, ApiError> {
-    let deadline = Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     Ok(pass_on(session.client.get_runtimes(deadline).await?))
 }
 
@@ -217,10 +219,12 @@ fn ready(session: &Session) -> Result<Answer, ApiError> {
     }))
 }
 
-fn about(session: &Session) -> Answer {
+async fn about(session: &Session) -> Answer {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let sandbox = session.client.sandbox(deadline).await;
     respond(Rendered {
         status: StatusCode::OK,
-        body: api::json(&api::About::new(session)),
+        body: api::json(&api::About::new(session, sandbox)),
     })
 }
 

@@ -44,8 +44,7 @@ pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> io::Result<Opti
     set_no_new_privs(true)?;
     let mut landlock = None;
     if policy.landlock {
-        let mut writable = vec![subject.workspace.root.clone()];
-        writable.extend(policy.data_dir.clone());
+        let writable = [subject.workspace.root.clone(), policy.data_dir.clone()];
         landlock = files::limit(subject.readable, &writable, policy.allow_network)?;
     }
     if let Some(filters) = &policy.filters {

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use super::disk::{self, Space};
+use super::disk::{self};
 use super::policy::Policy;
 use super::protocol::{FileHeader, Order, Report};
 use super::slots::Slot;
@@ -65,8 +65,8 @@ pub(super) fn clean_up(job: &Job<'_>, workspace: Option<&Workspace>) -> io::Resu
 
 /// Gives what the job has left in the data directory to the service.
 fn hand_over(job: &Job<'_>) -> io::Result<()> {
-    match (&job.policy.data_dir, job.slot.uid, job.policy.service) {
-        (Some(data_dir), Some(uid), Some(service)) => disk::hand_over(data_dir, uid, service),
+    match (job.slot.uid, job.policy.service) {
+        (Some(uid), Some(service)) => disk::hand_over(&job.policy.data_dir, uid, service),
         _ => Ok(()),
     }
 }
@@ -77,10 +77,7 @@ fn serve(
     job: &Job<'_>,
     place: &mut Option<Workspace>,
 ) -> io::Result<()> {
-    let data_before = match &job.policy.data_dir {
-        Some(folder) => disk::in_folder(folder),
-        None => Space::default(),
-    };
+    let data_before = disk::in_folder(&job.policy.data_dir);
     while let Some(order) = wire.receive()? {
         match order {
             Order::Open(files) => {

@@ -41,6 +41,8 @@ pub(crate) struct SpawnerHandle {
     control: OwnedFd,
     /// The folder with the jobs' directories.
     pub(crate) work: PathBuf,
+    /// The folder that all jobs share.
+    pub(crate) data_dir: PathBuf,
     /// What contains a job.
     pub(crate) report: SandboxReport,
     /// User and group that this process can become.
@@ -84,11 +86,13 @@ impl SpawnerHandle {
         match serde_json::from_slice(answer.get(..length).unwrap_or_default())? {
             Ready::Ready {
                 work,
+                data_dir,
                 report,
                 service,
             } => Ok(Self {
                 control,
                 work,
+                data_dir,
                 report,
                 service,
             }),

@@ -1,5 +1,6 @@
 //! Which layers contain a job on this machine: what was asked for, and what was found to work.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -51,6 +52,28 @@ pub struct SandboxReport {
     pub network: bool,
 }
 
+impl fmt::Display for SandboxReport {
+    /// The layers that are on, for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers = [
+            (self.own_users, "own users"),
+            (self.limits, "limits"),
+            (self.no_new_privileges, "no_new_privs"),
+            (self.seccomp, "seccomp"),
+            (self.landlock.is_some(), "landlock"),
+        ];
+        let on = layers
+            .into_iter()
+            .filter_map(|(on, name)| on.then_some(name));
+        let network = if self.network {
+            "network allowed"
+        } else {
+            "no network"
+        };
+        f.write_str(&on.chain([network]).collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl SandboxReport {
     /// The layers without which hostile code is not contained, as far as they are missing. That an
     /// ordinary user cannot give out user ids is not among them: his jobs have his rights.
@@ -78,14 +101,14 @@ pub(super) struct Policy {
     pub(super) limits: bool,
     pub(super) sweep: bool,
     pub(super) allow_network: bool,
-    pub(super) data_dir: Option<PathBuf>,
+    pub(super) data_dir: PathBuf,
     /// User and group to whom what jobs leave in the data directory is given.
     pub(super) service: Option<u32>,
 }
 
 impl Policy {
     /// What is asked for. A filter that cannot be compiled is a layer that is missing.
-    pub(super) fn new(setup: &Setup, service: Option<u32>) -> Self {
+    pub(super) fn new(setup: &Setup, data_dir: PathBuf, service: Option<u32>) -> Self {
         let wants = |layer| !setup.without.contains(&layer);
         Self {
             filters: wants(Layer::Seccomp)
@@ -95,7 +118,7 @@ impl Policy {
             limits: wants(Layer::Limits),
             sweep: wants(Layer::Sweep),
             allow_network: setup.allow_network,
-            data_dir: setup.data_dir.clone(),
+            data_dir,
             service,
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct Setup {
     pub slots: usize,
     /// Where the folder for the jobs' directories is made.
     pub work_parent: PathBuf,
-    /// The folder that all jobs may read and write.
+    /// The folder that all jobs may read and write; one that goes with the spawner if none.
     pub data_dir: Option<PathBuf>,
     /// Whether jobs may use the network.
     pub allow_network: bool,
@@ -38,6 +38,8 @@ pub(crate) enum Ready {
     Ready {
         /// The folder with the jobs' directories.
         work: PathBuf,
+        /// The folder that all jobs share.
+        data_dir: PathBuf,
         /// What contains a job.
         report: SandboxReport,
         /// User and group that the HTTP side can become.

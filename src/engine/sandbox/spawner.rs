@@ -66,6 +66,7 @@ fn run() -> io::Result<()> {
     let ready = match &started {
         Ok(started) => Ready::Ready {
             work: started.work.clone(),
+            data_dir: started.data_dir.clone(),
             report: started.report.clone(),
             service: started.slots.service,
         },
@@ -74,6 +75,7 @@ fn run() -> io::Result<()> {
     let ready = serde_json::to_vec(&ready)?;
     send_with_fds(&control, &ready, &[], SendFlags::empty())?;
     let started = started?;
+    let root = started.root;
     let mut spawner = Spawner {
         proof,
         policy: started.policy,
@@ -84,7 +86,7 @@ fn run() -> io::Result<()> {
     };
     let served = spawner.serve(control);
     spawner.farewell();
-    delete_tree(&spawner.work)?;
+    delete_tree(&root)?;
     served
 }
 
@@ -104,12 +106,17 @@ struct Started {
     policy: Policy,
     report: SandboxReport,
     slots: Slots,
+    /// What goes with the spawner.
+    root: PathBuf,
+    /// Where the jobs' directories are, below it.
     work: PathBuf,
+    /// The folder that all jobs share, below it where nobody chose another.
+    data_dir: PathBuf,
     /// Held for as long as the folder is in use.
     lock: OwnedFd,
 }
 
-/// Makes a new folder for the jobs' directories, locked, and deletes those of engines that were
+/// Makes a new folder for what goes with the spawner, locked, and deletes those of engines that were
 /// killed: nobody holds the lock on them.
 fn work_folder(parent: &Path) -> io::Result<(PathBuf, OwnedFd)> {
     use std::os::unix::fs::MetadataExt;
@@ -156,17 +163,29 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     } else {
         Slots::sharing_one_uid(setup.slots)
     };
-    let (work, lock) = work_folder(&setup.work_parent)?;
+    let (root, lock) = work_folder(&setup.work_parent)?;
+    let work = root.join("jobs");
+    rustix::fs::mkdir(&work, Mode::RWXU)?;
     if own_uids {
-        // The jobs' users may go through it to their own folders, and see no other.
-        rustix::fs::chmod(&work, Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
+        // The jobs' users may go through them to their own folders, and see no other.
+        for folder in [&root, &work] {
+            rustix::fs::chmod(folder, Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
+        }
     }
-    if let (Some(data_dir), Some(service)) = (&setup.data_dir, slots.service) {
-        disk::open_to_group(data_dir, service).map_err(|error| {
+    let data_dir = match &setup.data_dir {
+        Some(chosen) => chosen.clone(),
+        None => {
+            let data_dir = root.join("data");
+            rustix::fs::mkdir(&data_dir, Mode::RWXU)?;
+            data_dir
+        }
+    };
+    if let Some(service) = slots.service {
+        disk::open_to_group(&data_dir, service).map_err(|error| {
             io::Error::other(format!("data directory {}: {error}", data_dir.display()))
         })?;
     }
-    let mut policy = Policy::new(setup, slots.service);
+    let mut policy = Policy::new(setup, data_dir.clone(), slots.service);
     let slot = slots
         .take()
         .ok_or_else(|| io::Error::other("there are no job slots"))?;
@@ -177,11 +196,13 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
             policy,
             report,
             slots,
+            root,
             work,
+            data_dir,
             lock,
         }),
         Err(error) => {
-            delete_tree(&work)?;
+            delete_tree(&root)?;
             Err(error)
         }
     }

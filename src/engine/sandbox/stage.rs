@@ -219,7 +219,7 @@ impl Watch {
 struct DiskWatch {
     limits: StageLimits,
     root: PathBuf,
-    data_dir: Option<PathBuf>,
+    data_dir: PathBuf,
     uid: Option<u32>,
     /// What was in the data directory before: it is not this job's to answer for.
     data_before: Space,
@@ -266,11 +266,7 @@ impl DiskWatch {
             job.bytes = job.bytes.saturating_add(shared.bytes);
             job.entries = job.entries.saturating_add(shared.entries);
         }
-        let data = self
-            .data_dir
-            .as_deref()
-            .map(disk::in_folder)
-            .unwrap_or_default();
+        let data = disk::in_folder(&self.data_dir);
         job.bytes > self.limits.job_bytes
             || job.entries > self.limits.job_files
             || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)
