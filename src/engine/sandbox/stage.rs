@@ -24,6 +24,8 @@ use super::workspace::Workspace;
 const LOOK_SELDOM: Duration = Duration::from_millis(25);
 /// The same, once half of the memory is in use.
 const LOOK_OFTEN: Duration = Duration::from_millis(5);
+/// A memory limit below which the processes are looked at often from the start, in bytes.
+const LITTLE_MEMORY: u64 = 256 << 20;
 /// Time between two looks at the disk, at least.
 const LOOK_AT_DISK: Duration = Duration::from_millis(100);
 /// Bytes of the disk that must stay free.
@@ -73,18 +75,15 @@ impl Stage<'_> {
         let started = Instant::now();
         let main = match sys::fork(self.proof)? {
             Fork::Parent(main) => main,
-            Fork::Child => stand_above(
-                self.proof,
-                &Start {
-                    policy: self.policy,
-                    order: self.order,
-                    workspace: self.workspace,
-                    stdio: &stdio,
-                    uid: self.slot.uid,
-                    shared_processes,
-                    failure: &failure,
-                },
-            ),
+            Fork::Child => stand_above(&Start {
+                policy: self.policy,
+                order: self.order,
+                workspace: self.workspace,
+                stdio: &stdio,
+                uid: self.slot.uid,
+                shared_processes,
+                failure: &failure,
+            }),
         };
         drop(stdio);
         drop(failure);
@@ -136,7 +135,13 @@ impl Watch {
     ) -> io::Result<Option<Cause>> {
         let main_ends = pidfd_open(main, PidfdFlags::empty())?;
         let wall = Duration::from_secs_f64(self.limits.wall_ms.max(0.0) / 1000.0);
-        let mut pause = LOOK_OFTEN;
+        // Little memory is used up fast; otherwise a short program is not looked at at all, and
+        // answers for its peak when it has ended.
+        let mut pause = if self.limits.memory < LITTLE_MEMORY {
+            LOOK_OFTEN
+        } else {
+            LOOK_SELDOM
+        };
         loop {
             let left = wall.saturating_sub(self.started.elapsed());
             if left.is_zero() {
