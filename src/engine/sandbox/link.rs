@@ -14,8 +14,9 @@ use tokio::net::UnixStream;
 
 use super::policy::SandboxReport;
 use super::protocol::{Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder};
-use super::spawner::{SPAWNER_ARGUMENT, random_name};
+use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{frame, receive_with_fds, send_with_fds};
+use super::work_folder::random_name;
 use super::workspace::BOX;
 
 /// Why a job got no answer from the sandbox.
