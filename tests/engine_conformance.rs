@@ -136,8 +136,8 @@ const DEVIATIONS: &[(&str, Instead, &str)] = &[
     ),
     (
         "sandbox_processes",
-        AnyStdout,
-        "prints process ids and the environment",
+        Anything,
+        "prints the machine's process ids, perhaps more than the output limit",
     ),
     (
         "network_attempt",

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::config::EngineConfig;
+use super::outcome::outcome;
 use super::output::{Output, Stream};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
 use super::runtimes::{Entry, Installed};
 use super::sandbox::{
-    Cause, Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, installed_with,
+    Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, installed_with,
 };
-use super::signals::signal_name;
-use crate::piston::{ExecuteResponse, Stage, Status};
+use crate::piston::{ExecuteResponse, Stage};
 
 /// How long output may take to arrive once every process of the job is gone. It is all in the
 /// pipes then; only a descriptor that was handed out of the job could keep them open.
@@ -355,97 +355,5 @@ async fn write(to: &mut Option<pipe::Sender>, bytes: &[u8]) -> usize {
     match to {
         Some(pipe) => pipe.write(bytes).await.unwrap_or(0),
         None => 0,
-    }
-}
-
-/// Piston's words for what happened, as recorded: a limit is SIGKILL without a code; a program
-/// that a signal ended is 128 + n without a signal; out of memory is like a program that was
-/// killed, with the limit as its memory.
-fn outcome(limits: &StageLimits, ended: Ended, output: Output, private: &[String]) -> Stage {
-    let overflow = output.overflow();
-    let text = output.into_text(private);
-    let mut stage = Stage {
-        stdout: text.stdout,
-        stderr: text.stderr,
-        output: text.combined,
-        memory: Some(whole(ended.memory as f64)),
-        cpu_time: Some(whole(ended.cpu_ms)),
-        wall_time: Some(whole(ended.wall_ms)),
-        ..Stage::default()
-    };
-    let (end, status, message) = match (overflow, ended.cause) {
-        (Some(Stream::Stdout), _) => (
-            KILLED,
-            Status::StdoutLimit,
-            "stdout length exceeded".to_owned(),
-        ),
-        (Some(Stream::Stderr), _) => (
-            KILLED,
-            Status::StderrLimit,
-            "stderr length exceeded".to_owned(),
-        ),
-        (None, Cause::Exit(0)) => {
-            stage.code = Some(0);
-            return stage;
-        }
-        (None, Cause::Exit(code)) => exited(code),
-        (None, Cause::MemoryLimit) => {
-            stage.memory = Some(limits.memory as f64);
-            add_line(&mut stage, "Killed");
-            exited(137)
-        }
-        // As the kernel does when one file is too long.
-        (None, Cause::DiskLimit) => {
-            add_line(&mut stage, "File size limit exceeded");
-            exited(153)
-        }
-        (None, Cause::Signal(signal)) => caught(signal),
-        (None, Cause::Killed) => caught(libc::SIGKILL),
-        (None, Cause::WallLimit) => (
-            KILLED,
-            Status::Timeout,
-            "Time limit exceeded (wall clock)".to_owned(),
-        ),
-        (None, Cause::CpuLimit) => (KILLED, Status::Timeout, "Time limit exceeded".to_owned()),
-    };
-    match end {
-        End::Code(code) => stage.code = Some(code),
-        End::Signal(signal) => stage.signal = signal_name(signal).map(str::to_owned),
-    }
-    stage.status = Some(status);
-    stage.message = Some(message);
-    stage
-}
-
-enum End {
-    Code(i32),
-    Signal(i32),
-}
-
-const KILLED: End = End::Signal(libc::SIGKILL);
-
-fn exited(code: i32) -> (End, Status, String) {
-    let message = format!("Exited with error status {code}");
-    (End::Code(code), Status::RuntimeError, message)
-}
-
-fn caught(signal: i32) -> (End, Status, String) {
-    let message = format!("Caught fatal signal {signal}");
-    (End::Signal(signal), Status::Signal, message)
-}
-
-/// Piston's figures are whole numbers.
-fn whole(number: f64) -> f64 {
-    number.round()
-}
-
-/// Adds what a shell says of a killed program to standard error.
-fn add_line(stage: &mut Stage, line: &str) {
-    for text in [&mut stage.stderr, &mut stage.output] {
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(line);
-        text.push('\n');
     }
 }

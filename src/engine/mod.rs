@@ -35,9 +35,12 @@
 //! | a client that hangs up leaves its job running | the job is killed | nobody waits for it |
 //! | `GET /api/v2/packages` asks the network | lists what is installed | there is nothing to install |
 
+#![deny(unsafe_code)]
+
 mod config;
 mod job;
 mod json;
+mod outcome;
 mod output;
 mod request;
 mod runtimes;

@@ -8,15 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::policy::SandboxReport;
 use super::protocol::{Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder};
-use super::spawner::{SPAWNER_ARGUMENT, random_name};
+use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{frame, receive_with_fds, send_with_fds};
+use super::work_folder::random_name;
 use super::workspace::BOX;
+
+/// How long the spawner may take to be ready.
+const START: Duration = Duration::from_secs(20);
 
 /// Why a job got no answer from the sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +77,8 @@ impl SpawnerHandle {
             .spawn()?;
         // Collects it when it ends, after the engine has closed the socket.
         std::thread::spawn(move || child.wait());
+        // A start that takes this long has failed, whatever holds it up.
+        set_socket_timeout(&control, Timeout::Recv, Some(START))?;
         send_with_fds(
             &control,
             &serde_json::to_vec(setup)?,

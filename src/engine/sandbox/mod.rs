@@ -10,6 +10,7 @@
 
 mod confine;
 mod disk;
+mod disk_watch;
 mod files;
 mod keeper;
 mod link;
@@ -24,6 +25,7 @@ mod stage;
 mod sys;
 mod walk;
 mod wire;
+mod work_folder;
 mod workspace;
 
 pub use policy::{Layer, SandboxReport};

@@ -6,13 +6,14 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use rustix::process::Pid;
 
 use super::confine::{Subject, confine};
 use super::policy::Policy;
 use super::protocol::StageOrder;
-use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
+use super::sys::{self, End, Reaped, Wait, Waiting};
 use super::workspace::Workspace;
 
 /// What the stage's processes get from the keeper.
@@ -30,15 +31,14 @@ pub(super) struct Start<'a> {
 
 /// Becomes the process above the program; runs in a fresh copy of the keeper, which has one
 /// thread.
-pub(super) fn stand_above(proof: OneThread, start: &Start<'_>) -> ! {
+pub(super) fn stand_above(start: &Start<'_>) -> ! {
     if let Err(error) = prepare(start) {
         let _ = rustix::io::write(start.failure, error.to_string().as_bytes());
         sys::exit_now(125);
     }
     // From here on only the three standard streams are open.
-    let code = match sys::fork(proof) {
-        Ok(Fork::Child) => sys::exit_now(become_program(start)),
-        Ok(Fork::Parent(program)) => match sys::wait(Some(program), Waiting::Block) {
+    let code = match start_program(start) {
+        Ok(program) => match sys::wait(Some(program), Waiting::Block) {
             Wait::Ended(Reaped {
                 end: End::Exit(code),
                 ..
@@ -53,11 +53,17 @@ pub(super) fn stand_above(proof: OneThread, start: &Start<'_>) -> ! {
                 }
                 128 + signal
             }
-            Wait::Running | Wait::Childless => 125,
+            Wait::Running | Wait::Childless => 126,
         },
+        // As a shell says it: 127 where there is no such program, 126 where it cannot run.
         Err(error) => {
-            say(&error.to_string());
-            126
+            let program = start.order.command.first().map_or("", String::as_str);
+            say(&format!("{program}: {error}"));
+            if error.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            }
         }
     };
     sys::exit_now(code)
@@ -84,12 +90,12 @@ fn prepare(start: &Start<'_>) -> io::Result<()> {
     sys::close_from(3)
 }
 
-/// Executes the program; returns the exit code of a shell that could not.
-fn become_program(start: &Start<'_>) -> i32 {
+/// Starts the program. The standard library does it without copying this process.
+fn start_program(start: &Start<'_>) -> io::Result<Pid> {
     let Some((program, arguments)) = start.order.command.split_first() else {
-        return 127;
+        return Err(io::ErrorKind::NotFound.into());
     };
-    let error = Command::new(program)
+    let child = Command::new(program)
         .args(arguments)
         .env_clear()
         .envs(
@@ -102,13 +108,11 @@ fn become_program(start: &Start<'_>) -> i32 {
         .env("HOME", &start.workspace.temp_dir)
         .env("TMPDIR", &start.workspace.temp_dir)
         .env("PWD", &start.workspace.box_dir)
-        .exec();
-    say(&format!("{program}: {error}"));
-    if error.kind() == io::ErrorKind::NotFound {
-        127
-    } else {
-        126
-    }
+        .spawn()?;
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::Error::other("a process without an id"))
 }
 
 fn say(text: &str) {

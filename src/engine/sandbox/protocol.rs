@@ -109,7 +109,7 @@ pub struct StageLimits {
 
 impl StageLimits {
     /// Small limits with which the spawner tries out a sandbox.
-    pub(super) fn for_trial() -> Self {
+    pub(in crate::engine) fn for_trial() -> Self {
         Self {
             wall_ms: 1000.0,
             cpu_ms: 1000.0,

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FlockOperation, Mode, flock, openat};
+use rustix::fs::Mode;
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
@@ -23,8 +23,8 @@ use super::protocol::{Ready, Setup};
 use super::slots::{Slot, Slots};
 use super::stage::kill_user;
 use super::sys::{self, End, Fork, OneThread, Wait, Waiting};
-use super::walk::OPEN_DIR;
 use super::wire::{receive_with_fds, send_with_fds};
+use super::work_folder::work_folder;
 use super::workspace::{Workspace, delete_tree};
 
 /// How long the last jobs may take to go once the engine is gone.
@@ -32,9 +32,6 @@ const FAREWELL: Duration = Duration::from_secs(15);
 
 /// How long the processes of a killed keeper may take to go.
 const ORPHANS: Duration = Duration::from_secs(2);
-
-/// What the names of the folders for jobs begin with.
-const WORK_PREFIX: &str = "session-jobs-";
 
 /// The first argument that makes this program a spawner.
 pub const SPAWNER_ARGUMENT: &str = "__spawner";
@@ -116,43 +113,6 @@ struct Started {
     lock: OwnedFd,
 }
 
-/// Makes a new folder for what goes with the spawner, locked, and deletes those of engines that were
-/// killed: nobody holds the lock on them.
-fn work_folder(parent: &Path) -> io::Result<(PathBuf, OwnedFd)> {
-    use std::os::unix::fs::MetadataExt;
-    let me = rustix::process::geteuid().as_raw();
-    for entry in std::fs::read_dir(parent)?.flatten() {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(WORK_PREFIX)
-            && entry
-                .metadata()
-                .is_ok_and(|found| found.is_dir() && found.uid() == me);
-        let path = entry.path();
-        if is_ours && lock_folder(&path).is_ok_and(|lock| lock.is_some()) {
-            // What cannot be deleted now may be when the next engine starts.
-            let _ = delete_tree(&path);
-        }
-    }
-    loop {
-        let work = parent.join(format!("{WORK_PREFIX}{}", random_name()?));
-        rustix::fs::mkdir(&work, Mode::RWXU)?;
-        // Another engine that starts now may have taken the new folder for an old one.
-        match lock_folder(&work) {
-            Ok(Some(lock)) if work.exists() => return Ok((work, lock)),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-}
-
-fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
-    let folder = openat(CWD, path, OPEN_DIR, Mode::empty())?;
-    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(folder)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Makes the folder for the jobs and the slots, and tries out what contains a job.
 fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     let own_uids = rustix::process::geteuid().is_root()
@@ -214,13 +174,6 @@ fn may_change_user() -> bool {
         sets.effective
             .contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN)
     })
-}
-
-/// A name that nobody can guess.
-pub(super) fn random_name() -> io::Result<String> {
-    let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
 /// A keeper, or a cleaner that makes up for one.

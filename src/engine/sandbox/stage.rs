@@ -2,7 +2,6 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,7 +9,8 @@ use rustix::fs::fchown;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
 
-use super::disk::{self, Space};
+use super::disk::Space;
+use super::disk_watch::DiskWatch;
 use super::policy::Policy;
 use super::process_tree::usage_below;
 use super::program::{Start, stand_above};
@@ -24,10 +24,8 @@ use super::workspace::Workspace;
 const LOOK_SELDOM: Duration = Duration::from_millis(25);
 /// The same, once half of the memory is in use.
 const LOOK_OFTEN: Duration = Duration::from_millis(5);
-/// Time between two looks at the disk, at least.
-const LOOK_AT_DISK: Duration = Duration::from_millis(100);
-/// Bytes of the disk that must stay free.
-const LEAST_FREE: u64 = 64 << 20;
+/// A memory limit below which the processes are looked at often from the start, in bytes.
+const LITTLE_MEMORY: u64 = 256 << 20;
 /// How long killed processes may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -73,18 +71,15 @@ impl Stage<'_> {
         let started = Instant::now();
         let main = match sys::fork(self.proof)? {
             Fork::Parent(main) => main,
-            Fork::Child => stand_above(
-                self.proof,
-                &Start {
-                    policy: self.policy,
-                    order: self.order,
-                    workspace: self.workspace,
-                    stdio: &stdio,
-                    uid: self.slot.uid,
-                    shared_processes,
-                    failure: &failure,
-                },
-            ),
+            Fork::Child => stand_above(&Start {
+                policy: self.policy,
+                order: self.order,
+                workspace: self.workspace,
+                stdio: &stdio,
+                uid: self.slot.uid,
+                shared_processes,
+                failure: &failure,
+            }),
         };
         drop(stdio);
         drop(failure);
@@ -136,7 +131,13 @@ impl Watch {
     ) -> io::Result<Option<Cause>> {
         let main_ends = pidfd_open(main, PidfdFlags::empty())?;
         let wall = Duration::from_secs_f64(self.limits.wall_ms.max(0.0) / 1000.0);
-        let mut pause = LOOK_OFTEN;
+        // Little memory is used up fast; otherwise a short program is not looked at at all, and
+        // answers for its peak when it has ended.
+        let mut pause = if self.limits.memory < LITTLE_MEMORY {
+            LOOK_OFTEN
+        } else {
+            LOOK_SELDOM
+        };
         loop {
             let left = wall.saturating_sub(self.started.elapsed());
             if left.is_zero() {
@@ -212,66 +213,6 @@ impl Watch {
             cpu_ms,
             memory,
         }
-    }
-}
-
-/// Looks after the space on disk, for which there is no quota.
-struct DiskWatch {
-    limits: StageLimits,
-    root: PathBuf,
-    data_dir: PathBuf,
-    uid: Option<u32>,
-    /// What was in the data directory before: it is not this job's to answer for.
-    data_before: Space,
-    /// The job is ended when less is free; nothing where there was less before.
-    least_free: u64,
-    next: Instant,
-}
-
-impl DiskWatch {
-    fn new(stage: &Stage<'_>, started: Instant) -> Self {
-        let root = stage.workspace.root.clone();
-        let least_free = if disk::free_bytes(&root) > 2 * LEAST_FREE {
-            LEAST_FREE
-        } else {
-            0
-        };
-        Self {
-            limits: stage.order.limits,
-            data_before: stage.data_before,
-            data_dir: stage.policy.data_dir.clone(),
-            uid: stage.slot.uid,
-            root,
-            least_free,
-            next: started + LOOK_AT_DISK,
-        }
-    }
-
-    /// Measures, unless it did so a short while ago.
-    fn is_over(&mut self) -> bool {
-        let begun = Instant::now();
-        if begun < self.next {
-            return false;
-        }
-        let over = self.measure();
-        // A large tree takes long to go through: this must not take most of the time.
-        self.next = Instant::now() + LOOK_AT_DISK.max(begun.elapsed() * 10);
-        over
-    }
-
-    fn measure(&self) -> bool {
-        let mut job = disk::in_folder(&self.root);
-        if let Some(uid) = self.uid {
-            let shared = disk::shared_of(uid);
-            job.bytes = job.bytes.saturating_add(shared.bytes);
-            job.entries = job.entries.saturating_add(shared.entries);
-        }
-        let data = disk::in_folder(&self.data_dir);
-        job.bytes > self.limits.job_bytes
-            || job.entries > self.limits.job_files
-            || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)
-            || data.entries > self.limits.data_files.max(self.data_before.entries)
-            || disk::free_bytes(&self.root) < self.least_free
     }
 }
 

@@ -1,5 +1,6 @@
 //! The system calls for which there is no safe wrapper elsewhere. All `unsafe` of the crate is in
-//! this folder.
+//! this file.
+#![allow(unsafe_code, reason = "system calls")]
 
 use std::io;
 use std::mem::MaybeUninit;
