@@ -96,6 +96,99 @@ async fn programs_end_as_they_do_by_themselves() {
 }
 
 #[tokio::test]
+async fn the_value_of_a_last_expression_is_told() {
+    let program = Program::start(&[]).await;
+    for (code, value) in [
+        ("1+1", json!(2)),
+        ("x = 'é'\nx", json!("é")),
+        (
+            "[1, {'a': None}, True, 1.5]",
+            json!([1, {"a": null}, true, 1.5]),
+        ),
+        ("{3}", json!("{3}")),
+        ("float('nan')", json!("nan")),
+        ("None", json!("")),
+        ("print(1)", json!("")),
+        ("x = 1", json!("")),
+        ("", json!("")),
+        ("# comment\n", json!("")),
+        ("'x' * 10\nimport sys; sys.exit(0)", json!("")),
+        ("import os\n1\nos._exit(0)", json!("")),
+        ("import os, sys\nos.close(2)\nos.close(1)\n7", json!(7)),
+        ("import sys\nsys.stderr = None\n8", json!(8)),
+    ] {
+        let answer = python(&program, code).await;
+        assert_eq!(answer["result"], value, "{code}: {answer}");
+        assert_eq!(answer["executionResult"], value, "{code}");
+        assert_eq!(answer["stderr"], "", "{code}");
+        assert_eq!(answer["exitCode"], 0, "{code}");
+    }
+    let answer = python(
+        &program,
+        "print('out', flush=True)\nimport sys\nsys.stderr.write('err')\n5",
+    )
+    .await;
+    assert_eq!(
+        (&answer["stdout"], &answer["stderr"]),
+        (&json!("out\n"), &json!("err"))
+    );
+    assert_eq!(answer["run"]["output"], "out\nerr");
+    let long = python(&program, "list(range(10**6))").await;
+    assert_eq!(long["exitCode"], 0);
+    assert!(long["result"].as_str().unwrap().starts_with("[0, 1, 2"));
+}
+
+#[tokio::test]
+async fn the_value_is_text_for_versions_whose_client_fails_on_a_number() {
+    let program = Program::start(&[]).await;
+    let body = json!({"code": "1+1"});
+    for (version, value) in [
+        ("2024-10-02-preview", json!("2")),
+        ("2025-02-02-preview", json!("2")),
+        ("2025-10-02-preview", json!(2)),
+    ] {
+        let path = format!("/executions?api-version={version}");
+        let answer = execute(&program, &path, &body).await;
+        assert_eq!(answer["result"]["executionResult"], value, "{version}");
+    }
+    let answer = execute(
+        &program,
+        "/code/execute?api-version=2024-02-02-preview",
+        &body,
+    )
+    .await;
+    assert_eq!(answer["properties"]["result"], json!(2));
+}
+
+#[tokio::test]
+async fn a_program_sees_no_difference_from_being_run_by_itself() {
+    let program = Program::start(&[]).await;
+    let code = "import os, sys\nprint(__name__, __doc__, sys.argv, os.listdir('.'))\n\
+                print(sys.modules['__main__'].__dict__ is globals(), os.path.basename(__file__))\n\
+                print(sorted(globals()))\n\
+                def f():\n    raise ValueError('x') from KeyError('y')\nf()";
+    let body = json!({"code": code, "args": ["a"]});
+    let answer = execute(&program, "/python/execute", &body).await;
+    assert_eq!(
+        answer["stdout"],
+        "__main__ None ['main.py', 'a'] ['main.py']\nTrue main.py\n['__annotations__', \
+         '__builtins__', '__cached__', '__doc__', '__file__', '__loader__', '__name__', \
+         '__package__', '__spec__', 'os', 'sys']\n"
+    );
+    assert_eq!(
+        answer["stderr"],
+        "KeyError: 'y'\n\nThe above exception was the direct cause of the following \
+         exception:\n\nTraceback (most recent call last):\n  File \"main.py\", line 7, in <module>\n    \
+         f()\n  File \"main.py\", line 6, in f\n    raise ValueError('x') from KeyError('y')\n\
+         ValueError: x\n"
+    );
+    assert_eq!(
+        (&answer["exitCode"], &answer["result"]),
+        (&json!(1), &json!(""))
+    );
+}
+
+#[tokio::test]
 async fn a_runaway_loop_is_stopped_and_keeps_what_it_printed() {
     let program = Program::start(&[]).await;
     let body = json!({"code": "print('on', flush=True)\nwhile True: pass", "timeoutInSeconds": 2});

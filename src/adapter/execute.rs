@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use crate::piston::{ClientError, Refusal};
 
-use super::api::Execution;
+use super::EngineKind;
+use super::api::{AnswerForm, Execution};
 use super::error::ApiError;
 use super::log::Timings;
 use super::session::{Phase, Session};
-use super::translate::{self, Outcome};
+use super::translate::{self, Marker, Outcome, ResolvedLanguage};
 
 /// What the engine may need on top of compiling and running: to start, to answer.
 const GRACE: Duration = Duration::from_secs(10);
@@ -30,7 +31,11 @@ pub async fn execute(
     let language = session.resolve(&execution.language).await;
     timings.language(&language.language);
     let version = execution.version.clone();
+    let marker = has_value(session, &execution, &language).then(Marker::new);
     let mut request = translate::piston_request(execution, language, &session.limits());
+    if let Some(marker) = &marker {
+        marker.put_before(&mut request, session.config.output_limit / 2);
+    }
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
     timings.queued();
@@ -45,7 +50,10 @@ pub async fn execute(
     timings.ran();
     drop(pass);
 
-    let outcome = answer.and_then(|response| translate::outcome(&request, response));
+    let outcome = answer.and_then(|response| match &marker {
+        Some(marker) => translate::outcome_with_value(&request, response, marker),
+        None => translate::outcome(&request, response),
+    });
     session.readiness.learn_from(&outcome);
     outcome.map_err(|error| match error {
         ClientError::Refused(Refusal::RuntimeUnknown) => ApiError::RuntimeNotFound {
@@ -55,4 +63,11 @@ pub async fn execute(
         },
         error => ApiError::Engine(error),
     })
+}
+
+/// Whether the value of the last expression is told. So far only the embedded engine is asked for it.
+fn has_value(session: &Session, execution: &Execution, language: &ResolvedLanguage) -> bool {
+    session.config.engine == EngineKind::Embedded
+        && language.language == "python"
+        && execution.form != AnswerForm::Shell
 }

@@ -2,14 +2,17 @@
 //! answer becomes an outcome.
 
 mod stderr;
+mod value;
 
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status};
 
 use super::api::Execution;
+pub use value::Marker;
 
 /// The limits that an execution gets.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +35,7 @@ pub struct ResolvedLanguage {
 }
 
 /// What became of an execution.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
     /// The program's exit code, or 128 + the number of the signal that ended it.
     pub exit_code: i32,
@@ -40,6 +43,8 @@ pub struct Outcome {
     pub run: StageOutput,
     /// The compile stage, where there was one.
     pub compile: Option<StageOutput>,
+    /// The value of a Python program's last expression, as JSON; `None` where it has none.
+    pub value: Option<Box<RawValue>>,
     /// Wall-clock time in milliseconds of the stage that decided.
     pub time_ms: u64,
     /// The wall-clock limit, where it was reached.
@@ -131,6 +136,28 @@ fn main_file(language: &str) -> &'static str {
     }
 }
 
+/// Reads the engine's answer to `request`, before whose program `marker` was put.
+///
+/// # Errors
+/// As [`outcome`].
+pub fn outcome_with_value(
+    request: &ExecuteRequest,
+    mut response: ExecuteResponse,
+    marker: &Marker,
+) -> Result<Outcome, ClientError> {
+    let run = &mut response.run;
+    let value = marker.take_from(&mut run.stderr);
+    // A thread that prints at that moment can cut the value in two where both streams are one.
+    if marker.take_from(&mut run.output).is_none() && value.is_some() {
+        run.output = format!("{}{}", run.stdout, run.stderr);
+    }
+    let outcome = outcome(request, response)?;
+    Ok(Outcome {
+        value: value.filter(|_| outcome.exit_code == 0),
+        ..outcome
+    })
+}
+
 /// Reads the engine's answer to `request`.
 ///
 /// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
@@ -160,6 +187,7 @@ pub fn outcome(
             run,
             time_ms: compile.time_ms,
             timed_out_after: None,
+            value: None,
             ended_by: "compile_error",
             compile: Some(compile.output),
         });
@@ -187,6 +215,7 @@ impl StageRead {
             exit_code: self.exit_code,
             run: self.output,
             compile,
+            value: None,
             time_ms: self.time_ms,
             timed_out_after: match self.ending {
                 Ending::WallTime(limit) => limit,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::adapter::translate::Outcome;
 
-use super::success_or_failure;
+use super::{Value, success_or_failure};
 
 #[derive(Serialize)]
 pub struct Answer<'a> {
@@ -21,8 +21,8 @@ struct Properties<'a> {
     status: &'static str,
     stdout: &'a str,
     stderr: &'a str,
-    result: &'static str,
-    execution_result: &'static str,
+    result: Value<'a>,
+    execution_result: Value<'a>,
     execution_time_in_milliseconds: u64,
 }
 
@@ -35,8 +35,8 @@ impl<'a> Answer<'a> {
                 status: success_or_failure(outcome),
                 stdout: outcome.stdout(),
                 stderr: outcome.stderr(),
-                result: "",
-                execution_result: "",
+                result: Value::of(outcome),
+                execution_result: Value::of(outcome),
                 execution_time_in_milliseconds: outcome.time_ms,
             },
         }

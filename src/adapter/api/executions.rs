@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::adapter::translate::Outcome;
 
+use super::Value;
 use super::query::Identifier;
 
 /// Which execution of which session an answer is about.
@@ -32,17 +33,17 @@ struct ExecutionResult<'a> {
     stdout: &'a str,
     stderr: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    execution_result: Option<&'static str>,
+    execution_result: Option<Value<'a>>,
     execution_time_in_milliseconds: u64,
 }
 
 impl<'a> Resource<'a> {
-    pub fn of_code(self, outcome: &'a Outcome) -> Answer<'a> {
+    pub fn of_code(self, outcome: &'a Outcome, value: Value<'a>) -> Answer<'a> {
         let succeeded = outcome.exit_code == 0;
         Answer {
             execution_type: Some("Synchronous"),
             result: ExecutionResult {
-                execution_result: Some(""),
+                execution_result: Some(value),
                 ..ExecutionResult::new(outcome)
             },
             ..self.answer(

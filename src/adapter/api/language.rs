@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::adapter::translate::{Outcome, StageOutput};
 
-use super::success_or_failure;
+use super::{Value, success_or_failure};
 
 #[derive(Serialize)]
 pub struct Answer<'a> {
@@ -32,8 +32,8 @@ struct Fields<'a> {
     status: &'static str,
     stdout: &'a str,
     stderr: &'a str,
-    result: &'static str,
-    execution_result: &'static str,
+    result: Value<'a>,
+    execution_result: Value<'a>,
     exit_code: i32,
     return_code: i32,
     execution_time_in_milliseconds: u64,
@@ -48,8 +48,8 @@ impl<'a> Answer<'a> {
             status: success_or_failure(outcome),
             stdout: outcome.stdout(),
             stderr: outcome.stderr(),
-            result: "",
-            execution_result: "",
+            result: Value::of(outcome),
+            execution_result: Value::of(outcome),
             exit_code: outcome.exit_code,
             return_code: outcome.exit_code,
             execution_time_in_milliseconds: outcome.time_ms,

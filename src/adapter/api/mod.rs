@@ -7,9 +7,12 @@ mod language;
 mod query;
 mod request;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::translate::Outcome;
@@ -41,7 +44,8 @@ pub fn render(
     let body = match form {
         AnswerForm::Language => json(&language::Answer::new(outcome)),
         AnswerForm::Code => json(&code::Answer::new(outcome)),
-        AnswerForm::Executions => json(&resource.of_code(outcome)),
+        AnswerForm::Executions => json(&resource.of_code(outcome, Value::of(outcome))),
+        AnswerForm::ExecutionsWithText => json(&resource.of_code(outcome, Value::text_of(outcome))),
         AnswerForm::Shell => json(&resource.of_shell(outcome)),
     };
     Rendered {
@@ -84,6 +88,34 @@ pub fn render_error(error: &ApiError) -> Rendered {
 /// Serialises one of our own types, which cannot fail: they hold no map with other keys than text.
 pub fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+/// The value of a last expression, as `result` and `executionResult` have it.
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    /// As it is.
+    Json(&'a RawValue),
+    /// As text; empty where there is no value.
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Value<'a> {
+    fn of(outcome: &'a Outcome) -> Self {
+        match &outcome.value {
+            Some(value) => Self::Json(value),
+            None => Self::Text(Cow::Borrowed("")),
+        }
+    }
+
+    /// Text is what a string holds, and the JSON of anything else.
+    fn text_of(outcome: &'a Outcome) -> Self {
+        let value = outcome.value.as_deref().map_or("\"\"", RawValue::get);
+        Self::Text(match serde_json::from_str::<String>(value) {
+            Ok(text) => Cow::Owned(text),
+            Err(_) => Cow::Borrowed(value),
+        })
+    }
 }
 
 /// Azure's word for an outcome on `*/execute`. AutoGen takes any other for success.

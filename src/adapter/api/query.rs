@@ -14,6 +14,9 @@ pub const API_VERSIONS: [&str; 6] = [
     "2025-10-02-preview",
 ];
 
+/// Those whose `executionResult` is text.
+const VALUE_IS_TEXT: [&str; 2] = ["2024-10-02-preview", "2025-02-02-preview"];
+
 /// A session's identifier: 4 to 128 characters by the pattern of Azure's OpenAPI documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identifier(String);
@@ -45,6 +48,8 @@ pub struct Query {
     pub identifier: Option<Identifier>,
     /// `version`: of the runtime.
     pub version: Option<String>,
+    /// Whether `api-version` is one whose `executionResult` is text.
+    pub value_is_text: bool,
 }
 
 impl Query {
@@ -59,7 +64,10 @@ impl Query {
             match &*name {
                 "identifier" if value.is_empty() => {}
                 "identifier" => parsed.identifier = Some(Identifier::parse(&value)?),
-                "api-version" => check_api_version(&value)?,
+                "api-version" => {
+                    let version = api_version(&value)?;
+                    parsed.value_is_text = version.is_some_and(|v| VALUE_IS_TEXT.contains(&v));
+                }
                 "version" => parsed.version = given(value),
                 _ => {}
             }
@@ -73,17 +81,17 @@ fn given(value: Cow<'_, str>) -> Option<String> {
 }
 
 /// The suffix `-preview` may be left out; no `api-version` at all means the newest.
-fn check_api_version(given: &str) -> Result<(), ApiError> {
-    let known = API_VERSIONS.iter().any(|version| {
+fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let known = API_VERSIONS.into_iter().find(|version| {
         given.eq_ignore_ascii_case(version)
             || version
                 .strip_suffix("-preview")
                 .is_some_and(|date| given == date)
     });
-    if known || given.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::ApiVersion {
+    known.map(Some).ok_or_else(|| ApiError::ApiVersion {
         given: given.chars().take(64).collect(),
     })
 }

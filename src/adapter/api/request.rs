@@ -46,6 +46,9 @@ pub enum AnswerForm {
     Code,
     /// An execution resource.
     Executions,
+    /// An execution resource whose value is text: the .NET client of the versions that have it
+    /// fails on a number.
+    ExecutionsWithText,
     /// An execution resource whose status is the exit code.
     Shell,
 }
@@ -131,7 +134,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
         Some(version) => Some(version),
         None => optional("version", given.version)?.and_then(non_empty),
     };
-    let program = program(dialect, &given)?;
+    let program = program(dialect, &given, query.value_is_text)?;
     Ok(Execution {
         identifier,
         language: short("language", program.language)?,
@@ -151,7 +154,11 @@ struct Program {
     form: AnswerForm,
 }
 
-fn program(dialect: &Dialect, given: &Fields<'_>) -> Result<Program, ApiError> {
+fn program(
+    dialect: &Dialect,
+    given: &Fields<'_>,
+    value_is_text: bool,
+) -> Result<Program, ApiError> {
     if let Some(shell) = shell_program(dialect, given)? {
         return Ok(shell);
     }
@@ -180,6 +187,7 @@ fn program(dialect: &Dialect, given: &Fields<'_>) -> Result<Program, ApiError> {
         form: match dialect {
             Dialect::Language(_) | Dialect::Execute => AnswerForm::Language,
             Dialect::Code => AnswerForm::Code,
+            Dialect::Executions | Dialect::Shell if value_is_text => AnswerForm::ExecutionsWithText,
             Dialect::Executions | Dialect::Shell => AnswerForm::Executions,
         },
     })
