@@ -33,6 +33,9 @@ const FAREWELL: Duration = Duration::from_secs(15);
 /// How long the processes of a killed keeper may take to go.
 const ORPHANS: Duration = Duration::from_secs(2);
 
+/// How many processes try to clean a slot before it is given up.
+const CLEANERS: u8 = 3;
+
 /// The first argument that makes this program a spawner.
 pub const SPAWNER_ARGUMENT: &str = "__spawner";
 
@@ -80,6 +83,7 @@ fn run() -> io::Result<()> {
         slots: started.slots,
         _lock: started.lock,
         keepers: Vec::new(),
+        unclean: Vec::new(),
     };
     let served = spawner.serve(control);
     spawner.farewell();
@@ -183,7 +187,8 @@ struct Keeper {
     slot: Slot,
     /// The name of the job's directory.
     name: String,
-    is_cleaner: bool,
+    /// How many processes have tried to clean up, this one included if it is a cleaner.
+    cleaned: u8,
 }
 
 struct Spawner {
@@ -193,6 +198,8 @@ struct Spawner {
     slots: Slots,
     _lock: OwnedFd,
     keepers: Vec<Keeper>,
+    /// Those that did not leave a clean slot, and for which no cleaner runs yet.
+    unclean: Vec<Keeper>,
 }
 
 impl Spawner {
@@ -211,7 +218,11 @@ impl Spawner {
             } else {
                 fds.push(PollFd::new(socket, PollFlags::empty()));
             }
-            match poll(&mut fds, None) {
+            let pause = Timespec {
+                tv_sec: 0,
+                tv_nsec: 200_000_000,
+            };
+            match poll(&mut fds, (!self.unclean.is_empty()).then_some(&pause)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -254,7 +265,7 @@ impl Spawner {
                 };
                 keep(self.proof, socket, &job)
             }
-            Ok(Fork::Parent(pid)) => self.watch(pid, slot, name, false)?,
+            Ok(Fork::Parent(pid)) => self.watch(pid, slot, name, 0)?,
             // The engine sees the job's socket close.
             Err(error) => {
                 let _ = writeln!(io::stderr(), "a job's keeper cannot be started: {error}");
@@ -264,13 +275,13 @@ impl Spawner {
         Ok(())
     }
 
-    fn watch(&mut self, pid: Pid, slot: Slot, name: String, is_cleaner: bool) -> io::Result<()> {
+    fn watch(&mut self, pid: Pid, slot: Slot, name: String, cleaned: u8) -> io::Result<()> {
         self.keepers.push(Keeper {
             pid,
             ends: pidfd_open(pid, PidfdFlags::empty())?,
             slot,
             name,
-            is_cleaner,
+            cleaned,
         });
         Ok(())
     }
@@ -283,14 +294,19 @@ impl Spawner {
                 self.slots.give_back(keeper.slot);
                 continue;
             }
-            if keeper.is_cleaner {
-                let number = keeper.slot.number;
+            self.end_orphans(keeper.slot);
+            self.unclean.push(keeper);
+        }
+        for keeper in std::mem::take(&mut self.unclean) {
+            let number = keeper.slot.number;
+            if keeper.cleaned >= CLEANERS {
                 let _ = writeln!(io::stderr(), "job slot {number} is not clean and rests");
                 continue;
             }
-            self.end_orphans(keeper.slot);
-            if let Err(error) = self.start_cleaner(keeper) {
-                let _ = writeln!(io::stderr(), "a job slot cannot be cleaned: {error}");
+            // For want of processes or memory, which other jobs may hold: it is tried again.
+            if let Err((keeper, error)) = self.start_cleaner(keeper) {
+                let _ = writeln!(io::stderr(), "job slot {number} must wait: {error}");
+                self.unclean.push(keeper);
             }
         }
     }
@@ -339,20 +355,27 @@ impl Spawner {
         }
     }
 
-    fn start_cleaner(&mut self, keeper: Keeper) -> io::Result<()> {
-        let Keeper { slot, name, .. } = keeper;
-        match sys::fork(self.proof)? {
-            Fork::Child => {
+    fn start_cleaner(&mut self, keeper: Keeper) -> Result<(), (Keeper, io::Error)> {
+        match sys::fork(self.proof) {
+            Ok(Fork::Child) => {
                 let job = Job {
                     policy: &self.policy,
-                    slot,
+                    slot: keeper.slot,
                     work: &self.work,
-                    name: &name,
+                    name: &keeper.name,
                 };
-                let workspace = Workspace::of(&self.work, &name);
+                let workspace = Workspace::of(&self.work, &keeper.name);
                 sys::exit_now(i32::from(clean_up(&job, Some(&workspace)).is_err()))
             }
-            Fork::Parent(pid) => self.watch(pid, slot, name, true),
+            Ok(Fork::Parent(pid)) => {
+                let Keeper { slot, name, .. } = keeper;
+                let watched = self.watch(pid, slot, name, keeper.cleaned + 1);
+                if let Err(error) = watched {
+                    let _ = writeln!(io::stderr(), "a cleaner cannot be watched: {error}");
+                }
+                Ok(())
+            }
+            Err(error) => Err((keeper, error)),
         }
     }
 
