@@ -4,9 +4,11 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, de};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::lossy::LossyString;
 
 /// One JSON value, not yet read further than where it ends.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +75,9 @@ impl<'a> Json<'a> {
         if self.kind() != Kind::String {
             return None;
         }
-        serde_json::from_str::<Wtf8>(self.0).ok().map(|text| text.0)
+        serde_json::from_str::<LossyString>(self.0)
+            .ok()
+            .map(|text| text.0)
     }
 
     /// The elements, where it is an array.
@@ -81,9 +85,8 @@ impl<'a> Json<'a> {
         if self.kind() != Kind::Array {
             return None;
         }
-        serde_json::from_str::<Elements<'a>>(self.0)
-            .ok()
-            .map(|list| list.0)
+        let raw: Vec<&'a RawValue> = serde_json::from_str(self.0).ok()?;
+        Some(raw.into_iter().map(|raw| Self(raw.get())).collect())
     }
 
     /// The members, where it is an object. Of several with one name the last one counts.
@@ -137,78 +140,6 @@ impl<'a> Members<'a> {
     }
 }
 
-struct Wtf8(String);
-
-impl<'de> Deserialize<'de> for Wtf8 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(Wtf8Visitor)
-    }
-}
-
-struct Wtf8Visitor;
-
-impl Visitor<'_> for Wtf8Visitor {
-    type Value = Wtf8;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Wtf8, E> {
-        Ok(Wtf8(from_wtf8(bytes)))
-    }
-}
-
-/// Surrogates are three bytes in WTF-8, of which UTF-8's lossy reading makes three U+FFFD where
-/// one is due.
-fn from_wtf8(mut bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    loop {
-        match std::str::from_utf8(bytes) {
-            Ok(rest) => {
-                text.push_str(rest);
-                return text;
-            }
-            Err(error) => {
-                let (valid, rest) = bytes.split_at(error.valid_up_to());
-                text.push_str(&String::from_utf8_lossy(valid));
-                text.push(char::REPLACEMENT_CHARACTER);
-                let surrogate = matches!(rest, [0xED, 0xA0..=0xBF, 0x80..=0xBF, ..]);
-                let skip = if surrogate {
-                    3
-                } else {
-                    error.error_len().unwrap_or(rest.len())
-                };
-                bytes = rest.get(skip..).unwrap_or_default();
-            }
-        }
-    }
-}
-
-struct Elements<'a>(Vec<Json<'a>>);
-
-impl<'de> Deserialize<'de> for Elements<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Elements<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(raw) = seq.next_element::<&'de RawValue>()? {
-                    elements.push(Json(raw.get()));
-                }
-                Ok(Elements(elements))
-            }
-        }
-        deserializer.deserialize_seq(List)
-    }
-}
-
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
@@ -221,7 +152,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some(key) = map.next_key::<Wtf8>()? {
+                while let Some(key) = map.next_key::<LossyString>()? {
                     let raw = map.next_value::<&'de RawValue>()?;
                     members.push((key.0, Json(raw.get())));
                 }

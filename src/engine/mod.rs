@@ -5,37 +5,7 @@
 //! files, a compile stage where the language has one, a run stage, and Piston's words for how each
 //! ended. What runs and contains the job is in [`sandbox`].
 //!
-//! # Where it is not Piston
-//!
-//! | Piston | this engine | why |
-//! |---|---|---|
-//! | bad JSON, wrong charset: 400 `{"stack"}` | 400 `{"message"}` | a stack names the server's paths |
-//! | 400 `{}` for `stdin` that is no string, `files: [null]` | 400 `{"message"}` | the caller must know what is wrong |
-//! | bodies over 102 400 bytes: 400 | up to `max_body`, then 413 | programs and inputs are longer |
-//! | compressed bodies are read | 415 | no client sends them on loopback |
-//! | file name that leads out, is `.`, a number, too long or has a NUL: 500 | 400 `{"message"}` | it is the caller's fault |
-//! | absolute file name: runs the machine's file | 400 `{"message"}` | the file sent is not the one that would run |
-//! | file name `..x`: 500 | a name like any other | it does not lead out |
-//! | file name or `args` of a kind that cannot be used: 500 | 400 `{"message"}` | it is the caller's fault |
-//! | main file `-x`: taken for an option | is run, as `./-x` | the caller means the file |
-//! | limit 0 or below 1: none at all | the engine's own limit | nothing may run for ever |
-//! | negative memory limit: none at all | the engine's own limit | nothing may use all memory |
-//! | output over the limit is lost with its chunk | kept up to the limit | what was printed shows what went wrong |
-//! | stderr then says `Sandbox keeper received fatal signal 6` | it does not | that is the sandbox, not the program |
-//! | a character split over two reads becomes U+FFFD | stays whole | the program printed it whole |
-//! | killed by a signal: stderr has the path of the run script | stderr has the signal in words | the path means nothing to a client |
-//! | tracebacks name `/box/submission/main.py` | `main.py` | the job's directory has a random name |
-//! | c, c++: every file gets `.c`, `.cpp` added | the main file, if it has no such ending, and nameless ones | headers can be included |
-//! | c, c++: `chmod: cannot access 'a.out'` after a compile error | not there | no such script |
-//! | java: `.java` added always | added where it is missing | file names in messages are the caller's |
-//! | `/tmp` is the job's own, and its `HOME` | `TMPDIR` and `HOME` are a folder of the job's own | needs no mount |
-//! | no address but loopback is reachable, sockets can be made | sockets are refused | needs no network namespace |
-//! | `memory` is the control group's | the highest sum of what the processes held | needs no control group |
-//! | more jobs than fit wait without bound | 429 with `Retry-After` behind a queue | a bound on memory |
-//! | a client that hangs up leaves its job running | the job is killed | nobody waits for it |
-//! | `GET /api/v2/packages` asks the network | lists what is installed | there is nothing to install |
-
-#![deny(unsafe_code)]
+//! Where it does otherwise than Piston, and why, is in `fixtures/README.md`.
 
 mod config;
 mod job;
@@ -47,7 +17,6 @@ mod runtimes;
 #[allow(unsafe_code, reason = "what contains a job is made of system calls")]
 pub mod sandbox;
 mod server;
-mod signals;
 
 use std::future::Future;
 use std::path::PathBuf;

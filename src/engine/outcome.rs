@@ -2,8 +2,7 @@
 
 use super::output::{Output, Stream};
 use super::sandbox::{Cause, Ended, StageLimits};
-use super::signals::signal_name;
-use crate::piston::{Stage, Status};
+use crate::piston::{Signal, Stage, Status};
 
 /// Piston's words for what happened, as recorded: a limit is SIGKILL without a code; a program
 /// that a signal ended is 128 + n without a signal; out of memory is like a program that was
@@ -62,7 +61,9 @@ pub(super) fn outcome(
     };
     match end {
         End::Code(code) => stage.code = Some(code),
-        End::Signal(signal) => stage.signal = signal_name(signal).map(str::to_owned),
+        End::Signal(signal) => {
+            stage.signal = Signal::of_number(signal).map(|signal| signal.name.to_owned())
+        }
     }
     stage.status = Some(status);
     stage.message = Some(message);

@@ -15,6 +15,7 @@ use super::policy::Policy;
 use super::protocol::StageOrder;
 use super::sys::{self, End, Reaped, Wait, Waiting};
 use super::workspace::Workspace;
+use crate::piston::Signal;
 
 /// What the stage's processes get from the keeper.
 pub(super) struct Start<'a> {
@@ -49,7 +50,10 @@ pub(super) fn stand_above(start: &Start<'_>) -> ! {
             }) => {
                 // Of these two a shell says nothing.
                 if signal != libc::SIGINT && signal != libc::SIGPIPE {
-                    say(&sys::signal_text(signal));
+                    say(&Signal::of_number(signal).map_or_else(
+                        || format!("Signal {signal}"),
+                        |signal| signal.description.to_owned(),
+                    ));
                 }
                 128 + signal
             }

@@ -221,21 +221,6 @@ pub(super) fn ticks_per_second() -> u64 {
         .unwrap_or(100)
 }
 
-/// The C library's words for a signal, such as `Segmentation fault`.
-pub(super) fn signal_text(signal: i32) -> String {
-    // SAFETY: strsignal returns a string that stays as it is until the next call in this thread;
-    // it is copied before that.
-    unsafe {
-        let text = libc::strsignal(signal);
-        if text.is_null() {
-            return format!("Signal {signal}");
-        }
-        std::ffi::CStr::from_ptr(text)
-            .to_string_lossy()
-            .into_owned()
-    }
-}
-
 /// Makes this whole process, with all its threads, one of an ordinary user for good, whose new
 /// files its group may write, and which that user's other processes cannot look into.
 ///
