@@ -6,14 +6,16 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 /// The first id that is given out, and the one behind the last.
-const IDS: std::ops::Range<u32> = 30_720..59_392;
+const IDS: Range<u32> = 30_720..59_392;
 /// Ids in a block, and so the most slots that an engine can have.
 const BLOCK: u32 = 512;
 /// Folders that may hold the locks, the first that works is used by every engine on the machine.
@@ -62,8 +64,7 @@ impl Slots {
         let count = count.min(BLOCK as usize - 1);
         let folder = lock_folder()?;
         let used = ids_in_use();
-        for first in IDS.step_by(BLOCK as usize) {
-            let block = first..first + BLOCK;
+        for block in blocks(rustix::system::uname().nodename().to_bytes()) {
             if used.iter().any(|id| block.contains(id)) {
                 continue;
             }
@@ -101,6 +102,21 @@ impl Slots {
     }
 }
 
+/// The blocks in the order in which they are tried. Containers do not see each other's locks, but
+/// the kernel counts a user's processes across them: each begins elsewhere, by its host's name, and
+/// always there, so that its files stay its own when it starts again.
+fn blocks(host: &[u8]) -> impl Iterator<Item = Range<u32>> {
+    let mut hasher = DefaultHasher::new();
+    host.hash(&mut hasher);
+    let count = IDS.len() / BLOCK as usize;
+    let skipped = usize::try_from(hasher.finish() % count as u64).unwrap_or(0);
+    IDS.step_by(BLOCK as usize)
+        .cycle()
+        .skip(skipped)
+        .take(count)
+        .map(|first| first..first + BLOCK)
+}
+
 fn lock_folder() -> io::Result<PathBuf> {
     let mut last = io::Error::other("no folder for locks");
     for folder in LOCK_FOLDERS.map(Path::new) {
@@ -120,7 +136,7 @@ fn lock_folder() -> io::Result<PathBuf> {
     Err(last)
 }
 
-fn lock_block(folder: &Path, block: &std::ops::Range<u32>) -> io::Result<Option<File>> {
+fn lock_block(folder: &Path, block: &Range<u32>) -> io::Result<Option<File>> {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .write(true)
@@ -150,4 +166,21 @@ fn ids_in_use() -> HashSet<u32> {
         );
     }
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_begin_elsewhere_and_try_every_block_once() {
+        let order =
+            |host: &str| -> Vec<u32> { blocks(host.as_bytes()).map(|block| block.start).collect() };
+        let (one, other) = (order("one"), order("other"));
+        assert_ne!(one[0], other[0]);
+        assert_eq!(one, order("one"));
+        let all: HashSet<u32> = one.iter().copied().collect();
+        assert_eq!(all.len(), IDS.len() / BLOCK as usize);
+        assert!(one.iter().all(|first| first + BLOCK <= IDS.end));
+    }
 }
