@@ -6,8 +6,8 @@ COPY Cargo.toml Cargo.lock ./
 COPY src src
 # Not built, but the manifest names them.
 COPY benches benches
-RUN cargo build --release --locked \
-    && mv target/release/session-adapter /usr/local/bin/ \
+RUN cargo build --profile dist --locked \
+    && mv target/dist/session-adapter /usr/local/bin/ \
     && rm -rf target "$CARGO_HOME/registry"
 
 FROM docker.io/library/debian:bookworm-slim
