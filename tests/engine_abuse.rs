@@ -126,7 +126,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root() && can_change_users();
     if !root {
-        eprintln!("SKIPPED: only root can give each job a user of its own");
+        eprintln!("TEST SKIPPED: only root can give each job a user of its own");
     }
     root
 }
@@ -552,7 +552,7 @@ int main(void) {
         .map(|r| r.language)
         .collect();
     if !names.contains(&"c".to_owned()) {
-        eprintln!("SKIPPED: there is no C compiler");
+        eprintln!("TEST SKIPPED: there is no C compiler");
         return;
     }
     let run = served.run("c", program).await;
@@ -711,7 +711,7 @@ async fn the_report_says_what_is_on() {
 #[tokio::test]
 async fn root_without_its_rights_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: this is not root");
+        eprintln!("TEST SKIPPED: this is not root");
         return;
     }
     let weak = EngineConfig {
