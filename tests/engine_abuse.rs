@@ -801,7 +801,8 @@ async fn what_a_killed_keeper_leaves_is_cleaned_up() {
 parent = open(f'/proc/{os.getppid()}/stat').read().rsplit(')', 1)[1].split()[1]
 if os.fork() == 0:
     os.setsid()
-    open('FILE', 'w').write(str(os.getpid()))
+    with open('FILE.new', 'w') as f: f.write(str(os.getpid()))
+    os.rename('FILE.new', 'FILE')
     time.sleep(600)
 while not os.path.exists('FILE'): time.sleep(0.01)
 os.kill(int(parent), signal.SIGKILL)
@@ -819,7 +820,8 @@ time.sleep(600)
         });
         assert_eq!(served.execute(&body).await.status, 500);
         left_nothing(&served).await;
-        let process = Path::new("/proc").join(std::fs::read_to_string(&file).unwrap());
+        let pid: u32 = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+        let process = Path::new("/proc").join(pid.to_string());
         until(|| !process.exists()).await;
     }
     assert_eq!(served.run("python", "print(1)").await["stdout"], "1\n");
