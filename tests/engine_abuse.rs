@@ -156,6 +156,13 @@ const OPEN: &[(u8, &str, &str)] = &[
     (5, "process ids and command lines of others", "
 print('done' if 'VICTIM' in os.listdir('/proc') and
       b'sleep' in open('/proc/VICTIM/cmdline', 'rb').read() else 'no')"),
+    (20, "files in memory that are not mapped", "
+for n in range(200): os.write(os.memfd_create('x'), b'x' * 1_000_000)
+time.sleep(0.3); print('done')"),
+    (23, "files that are deleted and still open", "
+fs = [open(str(n), 'wb', 0) for n in range(8)]
+for n in range(8): os.unlink(str(n)); fs[n].write(b'x' * 1_000_000)
+time.sleep(0.5); print('done')"),
     (44, "executing from memory", "
 fd = os.memfd_create('x'); os.write(fd, open('/usr/bin/true', 'rb').read())
 if os.fork() == 0: os.execv(f'/proc/self/fd/{fd}', ['x'])
@@ -398,10 +405,14 @@ fn has_right_to(attack: &str) -> bool {
     capabilities(None).unwrap().effective.contains(needed)
 }
 
-/// Rows 5, 44, 45 and 46.
+/// Rows 5, 20, 23, 44, 45 and 46.
 #[tokio::test]
 async fn what_is_said_to_be_open_is_open() {
-    let served = serve(small()).await;
+    let served = serve(EngineConfig {
+        max_job_bytes: 4 << 20,
+        ..small()
+    })
+    .await;
     let victim = Victim::start();
     for (number, name, program) in OPEN {
         let program = program.replace("VICTIM", &victim.0.id().to_string());
@@ -524,6 +535,7 @@ async fn files_are_limited_in_number_size_and_depth() {
         let run = low.run("python", &program).await;
         assert_eq!(run["code"], 153, "{name}: {run}");
     }
+    // What is too deep to be counted is so with every limit.
     let high = serve(small()).await;
     for (name, program) in &WAYS[..2] {
         let program = format!("{}{program}", wait.replace("WAIT", "0"));
@@ -571,7 +583,7 @@ time.sleep(0.2)
     assert!(!Path::new("/proc").join(pid).exists());
 }
 
-/// Row 32.
+/// Row 32. Nothing can be left out here to show what would be without: SIGKILL is no layer.
 #[tokio::test]
 async fn a_program_that_ignores_signals_or_stops_is_ended() {
     let served = serve(EngineConfig {
@@ -638,7 +650,8 @@ async fn shared_folders_are_swept_after_a_job() {
 }
 
 /// Rows 24 to 27 and 29: whatever a job leaves in the data directory can be used by whom it is
-/// given to, and nothing outside of it changes.
+/// given to, and nothing outside of it changes. It is no layer that stops these, but the way in
+/// which the engine opens files, so that nothing can be left out.
 #[tokio::test]
 async fn what_is_left_in_the_data_directory_is_handed_over() {
     if !is_root() {
