@@ -2,8 +2,8 @@
 //! stopped; and it succeeds once the layers that stop it are left out, so that no test passes by
 //! accident. The numbers are those of the list of abuses in SECURITY.md.
 //!
-//! These tests need root, for only root can give each job a user of its own. They say so and pass
-//! where they are run by somebody else.
+//! Only root can give each job a user of its own. Tests that are about that say so and pass where
+//! somebody else runs them; the attacks are then those that other layers stop.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod engine_support;
@@ -19,6 +19,7 @@ use engine_support::{Served, config, serve};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
 use session_adapter::engine::sandbox::Layer::{self, Landlock, Limits, OwnUsers, Seccomp};
+use session_adapter::engine::sandbox::SandboxReport;
 use tokio::time::{Instant, sleep};
 
 /// Number, name, the layers that stop it, and the program: it prints `done` when it has got what
@@ -33,24 +34,48 @@ pid = os.fork()
 if pid == 0: time.sleep(60)
 r = libc.ptrace(0x4206, pid, 0, 0); os.kill(pid, 9); print('done' if r == 0 else r)"),
     (2, "another process's memory", &[OwnUsers, Landlock], "open('/proc/VICTIM/mem', 'rb'); print('done')"),
+    (2, "reading another process's memory by call", &[OwnUsers, Seccomp, Landlock], "
+class Part(ctypes.Structure): _fields_ = [('at', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+stack = next(l for l in open('/proc/VICTIM/maps') if '[stack]' in l)
+to = ctypes.create_string_buffer(8)
+mine, its = Part(ctypes.addressof(to), 8), Part(int(stack.split('-')[1].split()[0], 16) - 16, 8)
+r = libc.process_vm_readv(VICTIM, ctypes.byref(mine), 1, ctypes.byref(its), 1, 0)
+print('done' if r == 8 else r)"),
     (3, "another process's descriptor", &[OwnUsers, Seccomp, Landlock], "
 fd = libc.syscall(434, VICTIM, 0); print('done' if libc.syscall(438, fd, 1, 0) >= 0 else 'no')"),
     (4, "another process's environment", &[OwnUsers, Landlock], "
 print('done' if b'HIDDEN' in open('/proc/VICTIM/environ', 'rb').read() else 'no')"),
-    (6, "another process's descriptors", &[OwnUsers, Landlock], "os.listdir('/proc/VICTIM/fd'); print('done')"),
+    (6, "another process's descriptors", &[OwnUsers, Landlock], "os.readlink('/proc/VICTIM/fd/0'); print('done')"),
+    (6, "how many descriptors another process has", &[OwnUsers], "os.listdir('/proc/VICTIM/fd'); print('done')"),
     (6, "another process's root", &[OwnUsers, Landlock], "os.readlink('/proc/VICTIM/root'); print('done')"),
+    (6, "another process's working directory", &[OwnUsers, Landlock], "os.listdir('/proc/VICTIM/cwd'); print('done')"),
     (7, "TCP to the engine", &[Seccomp, Landlock], "socket.create_connection(('127.0.0.1', PORT), 5); print('done')"),
     (7, "/dev/tcp of bash", &[Seccomp, Landlock], "
 print('done' if os.system('bash -c \"exec 3<>/dev/tcp/127.0.0.1/PORT\"') == 0 else 'no')"),
+    // Done is here that the call was sent: who answers it is the cloud's business.
+    (8, "the cloud's own address", &[Seccomp, Landlock], "
+s = socket.socket(); s.setblocking(False)
+print('done' if s.connect_ex(('169.254.169.254', 80)) != errno.EACCES else 'no')"),
     (9, "UDP", &[Seccomp], "socket.socket(socket.AF_INET, socket.SOCK_DGRAM); print('done')"),
     (9, "UDP over IPv6", &[Seccomp], "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); print('done')"),
+    (9, "TCP that is opened by sending", &[Seccomp], "
+s = socket.socket(); s.sendto(b'x', 0x20000000, ('127.0.0.1', PORT)); print('done')"),
+    (9, "TCP over several paths", &[Seccomp], "
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+s.connect(('127.0.0.1', PORT)); print('done')"),
     (10, "listen", &[Seccomp, Landlock], "
 s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print('done')"),
     (10, "raw packets", &[OwnUsers, Seccomp], "socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0); print('done')"),
+    (10, "raw ICMP", &[OwnUsers, Seccomp], "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); print('done')"),
     (11, "netlink", &[Seccomp], "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); print('done')"),
+    // Done is here that it was the kernel who refused, for want of such a family.
+    (11, "sockets to the host", &[Seccomp], "
+r = libc.socket(40, 1, 0); print('done' if r >= 0 or ctypes.get_errno() == NO_FAMILY else 'no')"),
+    (11, "ciphers of the kernel", &[Seccomp], "
+r = libc.socket(38, 5, 0); print('done' if r >= 0 or ctypes.get_errno() == NO_FAMILY else 'no')"),
     (12, "abstract sockets", &[Landlock], "
 s = socket.socket(socket.AF_UNIX); s.connect('\\0ABSTRACT'); print('done')"),
-    (13, "sockets by path", &[OwnUsers, Landlock], "s = socket.socket(socket.AF_UNIX); s.connect('PRIVATE/socket'); print('done')"),
+    (13, "sockets by path", &[OwnUsers], "s = socket.socket(socket.AF_UNIX); s.connect('PRIVATE/socket'); print('done')"),
     (16, "/etc/shadow", &[OwnUsers], "open('/etc/shadow').read(); print('done')"),
     (16, "a secret of root's", &[OwnUsers, Landlock], "open('PRIVATE/secret').read(); print('done')"),
     (16, "a file that all may read, in a place that is nobody's business", &[Landlock], "open('PUBLIC/file').read(); print('done')"),
@@ -82,6 +107,10 @@ print('done' if open('/proc/self/oom_score_adj').read() == '0\\n' else 'no')"),
 soft, hard = resource.getrlimit(resource.RLIMIT_CORE); print('done' if hard != 0 else 'no')"),
     (39, "shared memory of System V", &[Seccomp], "
 i = libc.shmget(0, 4096, 0o1600); print('done' if i >= 0 else 'no'); libc.shmctl(i, 0, 0)"),
+    (39, "semaphores of System V", &[Seccomp], "
+i = libc.semget(0, 1, 0o1600); print('done' if i >= 0 else 'no'); libc.semctl(i, 0, 0)"),
+    (39, "messages of System V", &[Seccomp], "
+i = libc.msgget(0, 0o1600); print('done' if i >= 0 else 'no'); libc.msgctl(i, 0, 0)"),
     (39, "POSIX queues", &[Seccomp], "
 r = libc.syscall(240, b'', 0, 0, 0); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
     (40, "keyrings", &[Seccomp], "
@@ -106,8 +135,50 @@ os.mkdir('m'); ok = libc.mount(b'none', b'm', b'tmpfs', 0, 0) == 0
 print('done' if ok else 'no'); libc.umount(b'm')"),
     (43, "typing into a terminal", &[Seccomp], "
 libc.ioctl(-1, 0x5412, b'x'); print('done' if ctypes.get_errno() == errno.EBADF else 'no')"),
+    (47, "calls of the x32 kind", &[Seccomp], "print('done' if libc.syscall(0x40000000 | 39) > 0 else 'no')"),
+    // Done is here that the kernel looked at the time that was given, which is none.
+    (49, "setting the clock", &[Seccomp], "
+libc.syscall(227, 0, 0); print('done' if ctypes.get_errno() == errno.EFAULT else 'no')"),
     (49, "a better priority", &[OwnUsers], "os.nice(-1); print('done')"),
     (50, "settings of the kernel", &[OwnUsers, Landlock], "open('/proc/sys/kernel/core_pattern', 'r+'); print('done')"),
+    (50, "control groups", &[OwnUsers, Landlock], "
+import glob
+found = [p for n in range(4) for p in glob.glob('/sys/fs/cgroup/' + '*/' * n + 'cgroup.procs')]
+open(found[0], 'r+'); print('done')"),
+];
+
+/// What resource limits do not stop where jobs run as root, which the engine refuses by itself.
+const UNLIMITED_FOR_ROOT: [&str; 2] = ["many processes", "many threads"];
+
+/// What nothing stops, or is meant to, in the form of the attacks: SECURITY.md says that these are
+/// open, and must be changed when they no longer are.
+const OPEN: &[(u8, &str, &str)] = &[
+    (5, "process ids and command lines of others", "
+print('done' if 'VICTIM' in os.listdir('/proc') and
+      b'sleep' in open('/proc/VICTIM/cmdline', 'rb').read() else 'no')"),
+    (20, "files in memory that are not mapped", "
+for n in range(200): os.write(os.memfd_create('x'), b'x' * 1_000_000)
+time.sleep(0.3); print('done')"),
+    (23, "files that are deleted and still open", "
+fs = [open(str(n), 'wb', 0) for n in range(8)]
+for n in range(8): os.unlink(str(n)); fs[n].write(b'x' * 1_000_000)
+time.sleep(0.5); print('done')"),
+    (44, "executing from memory", "
+fd = os.memfd_create('x'); os.write(fd, open('/usr/bin/true', 'rb').read())
+if os.fork() == 0: os.execv(f'/proc/self/fd/{fd}', ['x'])
+print('done' if os.wait()[1] == 0 else 'no')"),
+    (45, "watching what all may read", "
+i = libc.inotify_init(); print('done' if libc.inotify_add_watch(i, b'/etc/passwd', 0x20) > 0 else 'no')"),
+    (46, "locking what all may read", "
+import fcntl
+fcntl.flock(open('/etc/passwd'), fcntl.LOCK_EX); print('done')"),
+];
+
+/// What some machines do not have, so that it fails there without any layer.
+const MAY_BE_ABSENT: [&str; 3] = [
+    "calls of the x32 kind",
+    "TCP over several paths",
+    "control groups",
 ];
 
 /// What nothing but Landlock stops; SECURITY.md says so.
@@ -120,13 +191,17 @@ const OPEN_WITHOUT_LANDLOCK: [&str; 3] = [
 /// What every attack begins with.
 const PRELUDE: &str = "import ctypes, errno, os, resource, socket, time
 libc = ctypes.CDLL(None, use_errno=True)
+NO_FAMILY = 97
 ";
+
+/// How an attack ends that is wrong in itself, and so shows nothing.
+const MISTAKES: [&str; 4] = ["AttributeError", "NameError", "SyntaxError", "TypeError"];
 
 /// Whether these tests may give each job a user of its own; says so where not.
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root() && can_change_users();
     if !root {
-        eprintln!("SKIPPED: only root can give each job a user of its own");
+        eprintln!("TEST SKIPPED: only root can give each job a user of its own");
     }
     root
 }
@@ -171,42 +246,33 @@ impl Drop for Victim {
 
 #[tokio::test]
 async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
-    if !is_root() {
-        return;
-    }
-    // Not below /tmp, which jobs may read.
-    let place = tempfile::tempdir_in("/var/lib").unwrap();
-    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let private = place.path().join("private");
-    let public = place.path().join("public");
-    for folder in [&private, &public] {
-        std::fs::create_dir(folder).unwrap();
-    }
-    std::fs::set_permissions(&private, PermissionsExt::from_mode(0o700)).unwrap();
-    std::fs::write(private.join("secret"), "").unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(private.join("socket")).unwrap();
-    for name in ["file", "program"] {
-        std::fs::write(public.join(name), "").unwrap();
-    }
-    let abstract_name = format!("session-adapter-{}", std::process::id());
-    let address = {
-        use std::os::linux::net::SocketAddrExt;
-        std::os::unix::net::SocketAddr::from_abstract_name(&abstract_name).unwrap()
-    };
-    let _abstract = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
-
+    let places = Places::new();
     let mut engines: HashMap<Vec<String>, Served> = HashMap::new();
     let mut problems = Vec::new();
     for (number, name, layers, program) in ATTACKS {
-        for without in [&[], *layers] {
-            if !without.is_empty() && !root_may(name) {
-                eprintln!("SKIPPED: {name} without layers, for root may not do it here");
+        // Users are not there to be left out where nobody can give them.
+        let layers: Vec<_> = layers
+            .iter()
+            .copied()
+            .filter(|layer| *layer != OwnUsers || can_change_users())
+            .collect();
+        if layers.is_empty() {
+            eprintln!("SKIPPED: {name}, for only users of their own for the jobs stop it");
+            continue;
+        }
+        let Some(program) = places.fill_in(program) else {
+            eprintln!("SKIPPED: {name}, for this user has no folder that is nobody's business");
+            continue;
+        };
+        for without in [vec![], layers] {
+            if !without.is_empty() && !has_right_to(name) {
+                eprintln!("SKIPPED: {name} without layers, for this user lacks the right");
                 continue;
             }
             let key: Vec<_> = without.iter().map(|layer| format!("{layer:?}")).collect();
             if !engines.contains_key(&key) {
                 let config = EngineConfig {
-                    without: without.to_vec(),
+                    without: without.clone(),
                     memory_limit: 1 << 30,
                     ..small()
                 };
@@ -218,23 +284,98 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
             let program = program
                 .replace("VICTIM", &victim.0.id().to_string())
                 .replace("PORT", &served.address.port().to_string())
-                .replace("ABSTRACT", &abstract_name)
-                .replace("PRIVATE", private.to_str().unwrap())
-                .replace("PUBLIC", public.to_str().unwrap())
                 .replace("WORK", &work);
             let run = served.run("python", &format!("{PRELUDE}{program}")).await;
             let succeeded = run["stdout"] == "done\n";
-            let landlock = served.engine.sandbox().landlock.is_some();
-            if succeeded && OPEN_WITHOUT_LANDLOCK.contains(name) && !landlock {
-                eprintln!("OPEN: {name}, for there is no Landlock here");
-            } else if !succeeded && !without.is_empty() && is_contained() {
-                eprintln!("SKIPPED: {name} without layers, for this container stops it, too");
-            } else if succeeded == without.is_empty() {
-                problems.push(format!("{number} {name}, without {key:?}: {run}"));
+            let stderr = run["stderr"].as_str().unwrap();
+            if MISTAKES.iter().any(|mistake| stderr.contains(mistake)) {
+                problems.push(format!("{number} {name} is mistaken: {run}"));
+            }
+            let why = if succeeded {
+                why_open(name, served.engine.sandbox())
+            } else {
+                why_impossible(name)
+            };
+            match why {
+                _ if succeeded != without.is_empty() => {}
+                Some(why) if succeeded => eprintln!("OPEN: {name}, for {why}"),
+                Some(why) => eprintln!("SKIPPED: {name} without layers, for {why}"),
+                None => problems.push(format!("{number} {name}, without {key:?}: {run}")),
             }
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Why an attack may succeed with all layers that there are; SECURITY.md says so.
+fn why_open(attack: &str, sandbox: &SandboxReport) -> Option<&'static str> {
+    if sandbox.landlock.is_none() && OPEN_WITHOUT_LANDLOCK.contains(&attack) {
+        Some("there is no Landlock here")
+    } else if sandbox.as_root && UNLIMITED_FOR_ROOT.contains(&attack) {
+        Some("no limit on processes binds root")
+    } else {
+        None
+    }
+}
+
+/// Why an attack may fail although no layer of the engine's stops it.
+fn why_impossible(attack: &str) -> Option<&'static str> {
+    if MAY_BE_ABSENT.contains(&attack) {
+        Some("this machine does not have it")
+    } else if !can_change_users() {
+        Some("this user may not do it")
+    } else if is_contained() {
+        Some("this container stops it, too")
+    } else {
+        None
+    }
+}
+
+/// What the attacks aim at besides a process; all of it goes when this does.
+struct Places {
+    /// Not below /tmp, which jobs may read; not everybody can make it.
+    folder: Option<tempfile::TempDir>,
+    abstract_name: String,
+    _sockets: Vec<std::os::unix::net::UnixListener>,
+}
+
+impl Places {
+    fn new() -> Self {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener};
+        let abstract_name = format!("session-adapter-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+        let mut sockets = vec![UnixListener::bind_addr(&address).unwrap()];
+        let folder = tempfile::tempdir_in("/var/lib").ok();
+        if let Some(folder) = &folder {
+            for (name, mode) in [(".", 0o755), ("private", 0o700), ("public", 0o755)] {
+                let path = folder.path().join(name);
+                std::fs::create_dir_all(&path).unwrap();
+                std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+            }
+            for name in ["private/secret", "public/file", "public/program"] {
+                std::fs::write(folder.path().join(name), "").unwrap();
+            }
+            sockets.push(UnixListener::bind(folder.path().join("private/socket")).unwrap());
+        }
+        Self {
+            folder,
+            abstract_name,
+            _sockets: sockets,
+        }
+    }
+
+    /// The attack with the names of what it aims at; `None` where that is not there.
+    fn fill_in(&self, program: &str) -> Option<String> {
+        let mut program = program.replace("ABSTRACT", &self.abstract_name);
+        for (word, name) in [("PRIVATE", "private"), ("PUBLIC", "public")] {
+            if program.contains(word) {
+                let path = self.folder.as_ref()?.path().join(name);
+                program = program.replace(word, path.to_str()?);
+            }
+        }
+        Some(program)
+    }
 }
 
 /// Whether something else contains these tests.
@@ -252,8 +393,8 @@ fn is_contained() -> bool {
             .any(|path| Path::new(path).exists())
 }
 
-/// Whether root has the right that an attack needs: in a container it mostly lacks these.
-fn root_may(attack: &str) -> bool {
+/// Whether this process has the right that an attack needs: in a container root mostly lacks these.
+fn has_right_to(attack: &str) -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
     let needed = match attack {
         "raise a limit" => CapabilitySet::SYS_RESOURCE,
@@ -262,6 +403,79 @@ fn root_may(attack: &str) -> bool {
         _ => CapabilitySet::empty(),
     };
     capabilities(None).unwrap().effective.contains(needed)
+}
+
+/// Rows 5, 20, 23, 44, 45 and 46.
+#[tokio::test]
+async fn what_is_said_to_be_open_is_open() {
+    let served = serve(EngineConfig {
+        max_job_bytes: 4 << 20,
+        ..small()
+    })
+    .await;
+    let victim = Victim::start();
+    for (number, name, program) in OPEN {
+        let program = program.replace("VICTIM", &victim.0.id().to_string());
+        let run = served.run("python", &format!("{PRELUDE}{program}")).await;
+        assert_eq!(run["stdout"], "done\n", "{number} {name}: {run}");
+    }
+}
+
+/// Rows 1, 2, 4, 6 and 16, with another job in the victim's place.
+#[tokio::test]
+async fn jobs_do_not_reach_each_other() {
+    const WAYS: [(u8, &str, &str); 6] = [
+        (2, "memory", "open(f'/proc/{pid}/mem', 'rb')"),
+        (
+            4,
+            "environment",
+            "open(f'/proc/{pid}/environ', 'rb').read()",
+        ),
+        (6, "descriptors", "os.listdir(f'/proc/{pid}/fd')"),
+        (6, "working directory", "os.listdir(f'/proc/{pid}/cwd')"),
+        (16, "files", "open(there + '/main.py').read()"),
+        // Last, for it is the end of the other job.
+        (1, "life", "os.kill(pid, 9)"),
+    ];
+    if !is_root() {
+        return;
+    }
+    let victim = "import os, time
+with open('DATA/new', 'w') as f: f.write(f'{os.getpid()} {os.getcwd()}')
+os.chmod('DATA/new', 0o644)
+os.rename('DATA/new', 'DATA/told')
+time.sleep(600)
+";
+    let attack = "import os
+pid, there = open('DATA/told').read().split()
+pid = int(pid)
+ATTACK
+print('done')
+";
+    for without in [vec![], vec![OwnUsers, Landlock]] {
+        let apart = without.is_empty();
+        let served = serve(EngineConfig { without, ..small() }).await;
+        let data = served.engine.data_dir().to_path_buf();
+        let at = |program: &str| program.replace("DATA", data.to_str().unwrap());
+        let body = json!({
+            "language": "python", "version": "*",
+            "files": [{"name": "main.py", "content": at(victim)}],
+        });
+        let json = [("Content-Type", "application/json")];
+        let body = body.to_string();
+        let _other = served
+            .begin("POST", "/api/v2/execute", &json, body.as_bytes())
+            .await;
+        let told = data.join("told");
+        until(|| told.exists()).await;
+        for (number, name, program) in WAYS {
+            let run = served
+                .run("python", &at(attack).replace("ATTACK", program))
+                .await;
+            let succeeded = run["stdout"] == "done\n";
+            assert_eq!(succeeded, !apart, "{number} {name}: {run}");
+        }
+    }
 }
 
 /// Row 20. Each way of using memory passes the limit, and is fine below a higher one.
@@ -321,6 +535,7 @@ async fn files_are_limited_in_number_size_and_depth() {
         let run = low.run("python", &program).await;
         assert_eq!(run["code"], 153, "{name}: {run}");
     }
+    // What is too deep to be counted is so with every limit.
     let high = serve(small()).await;
     for (name, program) in &WAYS[..2] {
         let program = format!("{}{program}", wait.replace("WAIT", "0"));
@@ -368,7 +583,7 @@ time.sleep(0.2)
     assert!(!Path::new("/proc").join(pid).exists());
 }
 
-/// Row 32.
+/// Row 32. Nothing can be left out here to show what would be without: SIGKILL is no layer.
 #[tokio::test]
 async fn a_program_that_ignores_signals_or_stops_is_ended() {
     let served = serve(EngineConfig {
@@ -435,7 +650,8 @@ async fn shared_folders_are_swept_after_a_job() {
 }
 
 /// Rows 24 to 27 and 29: whatever a job leaves in the data directory can be used by whom it is
-/// given to, and nothing outside of it changes.
+/// given to, and nothing outside of it changes. It is no layer that stops these, but the way in
+/// which the engine opens files, so that nothing can be left out.
 #[tokio::test]
 async fn what_is_left_in_the_data_directory_is_handed_over() {
     if !is_root() {
@@ -464,6 +680,7 @@ except OSError: pass
 open('plain', 'w').write('x'); os.chmod('plain', 0)
 open('tool', 'w'); os.chmod('tool', 0o4755)
 open(b'\\xff\\n', 'w')
+open('n' * 255, 'w')
 os.makedirs('deep/er'); open('deep/er/file', 'w'); os.chmod('deep/er', 0); os.chmod('deep', 0)
 print('done')
 ";
@@ -552,7 +769,7 @@ int main(void) {
         .map(|r| r.language)
         .collect();
     if !names.contains(&"c".to_owned()) {
-        eprintln!("SKIPPED: there is no C compiler");
+        eprintln!("TEST SKIPPED: there is no C compiler");
         return;
     }
     let run = served.run("c", program).await;
@@ -597,7 +814,8 @@ async fn what_a_killed_keeper_leaves_is_cleaned_up() {
 parent = open(f'/proc/{os.getppid()}/stat').read().rsplit(')', 1)[1].split()[1]
 if os.fork() == 0:
     os.setsid()
-    open('FILE', 'w').write(str(os.getpid()))
+    with open('FILE.new', 'w') as f: f.write(str(os.getpid()))
+    os.rename('FILE.new', 'FILE')
     time.sleep(600)
 while not os.path.exists('FILE'): time.sleep(0.01)
 os.kill(int(parent), signal.SIGKILL)
@@ -615,7 +833,8 @@ time.sleep(600)
         });
         assert_eq!(served.execute(&body).await.status, 500);
         left_nothing(&served).await;
-        let process = Path::new("/proc").join(std::fs::read_to_string(&file).unwrap());
+        let pid: u32 = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+        let process = Path::new("/proc").join(pid.to_string());
         until(|| !process.exists()).await;
     }
     assert_eq!(served.run("python", "print(1)").await["stdout"], "1\n");
@@ -711,7 +930,7 @@ async fn the_report_says_what_is_on() {
 #[tokio::test]
 async fn root_without_its_rights_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: this is not root");
+        eprintln!("TEST SKIPPED: this is not root");
         return;
     }
     let weak = EngineConfig {

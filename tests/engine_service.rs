@@ -16,7 +16,7 @@ fn files_of_jobs_can_be_used_after_giving_up_root() {
     use rustix::thread::{CapabilitySet, capabilities};
     let rights = capabilities(None).unwrap().effective;
     if !rights.contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN) {
-        eprintln!("SKIPPED: there is no root to give up");
+        eprintln!("TEST SKIPPED: there is no root to give up");
         return;
     }
     let place = tempfile::tempdir().unwrap();

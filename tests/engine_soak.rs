@@ -80,6 +80,10 @@ async fn many_jobs_leave_nothing() {
         after.spawner_kib <= before.spawner_kib + 512,
         "{before:?} {after:?}"
     );
+    assert!(
+        after.engine_kib <= before.engine_kib + (8 << 10),
+        "{before:?} {after:?}"
+    );
 }
 
 #[derive(Debug)]
@@ -92,6 +96,8 @@ struct State {
     descriptors: usize,
     /// Memory of the spawner.
     spawner_kib: u64,
+    /// Memory of this process, which is the engine's HTTP side and its clients.
+    engine_kib: u64,
 }
 
 impl State {
@@ -115,19 +121,20 @@ impl State {
                 .map(|folder| entries(folder).filter(|path| is_ours(path)).count())
                 .sum(),
             descriptors: entries("/proc/self/fd").count(),
-            spawner_kib: std::fs::read_to_string(format!("/proc/{spawner}/status"))
-                .unwrap()
-                .lines()
-                .find_map(|line| {
-                    line.strip_prefix("VmRSS:")?
-                        .trim()
-                        .strip_suffix(" kB")?
-                        .parse()
-                        .ok()
-                })
-                .unwrap(),
+            spawner_kib: memory_of(spawner),
+            engine_kib: memory_of(std::process::id()),
         }
     }
+}
+
+/// Resident memory in KiB.
+fn memory_of(pid: u32) -> u64 {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .unwrap()
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.parse().ok())
+        .unwrap()
 }
 
 /// The one child of this process that is a spawner.

@@ -229,6 +229,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_not_written_through_a_link_in_its_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = temp.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), "kept").unwrap();
+        let workspace = Workspace::create(temp.path(), "job", None).unwrap();
+        let link = |to: &Path, name: &str| {
+            std::os::unix::fs::symlink(to, workspace.box_dir.join(name)).unwrap();
+        };
+        link(&outside.join("kept"), "file");
+        link(&outside, "folder");
+        assert!(workspace.create_file("file", None).is_err());
+        assert!(workspace.create_file("folder/new", None).is_err());
+        assert_eq!(std::fs::read(outside.join("kept")).unwrap(), b"kept");
+        assert!(!outside.join("new").exists());
+        // Which opening by name does.
+        std::fs::write(workspace.box_dir.join("file"), "lost").unwrap();
+        assert_eq!(std::fs::read(outside.join("kept")).unwrap(), b"lost");
+    }
+
+    #[test]
     fn links_are_deleted_and_not_followed() {
         let temp = tempfile::tempdir().unwrap();
         let kept = temp.path().join("kept");
