@@ -45,7 +45,9 @@ pub enum EngineError {
     #[error("the engine's sandbox cannot be started: {0}")]
     Sandbox(#[source] std::io::Error),
     /// Layers are missing without which hostile code is not contained.
-    #[error("jobs cannot be contained here, for want of: {missing}")]
+    #[error(
+        "jobs cannot be contained here, for want of: {missing}; --allow-weak-sandbox runs them all the same"
+    )]
     WeakSandbox {
         /// The layers, in words.
         missing: String,
