@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rustix::fs::Access;
 
-use parse::{Given, bytes, choice, count, seconds, text_file, writable_directory, yes_or_no};
+use parse::{Given, bytes, choice, count, seconds, toml_file, writable_directory, yes_or_no};
 
 pub use cli::{Cli, Command, Flags, JobFlags, Target};
 
@@ -276,7 +276,7 @@ impl JobSettings {
         };
         Ok(Self {
             runtimes: from("--runtimes", &flags.runtimes, "SESSION_RUNTIMES")
-                .parse_or(None, |text| text_file(text).map(Some))?,
+                .parse_or(None, |text| toml_file(text).map(Some))?,
             cpu: from("--cpu-limit", &flags.cpu_limit, "JOB_CPU_SECONDS").parse_or(
                 max_run_timeout.saturating_mul(u32::try_from(cores()).unwrap_or(1)),
                 seconds(0.001, 1e7),

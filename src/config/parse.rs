@@ -112,8 +112,14 @@ pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(super) fn text_file(path: &str) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| format!("allowed is a file to read ({error})"))
+/// The text of a file that is TOML.
+pub(super) fn toml_file(path: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("allowed is a TOML file that can be read ({error})"))?;
+    match text.parse::<toml::Table>() {
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("allowed is a TOML file ({})", error.message())),
+    }
 }
 
 pub(super) fn writable_directory(text: &str) -> Result<PathBuf, String> {

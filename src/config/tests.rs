@@ -79,6 +79,19 @@ fn the_adapter_that_is_asked_is_the_one_that_the_environment_configures() {
 }
 
 #[test]
+fn a_table_of_runtimes_is_read_and_must_be_toml() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("runtimes.toml");
+    let path = file.to_str().unwrap();
+    let judged = || judge(&["--runtimes", path], &[]);
+    assert!(judged().unwrap_err().to_string().contains("can be read"));
+    std::fs::write(&file, "x = [").unwrap();
+    assert!(judged().unwrap_err().to_string().contains("unclosed array"));
+    std::fs::write(&file, "x = []").unwrap();
+    assert_eq!(judged().unwrap().jobs.runtimes.unwrap(), "x = []");
+}
+
+#[test]
 fn a_switch_is_a_flag_or_a_variable() {
     let allowed = |arguments: &[&str], value: &str| {
         let judged = judge(arguments, &[("ALLOW_NETWORK", value)]);
