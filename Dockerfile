@@ -13,7 +13,7 @@ RUN cargo build --profile dist --locked \
 FROM docker.io/library/debian:bookworm-slim
 # No program may give its caller more rights than it has: setuid and setgid bits go.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 \
+    && apt-get install --yes --no-install-recommends python3 python3-setuptools \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && mkdir --parents /mnt/data
