@@ -12,7 +12,7 @@ use session_adapter::config::{
     self, Cli, Command, ConfigError, EngineKind, Flags, PistonUrl, Settings, Target,
 };
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
-use session_adapter::engine::{Engine, EngineConfig};
+use session_adapter::engine::{self, Engine, EngineConfig};
 use session_adapter::replay;
 use session_adapter::startup::{self, Places, Signals};
 use tokio::net::TcpListener;
@@ -137,10 +137,7 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
 
 async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
     let runtimes = match settings.engine {
-        EngineKind::Embedded => {
-            let engine = Engine::start(engine_config(&settings))?;
-            engine.runtimes().await
-        }
+        EngineKind::Embedded => engine::discover(engine_config(&settings)).await?,
         EngineKind::Piston => startup::ask_runtimes(&settings.piston.base()).await?,
     };
     print!("{}", startup::table(&runtimes));
@@ -172,7 +169,9 @@ impl RunningEngine {
             .piston
             .loopback()
             .ok_or("the embedded engine listens on loopback only")?;
-        let engine = Engine::start(engine_config(settings))?;
+        let config = engine_config(settings);
+        let data_dir_is_temporary = config.data_dir.is_none();
+        let engine = Engine::start(config)?;
         let listener = bind(address).await?;
         let url = settings.piston.with_port(listener.local_addr()?.port());
         let (shutdown, told) = oneshot::channel();
@@ -186,7 +185,7 @@ impl RunningEngine {
         Ok(Self {
             engine,
             url,
-            data_dir_is_temporary: startup::data_dir(settings.data_dir.clone()).is_none(),
+            data_dir_is_temporary,
             shutdown,
             served,
         })

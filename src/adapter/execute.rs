@@ -30,7 +30,6 @@ pub async fn execute(
 ) -> Result<Outcome, ApiError> {
     let language = session.resolve(&execution.language).await;
     timings.language(&language.language);
-    let version = execution.version.clone();
     let marker = has_value(session, &execution, &language).then(Marker::new);
     let mut request = translate::piston_request(execution, language, &session.limits());
     if let Some(marker) = &marker {
@@ -58,7 +57,7 @@ pub async fn execute(
     outcome.map_err(|error| match error {
         ClientError::Refused(Refusal::RuntimeUnknown) => ApiError::RuntimeNotFound {
             language: request.language,
-            version,
+            version: request.version,
             available: session.known_runtimes().to_vec(),
         },
         error => ApiError::Engine(error),
