@@ -120,6 +120,17 @@ pub async fn announce(settings: Settings, places: Places) {
         queue = settings.queue,
         memory_limit = settings.memory_limit,
         drain_timeout_s = settings.drain_timeout.as_secs_f64(),
+        compile_timeout_s = settings.compile_timeout.as_secs_f64(),
+        cpu_limit_s = settings.jobs.cpu.as_secs_f64(),
+        process_limit = settings.jobs.processes,
+        open_file_limit = settings.jobs.open_files,
+        file_size_limit = settings.jobs.file_size,
+        disk_limit = settings.jobs.disk,
+        disk_file_limit = settings.jobs.disk_files,
+        data_limit = settings.jobs.data,
+        data_file_limit = settings.jobs.data_files,
+        allow_network = settings.jobs.allow_network,
+        allow_weak_sandbox = settings.jobs.allow_weak_sandbox,
         sandbox = places.sandbox.as_ref().map(ToString::to_string),
         runtimes = listed.map_or("unknown: the engine does not answer".to_owned(), |l| l.join(", ")),
         "started"
@@ -131,20 +142,26 @@ pub async fn announce(settings: Settings, places: Places) {
 /// # Errors
 /// Where it does not say.
 pub async fn ask_runtimes(piston_url: &str) -> Result<Vec<Runtime>, Box<dyn std::error::Error>> {
-    let client = Client::new(piston_url.to_owned(), ClientLimits { answer: 1 << 20 })?;
-    Ok(client.runtimes(Instant::now() + ANNOUNCE).await?)
+    Ok(client(piston_url)?
+        .runtimes(Instant::now() + ANNOUNCE)
+        .await?)
 }
 
 /// The same, for an engine that may still be starting.
 async fn runtimes_of(piston_url: &str) -> Option<Vec<Runtime>> {
+    let client = client(piston_url).ok()?;
     let deadline = Instant::now() + ANNOUNCE;
     while Instant::now() < deadline {
-        if let Ok(runtimes) = ask_runtimes(piston_url).await {
+        if let Ok(runtimes) = client.runtimes(deadline).await {
             return Some(runtimes);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     None
+}
+
+fn client(piston_url: &str) -> Result<Client, reqwest::Error> {
+    Client::new(piston_url.to_owned(), ClientLimits { answer: 1 << 20 })
 }
 
 /// Asks the adapter at `url` whether an execution works.

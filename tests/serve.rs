@@ -357,6 +357,8 @@ async fn a_request_has_one_log_line_without_anything_of_the_program() {
             .contains("python 3.")
     );
     assert_eq!(program.started["max_run_timeout_s"], 220.0);
+    assert_eq!(program.started["process_limit"], 256);
+    assert_eq!(program.started["allow_network"], false);
     let body = json!({"code": "print('SECRET' + input())", "stdin": "SECRET"}).to_string();
     let headers = [
         ("Content-Type", "application/json"),
