@@ -379,12 +379,30 @@ async fn a_request_has_one_log_line_without_anything_of_the_program() {
     ] {
         assert_eq!(line[field], value, "{field}");
     }
-    for field in ["queue_ms", "engine_ms", "total_ms", "bytes_out"] {
+    assert!(line["queue_ms"].is_number(), "{line}");
+    for field in ["engine_ms", "total_ms", "bytes_out"] {
         assert!(
             line[field].as_f64().is_some_and(|n| n > 0.0),
             "{field}: {line}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_metadata_lists_real_runtimes_and_packages() {
+    let program = Program::start(&[]).await;
+    let metadata = raw::get(program.addr, "/metadata?api-version=2025-02-02-preview").await;
+    assert_eq!(metadata.status, 200, "{}", metadata.text());
+    let metadata = metadata.json();
+    let runtimes = metadata["runtimes"].as_array().unwrap();
+    assert!(runtimes.iter().any(|runtime| runtime["name"] == "python"));
+    let code = "import importlib.metadata as m\nprint(len({d.metadata['Name'] for d in m.distributions() if d.metadata['Name']}))";
+    let body = json!({ "code": code }).to_string();
+    let counted = raw::post(program.addr, "/python/execute", &body)
+        .await
+        .json();
+    let packages = metadata["preInstalledPackages"].as_array().unwrap();
+    assert_eq!(counted["stdout"], format!("{}\n", packages.len()));
 }
 
 #[tokio::test]

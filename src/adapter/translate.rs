@@ -80,12 +80,66 @@ impl Outcome {
         &self.decisive().stderr
     }
 
+    /// Bytes of what the program has told.
+    pub fn size(&self) -> usize {
+        let stages = self.compile.iter().chain([&self.run]);
+        let streams =
+            stages.map(|stage| stage.stdout.len() + stage.stderr.len() + stage.output.len());
+        streams.sum::<usize>() + self.value.as_ref().map_or(0, |value| value.get().len())
+    }
+
+    /// Keeps `most` bytes of each stream, and says so in the last line of stderr.
+    pub fn cut_streams(mut self, most: usize) -> Self {
+        for stage in self.compile.iter_mut().chain([&mut self.run]) {
+            stage.cut_streams(most);
+        }
+        self
+    }
+
     fn decisive(&self) -> &StageOutput {
         match &self.compile {
             Some(compile) if compile.code != Some(0) => compile,
             _ => &self.run,
         }
     }
+}
+
+impl StageOutput {
+    fn cut_streams(&mut self, most: usize) {
+        let streams = [("stdout", &self.stdout), ("stderr", &self.stderr)];
+        let cut: Vec<String> = streams
+            .into_iter()
+            .filter(|(_, text)| text.len() > most)
+            .map(|(name, text)| {
+                format!(
+                    "{name} was cut to {most} of {} bytes, as outputStreamsMaxLength says.",
+                    text.len()
+                )
+            })
+            .collect();
+        for text in [&mut self.stdout, &mut self.stderr, &mut self.output] {
+            cut_text(text, most);
+        }
+        if cut.is_empty() {
+            return;
+        }
+        let notice = cut.join("\n");
+        // The notice is part of what was asked for, unless nothing else would be left.
+        for text in [&mut self.stderr, &mut self.output] {
+            if let Some(left) = most.checked_sub(notice.len() + 2) {
+                cut_text(text, left);
+            }
+            append_line(text, &notice);
+        }
+    }
+}
+
+/// Cuts at the last boundary of characters that leaves no more than `most` bytes.
+fn cut_text(text: &mut String, most: usize) {
+    let boundary = (0..=most.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.truncate(boundary.unwrap_or(0));
 }
 
 /// The request that makes the engine run `execution`.

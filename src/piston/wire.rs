@@ -125,6 +125,26 @@ pub struct Runtime {
     pub runtime: Option<String>,
 }
 
+/// What the embedded engine says of itself under `GET /`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct EngineAbout {
+    /// What contains its jobs.
+    #[serde(default)]
+    pub sandbox: Option<serde_json::Value>,
+    /// Its jobs.
+    #[serde(default)]
+    pub jobs: Option<Jobs>,
+}
+
+/// How many jobs an engine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Those with a process that may still be there.
+    pub running: usize,
+    /// Those that wait for a place.
+    pub waiting: usize,
+}
+
 /// The body of Piston's errors: `{"message": …}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {

@@ -169,3 +169,25 @@ fn an_answer_without_an_outcome_is_the_engines_fault() {
     ));
     assert!(matches!(read("{}"), ClientError::AnswerInvalid(_)));
 }
+
+#[test]
+fn streams_are_cut_at_a_character_and_stderr_says_so() {
+    let cut = |run: &str, most| read(run).cut_streams(most);
+    let outcome = cut(r#"{"code":0,"stdout":"aéb","stderr":"err\n"}"#, 200);
+    assert_eq!((outcome.stdout(), outcome.stderr()), ("aéb", "err\n"));
+    let outcome = cut(
+        r#"{"code":0,"stdout":"aéb","stderr":"e\n","output":"aéb"}"#,
+        2,
+    );
+    assert_eq!(outcome.stdout(), "a");
+    let notice = "stdout was cut to 2 of 4 bytes, as outputStreamsMaxLength says.\n";
+    assert_eq!(outcome.stderr(), format!("e\n{notice}"));
+    let long = format!(r#"{{"code":1,"stderr":"{}"}}"#, "x".repeat(3000));
+    let outcome = cut(&long, 1000);
+    assert!(outcome.stderr().starts_with("xxx") && outcome.stderr().len() <= 1000);
+    let last = outcome.stderr().lines().last();
+    assert_eq!(
+        last,
+        Some("stderr was cut to 1000 of 3000 bytes, as outputStreamsMaxLength says.")
+    );
+}
