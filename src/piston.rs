@@ -9,4 +9,6 @@ mod wire;
 
 pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
 pub use signal::{SIGNALS, Signal};
-pub use wire::{ExecuteRequest, ExecuteResponse, File, Message, Runtime, Stage, Status};
+pub use wire::{
+    ExecuteRequest, ExecuteResponse, File, Message, Runtime, Stage, Status, WorkingDirectory,
+};

@@ -5,7 +5,9 @@
 //! files, a compile stage where the language has one, a run stage, and Piston's words for how each
 //! ended. What runs and contains the job is in [`sandbox`].
 //!
-//! Where it does otherwise than Piston, and why, is in `fixtures/README.md`.
+//! Where it does otherwise than Piston, and why, is in `fixtures/README.md`. One member of a request
+//! is its own: `"working_directory": "data"` makes the run stage start in the data directory instead
+//! of the job's. `GET /` says what contains the jobs, and how many there are.
 
 mod config;
 mod job;
@@ -65,6 +67,16 @@ pub struct Engine {
 struct About<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
+    jobs: Jobs,
+}
+
+/// How many jobs there are.
+#[derive(Debug, serde::Serialize)]
+struct Jobs {
+    /// Those of which a process may be there, also if nobody waits for their results any more.
+    running: usize,
+    /// Those that wait for their turn.
+    waiting: usize,
 }
 
 /// What all requests share.
@@ -181,6 +193,10 @@ impl Inner {
                 env!("CARGO_PKG_VERSION")
             ),
             sandbox: &self.spawner.report,
+            jobs: Jobs {
+                running: self.gate.running(),
+                waiting: self.gate.waiting(),
+            },
         }
     }
 

@@ -26,6 +26,17 @@ pub struct ExecuteRequest {
     pub run_memory_limit: Option<u64>,
 }
 
+/// Where the program of the run stage starts, where that is not the job's directory.
+///
+/// The member `working_directory` of a request, an extension that the embedded engine knows; Piston
+/// ignores it. The compile stage always starts in the job's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkingDirectory {
+    /// The session's data directory.
+    Data,
+}
+
 /// One source file of an [`ExecuteRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct File {
