@@ -11,4 +11,5 @@ pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
 pub use signal::{SIGNALS, Signal};
 pub use wire::{
     EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage, Status,
+    WorkingDirectory,
 };

@@ -94,7 +94,7 @@ async fn run(
     tracked.timings().language(&language.language);
     let marker = has_value(session, &execution, &language).then(Marker::new);
     let most_of_a_stream = execution.output_streams_max_length;
-    let mut request = translate::piston_request(execution, language, &session.limits());
+    let mut request = translate::piston_request(execution, language, &session.terms());
     if let Some(marker) = &marker {
         marker.put_before(&mut request, session.config.output_limit / 2);
     }

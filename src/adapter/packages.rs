@@ -48,10 +48,8 @@ async fn ask(session: &Session) -> Result<Vec<Package>, ApiError> {
             name: "packages.py".to_owned(),
             content: LIST.to_owned(),
         }],
-        stdin: String::new(),
-        args: Vec::new(),
         run_timeout: Some(TIMEOUT.as_millis() as u64),
-        run_memory_limit: None,
+        ..ExecuteRequest::default()
     };
     let deadline = Instant::now() + 2 * TIMEOUT;
     let response = session.client.execute(&mut request, deadline).await?;

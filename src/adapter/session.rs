@@ -8,15 +8,15 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::gate::{Gate, Pass, Place};
-use crate::piston::{Client, ClientError, ClientLimits, Runtime};
+use crate::piston::{Client, ClientError, ClientLimits, Runtime, WorkingDirectory};
 
-use super::AdapterConfig;
 use super::error::ApiError;
 use super::executions::Executions;
 use super::health::Readiness;
 use super::packages::Packages;
 use super::sessions::Sessions;
-use super::translate::{Limits, ResolvedLanguage};
+use super::translate::{ResolvedLanguage, Terms};
+use super::{AdapterConfig, EngineKind};
 
 /// What an answer may take on top of the highest run time. With the default of 220 s that is 235 s,
 /// and Azure's ingress gives up after 240 s.
@@ -104,12 +104,16 @@ impl Session {
         })
     }
 
-    /// The limits of an execution.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    /// What every execution gets. Real Piston has no directory but the job's.
+    pub fn terms(&self) -> Terms {
+        Terms {
             run_timeout: self.config.run_timeout,
             max_run_timeout: self.config.max_run_timeout,
             memory: self.config.memory_limit,
+            working_directory: match self.config.engine {
+                EngineKind::Embedded => Some(WorkingDirectory::Data),
+                EngineKind::Piston => None,
+            },
         }
     }
 

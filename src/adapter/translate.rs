@@ -9,20 +9,24 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status};
+use crate::piston::{
+    ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status, WorkingDirectory,
+};
 
 use super::api::Execution;
 pub use value::Marker;
 
-/// The limits that an execution gets.
+/// What every execution of this session gets.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Terms {
     /// Wall-clock limit of an execution that names none.
     pub run_timeout: Duration,
     /// Highest wall-clock limit.
     pub max_run_timeout: Duration,
     /// Memory in bytes.
     pub memory: u64,
+    /// Where it starts.
+    pub working_directory: Option<WorkingDirectory>,
 }
 
 /// A language as the engine knows it.
@@ -149,12 +153,12 @@ fn cut_text(text: &mut String, most: usize) {
 pub fn piston_request(
     execution: Execution,
     language: ResolvedLanguage,
-    limits: &Limits,
+    terms: &Terms,
 ) -> ExecuteRequest {
     let timeout = execution
         .timeout
-        .unwrap_or(limits.run_timeout)
-        .min(limits.max_run_timeout);
+        .unwrap_or(terms.run_timeout)
+        .min(terms.max_run_timeout);
     ExecuteRequest {
         files: vec![File {
             name: main_file(&language.language).to_owned(),
@@ -165,7 +169,8 @@ pub fn piston_request(
         stdin: execution.stdin,
         args: execution.args,
         run_timeout: Some((timeout.as_millis() as u64).max(1)),
-        run_memory_limit: Some(limits.memory),
+        run_memory_limit: Some(terms.memory),
+        working_directory: terms.working_directory,
     }
 }
 

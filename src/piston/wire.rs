@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The body of `POST /api/v2/execute`.
 ///
 /// Times are milliseconds and memory is bytes. A limit that is absent is the engine's own.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ExecuteRequest {
     /// A language or an alias that `GET /api/v2/runtimes` lists.
     pub language: String,
@@ -24,6 +24,20 @@ pub struct ExecuteRequest {
     /// Memory limit of the run stage in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_memory_limit: Option<u64>,
+    /// Where the program starts, if not in the job's directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<WorkingDirectory>,
+}
+
+/// Where the program of the run stage starts, where that is not the job's directory.
+///
+/// The member `working_directory` of a request, an extension that the embedded engine knows; Piston
+/// ignores it. The compile stage always starts in the job's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkingDirectory {
+    /// The session's data directory.
+    Data,
 }
 
 /// One source file of an [`ExecuteRequest`].

@@ -7,11 +7,12 @@ fn execution() -> Execution {
     crate::adapter::api::parse(&dialect, query, body).unwrap()
 }
 
-fn limits() -> Limits {
-    Limits {
+fn terms() -> Terms {
+    Terms {
         run_timeout: Duration::from_secs(60),
         max_run_timeout: Duration::from_secs(220),
         memory: 512 << 20,
+        working_directory: None,
     }
 }
 
@@ -20,7 +21,7 @@ fn request() -> ExecuteRequest {
         name: "py".to_owned(),
         language: "python".to_owned(),
     };
-    piston_request(execution(), python, &limits())
+    piston_request(execution(), python, &terms())
 }
 
 fn stage(json: &str) -> Stage {
@@ -62,7 +63,7 @@ fn a_time_limit_is_clamped_and_never_nothing() {
             timeout: Some(timeout),
             ..execution()
         };
-        piston_request(execution, python, &limits()).run_timeout
+        piston_request(execution, python, &terms()).run_timeout
     };
     assert_eq!(run_timeout(Duration::from_millis(1500)), Some(1500));
     assert_eq!(run_timeout(Duration::MAX), Some(220_000));
