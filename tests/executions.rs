@@ -1,5 +1,7 @@
 //! Executions that are asked for again: asynchronous ones, and those that have an id.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::net::SocketAddr;
