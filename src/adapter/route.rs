@@ -6,6 +6,7 @@ use http::uri::Authority;
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::api::FilesForm;
 use super::error::ApiError;
 
 /// What a request asks for.
@@ -23,6 +24,28 @@ pub enum Action {
     Ready,
     /// What this is.
     About,
+    /// The session's files.
+    Files(FilesAction),
+}
+
+/// What a request wants of the session's files. Names are as the client wrote them, percent-decoded
+/// and not yet judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilesAction {
+    /// What there is, in this form.
+    List(FilesForm),
+    /// Take files, and answer in this form.
+    Upload(FilesForm),
+    /// What is known of a file.
+    Entry(String),
+    /// Delete a file.
+    Delete(String),
+    /// The bytes of a file.
+    Content(String),
+    /// The bytes of a file whose name may have folders ahead of it.
+    NestedContent(String),
+    /// The bytes of the file that the query names.
+    PythonDownload,
 }
 
 /// Whose words a client uses; it decides the form of the answer.
@@ -54,6 +77,15 @@ impl Action {
             Self::Health => "health",
             Self::Ready => "ready",
             Self::About => "about",
+            Self::Files(FilesAction::List(FilesForm::Values)) => "python/files",
+            Self::Files(FilesAction::List(_)) => "files",
+            Self::Files(FilesAction::Upload(FilesForm::Values)) => "python/uploadFile",
+            Self::Files(FilesAction::Upload(FilesForm::Value)) => "files/upload",
+            Self::Files(FilesAction::Upload(FilesForm::Flat)) => "files",
+            Self::Files(FilesAction::Entry(_) | FilesAction::Delete(_)) => "files/{name}",
+            Self::Files(FilesAction::Content(_)) => "files/{name}/content",
+            Self::Files(FilesAction::NestedContent(_)) => "files/content/{name}",
+            Self::Files(FilesAction::PythonDownload) => "python/downloadFile",
         }
     }
 
@@ -61,7 +93,11 @@ impl Action {
     fn allow(&self) -> &'static str {
         match self {
             Self::Execute(_) | Self::PassExecute => "POST",
-            Self::PassRuntimes | Self::Health | Self::Ready | Self::About => "GET, HEAD",
+            Self::Files(FilesAction::Upload(_)) => "POST",
+            Self::Files(FilesAction::Delete(_)) => "DELETE",
+            Self::PassRuntimes | Self::Health | Self::Ready | Self::About | Self::Files(_) => {
+                "GET, HEAD"
+            }
         }
     }
 }
@@ -83,6 +119,9 @@ pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
         .map(decode)
         .collect::<Result<Vec<_>, _>>()?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    if let Some(action) = files(method, &segments) {
+        return action;
+    }
     let action = match segments.as_slice() {
         [] => Action::About,
         ["health"] => Action::Health,
@@ -102,6 +141,64 @@ pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
     } else {
         Err(ApiError::MethodNotAllowed { allow })
     }
+}
+
+/// The paths of files.
+///
+/// `files/upload` is for uploads alone, `files/content` ahead of more is for downloads alone, and
+/// every other second segment is a name. A last `content` is no name where one stands ahead of it.
+fn files(method: &Method, segments: &[&str]) -> Option<Result<Action, ApiError>> {
+    use FilesAction::{Content, Delete, Entry, List, NestedContent, PythonDownload, Upload};
+
+    // What GET and HEAD mean at this path, what its other method means, and all that it takes.
+    let (get, other, allow) = match segments {
+        ["files"] => (
+            Some(List(FilesForm::Value)),
+            Some((Method::POST, Upload(FilesForm::Flat))),
+            "GET, HEAD, POST",
+        ),
+        ["files", "upload"] | ["upload"] => {
+            (None, Some((Method::POST, Upload(FilesForm::Value))), "POST")
+        }
+        ["files", name] => (
+            Some(Entry((*name).to_owned())),
+            Some((Method::DELETE, Delete((*name).to_owned()))),
+            "GET, HEAD, DELETE",
+        ),
+        ["files", "content", names @ ..] => (Some(NestedContent(nested(names))), None, "GET, HEAD"),
+        ["files", name, "content"] => (Some(Content((*name).to_owned())), None, "GET, HEAD"),
+        ["python", "files"] => (Some(List(FilesForm::Values)), None, "GET, HEAD"),
+        ["python", "uploadFile"] => (
+            None,
+            Some((Method::POST, Upload(FilesForm::Values))),
+            "POST",
+        ),
+        ["python", "downloadFile"] => (Some(PythonDownload), None, "GET, HEAD"),
+        _ => return None,
+    };
+    let meant = match *method {
+        Method::GET | Method::HEAD => get,
+        _ => other.and_then(|(meant, action)| (meant == *method).then_some(action)),
+    };
+    Some(
+        meant
+            .map(Action::Files)
+            .ok_or(ApiError::MethodNotAllowed { allow }),
+    )
+}
+
+/// The path behind `files/content`. Clients write `/mnt/data/x` there, whose first slash is lost
+/// where doubled slashes are one.
+fn nested(names: &[&str]) -> String {
+    let below = match names {
+        ["mnt", "data", below @ ..] => below,
+        all => all,
+    };
+    let path = match below {
+        [path @ .., "content"] if !path.is_empty() => path,
+        all => all,
+    };
+    path.join("/")
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, ApiError> {
@@ -140,6 +237,100 @@ mod tests {
         assert_eq!(post("/python/execute"), language("python"));
         assert_eq!(post("/c++/execute"), language("c++"));
         assert_eq!(post("/c%2B%2B/execute"), language("c++"));
+    }
+
+    #[test]
+    fn each_generation_of_clients_has_its_paths_to_files() {
+        use FilesAction::{Content, Delete, Entry, List, NestedContent, PythonDownload, Upload};
+        let text = ToOwned::to_owned;
+        for (method, path, expected) in [
+            (Method::GET, "/files", List(FilesForm::Value)),
+            (Method::POST, "/files/", Upload(FilesForm::Flat)),
+            (Method::POST, "/files/upload", Upload(FilesForm::Value)),
+            (Method::POST, "/upload", Upload(FilesForm::Value)),
+            (
+                Method::POST,
+                "/python/uploadFile",
+                Upload(FilesForm::Values),
+            ),
+            (Method::GET, "/python/files", List(FilesForm::Values)),
+            (Method::HEAD, "/python/downloadFile", PythonDownload),
+            (Method::GET, "/files/a%20b.txt", Entry(text("a b.txt"))),
+            (Method::DELETE, "/files/x/", Delete(text("x"))),
+            (Method::GET, "/files/x/content", Content(text("x"))),
+            (Method::HEAD, "/files/content/x", NestedContent(text("x"))),
+            (
+                Method::GET,
+                "/files/content/x/content",
+                NestedContent(text("x")),
+            ),
+            (
+                Method::GET,
+                "/files/content/a/b/x",
+                NestedContent(text("a/b/x")),
+            ),
+            (
+                Method::GET,
+                "/files/content//mnt/data/x",
+                NestedContent(text("x")),
+            ),
+            (
+                Method::GET,
+                "/files/content/%2Fmnt%2Fdata%2Fx",
+                NestedContent(text("/mnt/data/x")),
+            ),
+            // A file may be named as a part of these paths.
+            (Method::GET, "/files/content", Entry(text("content"))),
+            (Method::DELETE, "/files/content", Delete(text("content"))),
+            (
+                Method::GET,
+                "/files/content/content",
+                NestedContent(text("content")),
+            ),
+            (
+                Method::GET,
+                "/files/content/content/content",
+                NestedContent(text("content")),
+            ),
+            (
+                Method::GET,
+                "/files/content//mnt/data/content",
+                NestedContent(text("content")),
+            ),
+            (
+                Method::GET,
+                "/files/upload/content",
+                Content(text("upload")),
+            ),
+            (
+                Method::GET,
+                "/files/content/upload",
+                NestedContent(text("upload")),
+            ),
+            (Method::DELETE, "/files/%2Fupload", Delete(text("/upload"))),
+            (Method::GET, "/files/execute", Entry(text("execute"))),
+            (Method::GET, "/files/files", Entry(text("files"))),
+        ] {
+            let found = route(&method, path).unwrap();
+            assert_eq!(found, Action::Files(expected), "{method} {path}");
+        }
+        for (method, path, expected) in [
+            (Method::GET, "/files/upload", "POST"),
+            (Method::DELETE, "/files/upload", "POST"),
+            (Method::GET, "/upload", "POST"),
+            (Method::DELETE, "/files", "GET, HEAD, POST"),
+            (Method::PUT, "/files/x", "GET, HEAD, DELETE"),
+            (Method::POST, "/files/execute", "GET, HEAD, DELETE"),
+            (Method::POST, "/files/x/content", "GET, HEAD"),
+            (Method::POST, "/python/files", "GET, HEAD"),
+        ] {
+            match route(&method, path) {
+                Err(ApiError::MethodNotAllowed { allow }) => assert_eq!(allow, expected),
+                other => panic!("{method} {path}: {other:?}"),
+            }
+        }
+        let nowhere = route(&Method::GET, "/files/a/b");
+        assert!(matches!(nowhere, Err(ApiError::PathNotFound)));
     }
 
     #[test]

@@ -12,7 +12,9 @@ use crate::piston::{Client, ClientError, ClientLimits, Runtime};
 
 use super::AdapterConfig;
 use super::error::ApiError;
+use super::files::FileStore;
 use super::health::Readiness;
+use super::server::Transfers;
 use super::translate::{Limits, ResolvedLanguage};
 
 /// What an answer may take on top of the highest run time. With the default of 220 s that is 235 s,
@@ -33,6 +35,10 @@ pub struct Session {
     pub config: AdapterConfig,
     /// The engine.
     pub client: Client,
+    /// The files.
+    pub files: FileStore,
+    /// Bounds what comes in and goes out of them.
+    pub transfers: Transfers,
     /// Bounds the executions.
     pub gate: Gate,
     /// Whether a real execution works.
@@ -67,12 +73,14 @@ impl Session {
     ///
     /// # Errors
     /// Where the HTTP client cannot be set up.
-    pub fn new(config: AdapterConfig) -> Result<Self, reqwest::Error> {
+    pub fn new(config: AdapterConfig, files: FileStore) -> Result<Self, reqwest::Error> {
         let limits = ClientLimits {
             answer: largest_answer(config.output_limit),
         };
         Ok(Self {
             client: Client::new(config.piston_url.clone(), limits)?,
+            files,
+            transfers: Transfers::default(),
             gate: Gate::new(config.max_jobs, config.queue),
             readiness: Readiness::default(),
             guid: Uuid::new_v4(),
@@ -144,9 +152,9 @@ impl Session {
     }
 
     /// Counts a request until the guard is dropped.
-    pub fn count_request(&self) -> RequestGuard<'_> {
+    pub fn count_request(&self) -> RequestGuard {
         self.requests.send_modify(|n| *n += 1);
-        RequestGuard(&self.requests)
+        RequestGuard(self.requests.clone())
     }
 
     /// Resolves when no request is under way.
@@ -199,9 +207,9 @@ impl Session {
 
 /// A request under way.
 #[derive(Debug)]
-pub struct RequestGuard<'a>(&'a watch::Sender<usize>);
+pub struct RequestGuard(watch::Sender<usize>);
 
-impl Drop for RequestGuard<'_> {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.send_modify(|n| *n -= 1);
     }
