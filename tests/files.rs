@@ -1,6 +1,8 @@
 //! The session's files over real sockets: every path and spelling, hostile names and contents,
 //! bounds, and replacement as a whole.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::fs;

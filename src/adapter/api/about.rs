@@ -7,12 +7,23 @@ use crate::piston::Runtime;
 
 use super::query::API_VERSIONS;
 
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 22] = [
     "POST /{language}/execute",
     "POST /code/execute",
     "POST /execute",
     "POST /executions",
     "POST /shellExecute",
+    "GET /files",
+    "POST /files",
+    "GET /files/{name}",
+    "DELETE /files/{name}",
+    "GET /files/{name}/content",
+    "POST /files/upload",
+    "GET /files/content/{name}",
+    "POST /upload",
+    "GET /python/files",
+    "POST /python/uploadFile",
+    "GET /python/downloadFile",
     "POST /api/v2/execute",
     "GET /api/v2/runtimes",
     "GET /health",
@@ -44,6 +55,7 @@ struct Limits {
     run_timeout_in_seconds: f64,
     max_run_timeout_in_seconds: f64,
     max_body_in_bytes: usize,
+    max_upload_in_bytes: u64,
     output_in_bytes: usize,
     memory_in_bytes: u64,
     executions: usize,
@@ -67,6 +79,7 @@ impl About {
                 run_timeout_in_seconds: config.run_timeout.as_secs_f64(),
                 max_run_timeout_in_seconds: config.max_run_timeout.as_secs_f64(),
                 max_body_in_bytes: config.max_body,
+                max_upload_in_bytes: config.max_upload,
                 output_in_bytes: config.output_limit,
                 memory_in_bytes: config.memory_limit,
                 executions: config.max_jobs,
