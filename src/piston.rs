@@ -10,6 +10,6 @@ mod wire;
 pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
 pub use signal::{SIGNALS, Signal};
 pub use wire::{
-    EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage, Status,
-    WorkingDirectory,
+    Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage,
+    Status, WorkingDirectory,
 };

@@ -3,19 +3,22 @@
 //! Every execution is a job of the engine: a fresh process. [`run`] is the place where one that
 //! asks for a kernel that lives with the session would be told from one that asks for a job.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::gate::Place;
-use crate::piston::{ClientError, Refusal};
+use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 
 use super::EngineKind;
 use super::api::{AnswerForm, Execution};
 use super::error::ApiError;
 use super::executions::{Begun, OperationId, Tracked};
+use super::files::FileError;
 use super::session::{Phase, Session};
 use super::translate::{self, Marker, Outcome, ResolvedLanguage};
 
@@ -98,6 +101,9 @@ async fn run(
     if let Some(marker) = &marker {
         marker.put_before(&mut request, session.config.output_limit / 2);
     }
+    if session.config.engine == EngineKind::Piston {
+        send_along(session, &mut request).await?;
+    }
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
     let latest_answer = match tracked.is_asynchronous {
@@ -129,6 +135,24 @@ async fn run(
         Some(most) => outcome.cut_streams(most),
         None => outcome,
     })
+}
+
+/// Adds the session's files to a request for an engine that does not share the data directory.
+/// What the request has already comes first.
+async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(), ApiError> {
+    let store = session.files.clone();
+    if store.is_empty() {
+        return Ok(());
+    }
+    let most = session.config.max_body as u64;
+    let files = spawn_blocking(move || store.for_execution(most)).await;
+    let files = files.map_err(|error| FileError::Disk(io::Error::other(error)))??;
+    for (name, bytes) in files {
+        if request.files.iter().all(|file| file.name != name) {
+            request.files.push(File::bytes(name, &bytes));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the value of the last expression is told. So far only the embedded engine is asked for it.

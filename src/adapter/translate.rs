@@ -160,10 +160,7 @@ pub fn piston_request(
         .unwrap_or(terms.run_timeout)
         .min(terms.max_run_timeout);
     ExecuteRequest {
-        files: vec![File {
-            name: main_file(&language.language).to_owned(),
-            content: execution.code,
-        }],
+        files: vec![File::text(main_file(&language.language), execution.code)],
         language: language.name,
         version: execution.version,
         stdin: execution.stdin,

@@ -47,12 +47,25 @@ pub async fn run(arguments: &[&str]) -> Output {
     timeout(PATIENCE, output).await.expect("an end").unwrap()
 }
 
+/// Runs Python code by `python/execute`.
+pub async fn run_python(program: &Program, code: &str) -> Value {
+    let body = serde_json::json!({ "code": code }).to_string();
+    let answer = super::raw::post(program.addr, "/python/execute", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
 impl Program {
     /// Starts it and waits for the line that says so.
     pub async fn start(arguments: &[&str]) -> Self {
+        Self::start_with_engine(arguments, "http://127.0.0.1:0").await
+    }
+
+    /// The same, with the engine at this URL.
+    pub async fn start_with_engine(arguments: &[&str], url: &str) -> Self {
         let mut child = command(arguments)
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(["--piston-url", "http://127.0.0.1:0"])
+            .args(["--piston-url", url])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -3,20 +3,19 @@
 //! An entry carries both shapes that Azure has had: `properties` of 2024-02 and 2024-08, and the
 //! flat one of 2024-10 and later (`SessionResourceFile` of the OpenAPI documents).
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::adapter::error::ApiError;
-use crate::adapter::files::{Entry, Kind, Timestamp};
+use crate::adapter::files::{Entry, Kind};
+use crate::adapter::timestamp::Timestamp;
 
 use super::query::{Identifier, api_version};
 use super::{Rendered, json};
 
-/// Versions whose lists have no folders.
+/// Versions that know of no folders: their lists have every file, by its path.
 const WITHOUT_FOLDERS: [&str; 2] = ["2024-02-02-preview", "2024-08-02-preview"];
 /// The version that says for every entry in which folder it is; the newest.
 const WITH_DIRECTORY: &str = "2025-10-02-preview";
@@ -57,6 +56,7 @@ impl FilesQuery {
                 _ => {}
             }
         }
+        parsed.recursive |= !parsed.has_folders();
         Ok(parsed)
     }
 
@@ -175,7 +175,7 @@ struct FlatEntry<'a> {
     r#type: &'static str,
     content_type: &'static str,
     size_in_bytes: u64,
-    last_modified_at: Text<Timestamp>,
+    last_modified_at: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -186,7 +186,7 @@ struct Properties {
     /// The path from the folder that was asked about: clients put `/mnt/data/` ahead of it.
     filename: String,
     size: u64,
-    last_modified_time: Text<Timestamp>,
+    last_modified_time: Timestamp,
 }
 
 /// Of May 2024.
@@ -196,7 +196,7 @@ struct OldEntry<'a> {
     id: String,
     filename: &'a str,
     size: u64,
-    last_modified_time: Text<Timestamp>,
+    last_modified_time: Timestamp,
 }
 
 /// The running numbers of the objects in an answer.
@@ -216,7 +216,7 @@ impl Ids {
                 id: self.next(),
                 filename: entry.path(),
                 size: entry.size,
-                last_modified_time: Text(entry.modified),
+                last_modified_time: entry.modified,
             },
             name: &entry.name,
             directory: with_directory.then_some(&entry.folder),
@@ -226,7 +226,7 @@ impl Ids {
             },
             content_type: content_type(entry),
             size_in_bytes: entry.size,
-            last_modified_at: Text(entry.modified),
+            last_modified_at: entry.modified,
         }
     }
 
@@ -240,7 +240,7 @@ impl Ids {
             id: self.next(),
             filename: &entry.name,
             size: entry.size,
-            last_modified_time: Text(entry.modified),
+            last_modified_time: entry.modified,
         }
     }
 }
@@ -255,13 +255,5 @@ fn content_type(entry: &Entry) -> &'static str {
         (Kind::File, extension) => mime_guess::from_ext(extension)
             .first_raw()
             .unwrap_or(UNKNOWN),
-    }
-}
-
-struct Text<T>(T);
-
-impl<T: fmt::Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }

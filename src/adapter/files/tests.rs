@@ -253,7 +253,7 @@ fn the_room_for_files_is_bounded() {
 fn what_a_program_closes_to_others_is_denied() {
     let place = Place::new();
     place.write("x", b"x").unwrap();
-    fs::set_permissions(place.data().join("x"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.data().join("x"), fs::Permissions::from_mode(0o000)).unwrap();
     // Root reads it all the same.
     if !rustix::process::geteuid().is_root() {
         assert!(matches!(place.read("x"), Err(FileError::Denied)));

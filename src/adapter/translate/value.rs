@@ -26,11 +26,7 @@ impl Marker {
     pub fn put_before(&self, request: &mut ExecuteRequest, most: usize) {
         let main = request.files.first().map_or("", |main| &main.name);
         let content = format!("{RUNNER}run(b\"{}\", \"{main}\", {most})\n", self.0);
-        let runner = File {
-            name: RUNNER_FILE.to_owned(),
-            content,
-        };
-        request.files.insert(0, runner);
+        request.files.insert(0, File::text(RUNNER_FILE, content));
     }
 
     /// Takes the value, with its markers, out of `text`.
