@@ -5,8 +5,10 @@
 
 mod client;
 mod signal;
+mod untyped;
 mod wire;
 
 pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
 pub use signal::{SIGNALS, Signal};
+pub use untyped::is_untyped;
 pub use wire::{ExecuteRequest, ExecuteResponse, File, Message, Runtime, Stage, Status};
