@@ -11,4 +11,7 @@ mod wire;
 pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
 pub use signal::{SIGNALS, Signal};
 pub use untyped::is_untyped;
-pub use wire::{ExecuteRequest, ExecuteResponse, File, Message, Runtime, Stage, Status};
+pub use wire::{
+    EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage, Status,
+    WorkingDirectory,
+};

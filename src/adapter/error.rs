@@ -51,6 +51,24 @@ pub enum ApiError {
     /// The `operation-id` header is not usable.
     #[error("The header operation-id must have 1 to 128 letters, digits, '.', '_' or '-'.")]
     OperationId,
+    /// There is no such execution, or no more.
+    #[error("There is no execution '{id}', or it is no longer remembered.")]
+    ExecutionNotFound {
+        /// The id that was asked for.
+        id: String,
+    },
+    /// It was ended on request.
+    #[error("The execution was canceled.")]
+    ExecutionCanceled,
+    /// This session does not go by that name, or was not used yet.
+    #[error("There is no session '{identifier}' here, or it was not used yet.")]
+    SessionNotFound {
+        /// The identifier that was asked for.
+        identifier: String,
+    },
+    /// The session was to be deleted, and something of it is left.
+    #[error("The session could not be deleted: {0}.")]
+    DeletionFailed(&'static str),
     /// The body is declared as something else than JSON.
     #[error("The body must be application/json, not '{given}'.")]
     MediaType {
@@ -146,6 +164,10 @@ impl ApiError {
             Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),
+            Self::ExecutionNotFound { .. } => (StatusCode::NOT_FOUND, "ExecutionNotFound"),
+            Self::ExecutionCanceled => (StatusCode::CONFLICT, "ExecutionCanceled"),
+            Self::SessionNotFound { .. } => (StatusCode::NOT_FOUND, "NoSessionFoundError"),
+            Self::DeletionFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "DeletionFailed"),
             Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge"),
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
@@ -171,6 +193,21 @@ impl ApiError {
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
             )
             .then_some(1),
+        }
+    }
+
+    /// Whether the code may have run, so that trying again could run it twice.
+    pub fn may_have_run(&self) -> bool {
+        match self {
+            Self::Engine(error) => !matches!(
+                error,
+                ClientError::Unreachable(_)
+                    | ClientError::Unavailable
+                    | ClientError::Busy
+                    | ClientError::Refused(_)
+            ),
+            Self::ExecutionCanceled | Self::ShuttingDown => true,
+            _ => false,
         }
     }
 

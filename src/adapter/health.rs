@@ -179,10 +179,8 @@ fn program(runtimes: &[Runtime]) -> Result<ExecuteRequest, String> {
             name: file.to_owned(),
             content: source.to_owned(),
         }],
-        stdin: String::new(),
-        args: Vec::new(),
         run_timeout: Some(CHECK_TIMEOUT.as_millis() as u64),
-        run_memory_limit: None,
+        ..ExecuteRequest::default()
     })
 }
 

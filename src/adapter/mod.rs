@@ -4,13 +4,17 @@
 //! [`execute`] runs it on the engine with [`translate`], and [`api`] renders the outcome.
 
 pub mod api;
+mod delete;
 mod error;
 mod execute;
+mod executions;
 mod health;
 mod log;
+mod packages;
 mod route;
 mod server;
 mod session;
+mod sessions;
 mod translate;
 
 use std::time::Duration;

@@ -13,6 +13,18 @@ use super::error::ApiError;
 pub enum Action {
     /// Run code and answer in this dialect.
     Execute(Dialect),
+    /// Tell how an execution stands.
+    GetExecution(String),
+    /// `GET /session`.
+    GetSession,
+    /// `DELETE /session`.
+    DeleteSession,
+    /// `POST /.management/stopSession`.
+    StopSession,
+    /// `GET /listSessions`.
+    ListSessions,
+    /// `GET /metadata`: what programs can use.
+    Metadata,
     /// `POST /api/v2/execute`, handed to the engine as it is.
     PassExecute,
     /// `GET /api/v2/runtimes`, handed to the engine as it is.
@@ -49,19 +61,16 @@ impl Action {
             Self::Execute(Dialect::Execute) => "execute",
             Self::Execute(Dialect::Executions) => "executions",
             Self::Execute(Dialect::Shell) => "shellExecute",
+            Self::GetExecution(_) => "executions/{id}",
+            Self::GetSession | Self::DeleteSession => "session",
+            Self::StopSession => ".management/stopSession",
+            Self::ListSessions => "listSessions",
+            Self::Metadata => "metadata",
             Self::PassExecute => "api/v2/execute",
             Self::PassRuntimes => "api/v2/runtimes",
             Self::Health => "health",
             Self::Ready => "ready",
             Self::About => "about",
-        }
-    }
-
-    /// The method that it takes, as the `Allow` header has it.
-    fn allow(&self) -> &'static str {
-        match self {
-            Self::Execute(_) | Self::PassExecute => "POST",
-            Self::PassRuntimes | Self::Health | Self::Ready | Self::About => "GET, HEAD",
         }
     }
 }
@@ -83,25 +92,60 @@ pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
         .map(decode)
         .collect::<Result<Vec<_>, _>>()?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-    let action = match segments.as_slice() {
-        [] => Action::About,
-        ["health"] => Action::Health,
-        ["ready"] | ["health", "startup"] => Action::Ready,
-        ["execute"] => Action::Execute(Dialect::Execute),
-        ["executions"] => Action::Execute(Dialect::Executions),
-        ["shellExecute"] => Action::Execute(Dialect::Shell),
-        ["code", "execute"] => Action::Execute(Dialect::Code),
-        ["api", "v2", "execute"] => Action::PassExecute,
-        ["api", "v2", "runtimes"] => Action::PassRuntimes,
-        [language, "execute"] => Action::Execute(Dialect::Language((*language).to_owned())),
-        _ => return Err(ApiError::PathNotFound),
+    let offered = offered(&segments).ok_or(ApiError::PathNotFound)?;
+    let asked = match *method {
+        Method::HEAD => &Method::GET,
+        ref other => other,
     };
-    let allow = action.allow();
-    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
-        Ok(action)
-    } else {
-        Err(ApiError::MethodNotAllowed { allow })
+    match offered {
+        Offered::Get(action) if asked == Method::GET => Ok(action),
+        Offered::Post(action) if asked == Method::POST => Ok(action),
+        Offered::GetOrDelete(action, _) if asked == Method::GET => Ok(action),
+        Offered::GetOrDelete(_, action) if asked == Method::DELETE => Ok(action),
+        other => Err(ApiError::MethodNotAllowed {
+            allow: other.allow(),
+        }),
     }
+}
+
+/// What a path offers, by method.
+enum Offered {
+    Get(Action),
+    Post(Action),
+    GetOrDelete(Action, Action),
+}
+
+impl Offered {
+    /// As the `Allow` header has it.
+    fn allow(&self) -> &'static str {
+        match self {
+            Self::Get(_) => "GET, HEAD",
+            Self::Post(_) => "POST",
+            Self::GetOrDelete(..) => "GET, HEAD, DELETE",
+        }
+    }
+}
+
+fn offered(segments: &[&str]) -> Option<Offered> {
+    use Offered::{Get, GetOrDelete, Post};
+    Some(match segments {
+        [] => Get(Action::About),
+        ["health"] => Get(Action::Health),
+        ["ready"] | ["health", "startup"] => Get(Action::Ready),
+        ["execute"] => Post(Action::Execute(Dialect::Execute)),
+        ["executions"] => Post(Action::Execute(Dialect::Executions)),
+        ["executions", id] => Get(Action::GetExecution((*id).to_owned())),
+        ["shellExecute"] => Post(Action::Execute(Dialect::Shell)),
+        ["code", "execute"] => Post(Action::Execute(Dialect::Code)),
+        ["session"] => GetOrDelete(Action::GetSession, Action::DeleteSession),
+        [".management", "stopSession"] => Post(Action::StopSession),
+        ["listSessions"] => Get(Action::ListSessions),
+        ["metadata"] => Get(Action::Metadata),
+        ["api", "v2", "execute"] => Post(Action::PassExecute),
+        ["api", "v2", "runtimes"] => Get(Action::PassRuntimes),
+        [language, "execute"] => Post(Action::Execute(Dialect::Language((*language).to_owned()))),
+        _ => return None,
+    })
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, ApiError> {
@@ -143,6 +187,23 @@ mod tests {
     }
 
     #[test]
+    fn the_session_and_its_executions_have_theirs() {
+        let get = |path| route(&Method::GET, path).unwrap();
+        assert_eq!(
+            get("/executions/a%2Fb"),
+            Action::GetExecution("a/b".to_owned())
+        );
+        assert_eq!(get("/session"), Action::GetSession);
+        assert_eq!(
+            route(&Method::DELETE, "/session").unwrap(),
+            Action::DeleteSession
+        );
+        assert_eq!(get("/listSessions/"), Action::ListSessions);
+        assert_eq!(get("/metadata"), Action::Metadata);
+        assert_eq!(post("/.management/stopSession"), Action::StopSession);
+    }
+
+    #[test]
     fn extra_slashes_are_harmless() {
         assert_eq!(post("//python//execute/"), post("/python/execute"));
         assert_eq!(route(&Method::GET, "//").unwrap(), Action::About);
@@ -155,6 +216,9 @@ mod tests {
             (Method::TRACE, "/executions", "POST"),
             (Method::POST, "/health", "GET, HEAD"),
             (Method::OPTIONS, "/", "GET, HEAD"),
+            (Method::PUT, "/session", "GET, HEAD, DELETE"),
+            (Method::GET, "/.management/stopSession", "POST"),
+            (Method::POST, "/executions/x", "GET, HEAD"),
         ] {
             match route(&method, path) {
                 Err(ApiError::MethodNotAllowed { allow }) => assert_eq!(allow, expected),

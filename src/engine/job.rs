@@ -2,7 +2,7 @@
 //! stage, in a directory of their own.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -19,6 +19,7 @@ use super::runtimes::{Entry, Installed};
 use super::sandbox::{
     Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, installed_with,
 };
+use crate::gate::Pass;
 use crate::piston::{ExecuteResponse, Stage};
 
 /// How long output may take to arrive once every process of the job is gone. It is all in the
@@ -37,7 +38,8 @@ pub(super) struct Shop<'a> {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Runs a submission.
+/// Runs a submission. The pass is given back when no process of the job is left, which may be after
+/// this future was dropped.
 ///
 /// # Errors
 /// Where the sandbox fails, or a file name turns out to be unusable.
@@ -45,6 +47,7 @@ pub(super) async fn execute(
     shop: &Shop<'_>,
     runtime: &Installed,
     submission: Submission,
+    pass: Pass,
 ) -> Result<ExecuteResponse, LinkError> {
     let entry = &runtime.entry;
     let Layout {
@@ -57,12 +60,12 @@ pub(super) async fn execute(
         main,
         sources,
     };
-    let mut link = shop.spawner.open().await?;
+    let mut link = shop.spawner.open(Some(pass)).await?;
     link.files(&files).await?;
     drop(files);
     let mut compile = None;
     if let Some(command) = &entry.compile {
-        let order = shop.order(runtime, words.fill(command, &[]), submission.compile);
+        let order = shop.order(runtime, words.fill(command, &[], None), submission.compile);
         let stage = shop
             .stage(&mut link, order, submission.stdin.clone())
             .await?;
@@ -71,8 +74,11 @@ pub(super) async fn execute(
         }
         compile = Some(stage);
     }
-    let command = words.fill(&entry.run, &submission.args);
-    let order = shop.order(runtime, command, submission.run);
+    let mut order = shop.order(runtime, Vec::new(), submission.run);
+    order.working_directory = submission.working_directory;
+    // What starts elsewhere does not find the job's files by their bare names.
+    let folder = order.working_directory.map(|_| link.directory());
+    order.command = words.fill(&entry.run, &submission.args, folder.as_deref());
     let run = shop.stage(&mut link, order, submission.stdin).await?;
     Ok(answer(runtime, compile, run))
 }
@@ -120,10 +126,10 @@ impl Layout {
                 name = format!("{name}.{ending}");
             }
             if is_main {
-                layout.main = as_argument(&name);
+                layout.main.clone_from(&name);
             }
             if file.is_text && is_source(&name) {
-                layout.sources.push(as_argument(&name));
+                layout.sources.push(name.clone());
             }
             layout
                 .files
@@ -133,12 +139,16 @@ impl Layout {
     }
 }
 
-/// A file name that no program takes for an option.
-fn as_argument(name: &str) -> String {
-    if name.starts_with('-') {
-        format!("./{name}")
-    } else {
-        name.to_owned()
+/// A file's name for a program that starts in the job's directory, or else its path in `folder`,
+/// which is the job's directory. No program takes it for an option.
+fn as_argument(name: &str, folder: Option<&Path>) -> String {
+    match folder {
+        Some(folder) => {
+            let path = plain_path(name).unwrap_or_else(|| name.to_owned());
+            folder.join(path).to_string_lossy().into_owned()
+        }
+        None if name.starts_with('-') => format!("./{name}"),
+        None => name.to_owned(),
     }
 }
 
@@ -150,16 +160,25 @@ struct Words {
 }
 
 impl Words {
-    fn fill(&self, command: &[String], args: &[String]) -> Vec<String> {
+    /// The command for a stage that starts in the job's directory, or else elsewhere: then that
+    /// directory is `folder`.
+    fn fill(&self, command: &[String], args: &[String], folder: Option<&Path>) -> Vec<String> {
         let mut filled = Vec::with_capacity(command.len() + args.len());
         for word in command {
             if word == "{files}" {
-                filled.extend(self.sources.iter().cloned());
+                filled.extend(self.sources.iter().map(|name| as_argument(name, folder)));
             } else if word == "{file}" {
-                filled.push(self.main.clone());
+                filled.push(as_argument(&self.main, folder));
             } else {
                 filled.push(word.replace("{program}", &self.program));
             }
+        }
+        // What the compile stage has made.
+        if let (Some(folder), Some(program)) = (folder, filled.first_mut())
+            && program.contains('/')
+            && Path::new(program).is_relative()
+        {
+            *program = as_argument(program, Some(folder));
         }
         filled.extend(args.iter().cloned());
         filled
@@ -176,6 +195,7 @@ impl Shop<'_> {
             environment,
             limits: self.limits(bounds),
             readable: runtime.readable.clone(),
+            working_directory: None,
         }
     }
 
@@ -235,8 +255,9 @@ impl Shop<'_> {
             environment: self.environment(program),
             limits: self.limits(self.config.version_bounds()),
             readable: installed_with(program),
+            working_directory: None,
         };
-        let mut link = self.spawner.open().await.ok()?;
+        let mut link = self.spawner.open(None).await.ok()?;
         link.files(&[]).await.ok()?;
         let stage = self.stage(&mut link, order, Vec::new()).await.ok()?;
         (stage.code == Some(0)).then_some(stage.output)

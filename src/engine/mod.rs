@@ -5,7 +5,9 @@
 //! files, a compile stage where the language has one, a run stage, and Piston's words for how each
 //! ended. What runs and contains the job is in [`sandbox`].
 //!
-//! Where it does otherwise than Piston, and why, is in `fixtures/README.md`.
+//! Where it does otherwise than Piston, and why, is in `fixtures/README.md`. One member of a request
+//! is its own: `"working_directory": "data"` makes the run stage start in the data directory instead
+//! of the job's. `GET /` says what contains the jobs, and how many there are.
 
 mod config;
 mod job;
@@ -30,7 +32,7 @@ pub use config::EngineConfig;
 pub use runtimes::TableError;
 
 use crate::gate::Gate;
-use crate::piston::Runtime;
+use crate::piston::{Jobs, Runtime};
 use job::Shop;
 use runtimes::{Entry, Installed, accepts, candidates, version_in};
 use sandbox::{SandboxReport, SpawnerHandle, installed_with};
@@ -65,6 +67,7 @@ pub struct Engine {
 struct About<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
+    jobs: Jobs,
 }
 
 /// What all requests share.
@@ -181,6 +184,10 @@ impl Inner {
                 env!("CARGO_PKG_VERSION")
             ),
             sandbox: &self.spawner.report,
+            jobs: Jobs {
+                running: self.gate.running(),
+                waiting: self.gate.waiting(),
+            },
         }
     }
 

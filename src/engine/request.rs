@@ -5,6 +5,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use super::json::{Json, Kind, Members, number_text};
+use crate::piston::WorkingDirectory;
 
 /// The longest path of a file in bytes, and the longest name in it.
 const MAX_PATH: usize = 1024;
@@ -36,6 +37,8 @@ pub(super) struct Submission {
     pub(super) args: Vec<String>,
     pub(super) compile: Bounds,
     pub(super) run: Bounds,
+    /// Where the run stage starts, if not in the job's directory.
+    pub(super) working_directory: Option<WorkingDirectory>,
 }
 
 /// One file of a submission.
@@ -139,6 +142,7 @@ impl<'a> Request<'a> {
             args: self.args()?,
             compile: bounds.0,
             run: bounds.1,
+            working_directory: self.working_directory()?,
         })
     }
 
@@ -180,6 +184,18 @@ impl<'a> Request<'a> {
             text.push('\n');
         }
         Ok(text.into_bytes())
+    }
+
+    /// An extension, of which Piston knows nothing.
+    fn working_directory(&self) -> Result<Option<WorkingDirectory>, Refusal> {
+        let Some(value) = self.body.get("working_directory") else {
+            return Ok(None);
+        };
+        match (value.kind(), value.string().as_deref()) {
+            (Kind::Null, _) => Ok(None),
+            (_, Some("data")) => Ok(Some(WorkingDirectory::Data)),
+            _ => refuse("If specified, working_directory must be \"data\""),
+        }
     }
 
     fn args(&self) -> Result<Vec<String>, Refusal> {
@@ -453,6 +469,28 @@ mod tests {
             ["a", "1", "null"]
         );
         assert!(with(r#","args":5"#).is_err());
+    }
+
+    #[test]
+    fn the_working_directory_is_the_jobs_or_the_data_directory() {
+        assert_eq!(with("").unwrap().working_directory, None);
+        let asked = with(r#","working_directory":"data""#).unwrap();
+        assert_eq!(asked.working_directory, Some(WorkingDirectory::Data));
+        let null = with(r#","working_directory":null"#).unwrap();
+        assert_eq!(null.working_directory, None);
+        for other in [
+            r#""job""#,
+            r#""Data""#,
+            r#""/mnt/data""#,
+            r#""""#,
+            "5",
+            "{}",
+        ] {
+            assert_eq!(
+                with(&format!(r#","working_directory":{other}"#)).unwrap_err(),
+                r#"If specified, working_directory must be "data""#,
+            );
+        }
     }
 
     #[test]

@@ -145,9 +145,9 @@ async fn execute(inner: &Inner, request: Request<Incoming>) -> Result<Answer, Pr
     drop(asked);
     drop(body);
     let pass = inner.gate.enter().await;
-    let _pass =
+    let pass =
         pass.map_err(|full| Problem::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
-    match job::execute(&inner.shop(), runtime, submission).await {
+    match job::execute(&inner.shop(), runtime, submission, pass).await {
         Ok(response) => Ok(json(StatusCode::OK, &response)),
         Err(LinkError::Refused(message)) => Err(Problem::bad(message)),
         Err(error) => {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The body of `POST /api/v2/execute`.
 ///
 /// Times are milliseconds and memory is bytes. A limit that is absent is the engine's own.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ExecuteRequest {
     /// A language or an alias that `GET /api/v2/runtimes` lists.
     pub language: String,
@@ -24,6 +24,20 @@ pub struct ExecuteRequest {
     /// Memory limit of the run stage in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_memory_limit: Option<u64>,
+    /// Where the program starts, if not in the job's directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<WorkingDirectory>,
+}
+
+/// Where the program of the run stage starts, where that is not the job's directory.
+///
+/// The member `working_directory` of a request, an extension that the embedded engine knows; Piston
+/// ignores it. The compile stage always starts in the job's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkingDirectory {
+    /// The session's data directory.
+    Data,
 }
 
 /// One source file of an [`ExecuteRequest`].
@@ -123,6 +137,26 @@ pub struct Runtime {
     /// What runs it, where one runtime serves several languages (`gcc`, `node`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+}
+
+/// What the embedded engine says of itself under `GET /`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct EngineAbout {
+    /// What contains its jobs.
+    #[serde(default)]
+    pub sandbox: Option<serde_json::Value>,
+    /// Its jobs.
+    #[serde(default)]
+    pub jobs: Option<Jobs>,
+}
+
+/// How many jobs an engine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Those with a process that may still be there.
+    pub running: usize,
+    /// Those that wait for a place.
+    pub waiting: usize,
 }
 
 /// The body of Piston's errors: `{"message": …}`.

@@ -17,6 +17,7 @@ mod adapter;
 pub mod http1;
 mod program;
 pub mod raw;
+pub mod schema;
 mod standin;
 
 pub use adapter::Adapter;

@@ -7,12 +7,18 @@ use crate::piston::Runtime;
 
 use super::query::API_VERSIONS;
 
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 17] = [
     "POST /{language}/execute",
     "POST /code/execute",
     "POST /execute",
     "POST /executions",
+    "GET /executions/{id}",
     "POST /shellExecute",
+    "GET /session",
+    "DELETE /session",
+    "GET /listSessions",
+    "GET /metadata",
+    "POST /.management/stopSession",
     "POST /api/v2/execute",
     "GET /api/v2/runtimes",
     "GET /health",

@@ -14,6 +14,8 @@ pub const API_VERSIONS: [&str; 6] = [
     "2025-10-02-preview",
 ];
 
+const NEWEST: &str = API_VERSIONS[API_VERSIONS.len() - 1];
+
 /// Those whose `executionResult` is text.
 const VALUE_IS_TEXT: [&str; 2] = ["2024-10-02-preview", "2025-02-02-preview"];
 
@@ -48,8 +50,10 @@ pub struct Query {
     pub identifier: Option<Identifier>,
     /// `version`: of the runtime.
     pub version: Option<String>,
-    /// Whether `api-version` is one whose `executionResult` is text.
-    pub value_is_text: bool,
+    /// `api-version`, where there is one.
+    pub api_version: Option<&'static str>,
+    /// `skip`: how many entries of a list are left out.
+    pub skip: usize,
 }
 
 impl Query {
@@ -57,23 +61,42 @@ impl Query {
     /// counts.
     ///
     /// # Errors
-    /// [`ApiError::ApiVersion`], [`ApiError::Identifier`].
+    /// [`ApiError::ApiVersion`], [`ApiError::Identifier`], [`ApiError::Property`].
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "identifier" if value.is_empty() => {}
                 "identifier" => parsed.identifier = Some(Identifier::parse(&value)?),
-                "api-version" => {
-                    let version = api_version(&value)?;
-                    parsed.value_is_text = version.is_some_and(|v| VALUE_IS_TEXT.contains(&v));
-                }
+                "api-version" => parsed.api_version = api_version(&value)?,
+                "skip" => parsed.skip = number("skip", &value)?,
                 "version" => parsed.version = given(value),
                 _ => {}
             }
         }
         Ok(parsed)
     }
+
+    /// The version that the answer is of.
+    pub fn version_or_newest(&self) -> &'static str {
+        self.api_version.unwrap_or(NEWEST)
+    }
+
+    /// Whether this version's `executionResult` is text.
+    pub fn value_is_text(&self) -> bool {
+        self.api_version
+            .is_some_and(|version| VALUE_IS_TEXT.contains(&version))
+    }
+}
+
+fn number(field: &'static str, text: &str) -> Result<usize, ApiError> {
+    text.parse().map_err(|_| ApiError::Property {
+        field,
+        problem: format!(
+            "must be a whole number, not '{}'",
+            text.chars().take(32).collect::<String>()
+        ),
+    })
 }
 
 fn given(value: Cow<'_, str>) -> Option<String> {

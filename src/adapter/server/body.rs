@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::adapter::error::ApiError;
@@ -57,10 +57,11 @@ pub struct RequestBody {
 
 /// A whole body, and its share of what all requests may hold.
 #[derive(Debug)]
-pub struct Held<'a> {
+pub struct Held {
     /// The body.
     pub bytes: Bytes,
-    _share: Option<SemaphorePermit<'a>>,
+    /// To be kept as long as what was made of the body.
+    pub share: Option<OwnedSemaphorePermit>,
 }
 
 impl RequestBody {
@@ -77,7 +78,7 @@ impl RequestBody {
     /// # Errors
     /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyIncomplete`],
     /// [`ApiError::TooManyBodies`], [`ApiError::ShuttingDown`].
-    pub async fn read<'a>(&mut self, session: &'a Session) -> Result<Held<'a>, ApiError> {
+    pub async fn read(&mut self, session: &Session) -> Result<Held, ApiError> {
         let limit = session.config.max_body;
         let announced = self.incoming.size_hint().lower();
         if announced > limit as u64 {
@@ -108,7 +109,7 @@ impl RequestBody {
         }
         Ok(Held {
             bytes: bytes.freeze(),
-            _share: share,
+            share,
         })
     }
 
@@ -134,7 +135,7 @@ impl RequestBody {
     }
 }
 
-fn take_share<'a>(share: &mut Option<SemaphorePermit<'a>>, more: SemaphorePermit<'a>) {
+fn take_share(share: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
     match share {
         Some(share) => share.merge(more),
         None => *share = Some(more),

@@ -7,11 +7,12 @@ fn execution() -> Execution {
     crate::adapter::api::parse(&dialect, query, body).unwrap()
 }
 
-fn limits() -> Limits {
-    Limits {
+fn terms() -> Terms {
+    Terms {
         run_timeout: Duration::from_secs(60),
         max_run_timeout: Duration::from_secs(220),
         memory: 512 << 20,
+        working_directory: None,
     }
 }
 
@@ -20,7 +21,7 @@ fn request() -> ExecuteRequest {
         name: "py".to_owned(),
         language: "python".to_owned(),
     };
-    piston_request(execution(), python, &limits())
+    piston_request(execution(), python, &terms())
 }
 
 fn stage(json: &str) -> Stage {
@@ -62,7 +63,7 @@ fn a_time_limit_is_clamped_and_never_nothing() {
             timeout: Some(timeout),
             ..execution()
         };
-        piston_request(execution, python, &limits()).run_timeout
+        piston_request(execution, python, &terms()).run_timeout
     };
     assert_eq!(run_timeout(Duration::from_millis(1500)), Some(1500));
     assert_eq!(run_timeout(Duration::MAX), Some(220_000));
@@ -168,4 +169,26 @@ fn an_answer_without_an_outcome_is_the_engines_fault() {
         ClientError::SandboxFailed
     ));
     assert!(matches!(read("{}"), ClientError::AnswerInvalid(_)));
+}
+
+#[test]
+fn streams_are_cut_at_a_character_and_stderr_says_so() {
+    let cut = |run: &str, most| read(run).cut_streams(most);
+    let outcome = cut(r#"{"code":0,"stdout":"aéb","stderr":"err\n"}"#, 200);
+    assert_eq!((outcome.stdout(), outcome.stderr()), ("aéb", "err\n"));
+    let outcome = cut(
+        r#"{"code":0,"stdout":"aéb","stderr":"e\n","output":"aéb"}"#,
+        2,
+    );
+    assert_eq!(outcome.stdout(), "a");
+    let notice = "stdout was cut to 2 of 4 bytes, as outputStreamsMaxLength says.\n";
+    assert_eq!(outcome.stderr(), format!("e\n{notice}"));
+    let long = format!(r#"{{"code":1,"stderr":"{}"}}"#, "x".repeat(3000));
+    let outcome = cut(&long, 1000);
+    assert!(outcome.stderr().starts_with("xxx") && outcome.stderr().len() <= 1000);
+    let last = outcome.stderr().lines().last();
+    assert_eq!(
+        last,
+        Some("stderr was cut to 1000 of 3000 bytes, as outputStreamsMaxLength says.")
+    );
 }

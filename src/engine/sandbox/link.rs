@@ -9,9 +9,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
-use tokio::io::{AsyncWriteExt, Interest};
+use rustix::net::{
+    AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 
 use super::policy::SandboxReport;
 use super::protocol::{Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder};
@@ -19,9 +22,12 @@ use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{frame, receive_with_fds, send_with_fds};
 use super::work_folder::random_name;
 use super::workspace::BOX;
+use crate::gate::Pass;
 
 /// How long the spawner may take to be ready.
 const START: Duration = Duration::from_secs(20);
+/// How long what is left of a job may take to go before the next one takes its place all the same.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Why a job got no answer from the sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -107,11 +113,12 @@ impl SpawnerHandle {
         }
     }
 
-    /// Asks for a keeper.
+    /// Asks for a keeper. The job has this pass, if it needs one, for as long as any process of it is
+    /// there.
     ///
     /// # Errors
     /// Where the spawner is gone.
-    pub(crate) async fn open(&self) -> Result<JobLink, LinkError> {
+    pub(crate) async fn open(&self, pass: Option<Pass>) -> Result<JobLink, LinkError> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
@@ -142,22 +149,64 @@ impl SpawnerHandle {
             stream: UnixStream::from_std(stream)?,
             received: Vec::new(),
             root: self.work.join(name),
+            runs: false,
+            pass,
         })
     }
 }
 
-/// The engine's end of one job; dropping it kills the job and deletes what it left.
+/// The engine's end of one job; dropping it kills the job and deletes what it left. The job's pass is
+/// given back when the last process is gone.
 #[derive(Debug)]
 pub(crate) struct JobLink {
     stream: UnixStream,
     received: Vec<u8>,
     root: PathBuf,
+    /// Whether there may be processes of the job.
+    runs: bool,
+    pass: Option<Pass>,
+}
+
+impl Drop for JobLink {
+    fn drop(&mut self) {
+        // After the report of a stage nothing runs, and what the job has left in the data directory
+        // has been handed over. The rest is done without anybody waiting for it.
+        if self.runs
+            && let Some(pass) = self.pass.take()
+            && let Err(error) = self.leave(pass)
+        {
+            tracing::error!(%error, "a job cannot be waited for");
+        }
+    }
 }
 
 impl JobLink {
+    /// Ends the job, and gives the pass back when nothing of the job is left.
+    fn leave(&self, pass: Pass) -> io::Result<()> {
+        shutdown(&self.stream, Shutdown::Write)?;
+        let rest = std::os::unix::net::UnixStream::from(self.stream.as_fd().try_clone_to_owned()?);
+        let mut rest = UnixStream::from_std(rest)?;
+        // Without a runtime the process is about to end.
+        let runtime = Handle::try_current().map_err(io::Error::other)?;
+        runtime.spawn(async move {
+            let mut chunk = [0; 4096];
+            let end = async { while rest.read(&mut chunk).await.is_ok_and(|read| read > 0) {} };
+            if tokio::time::timeout(FAREWELL, end).await.is_err() {
+                tracing::error!("a job that was given up does not end");
+            }
+            drop(pass);
+        });
+        Ok(())
+    }
+
+    /// The directory with the job's files.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.root.join(BOX)
+    }
+
     /// The job's directory and the folder that it lies in: of no meaning to a client.
     pub(crate) fn private_folders(&self) -> [String; 2] {
-        [self.root.join(BOX), self.root.clone()].map(|path| path.to_string_lossy().into_owned())
+        [self.directory(), self.root.clone()].map(|path| path.to_string_lossy().into_owned())
     }
 
     /// Sends the job's files. Whether they could be written is told with the first stage.
@@ -204,6 +253,7 @@ impl JobLink {
         stdio: [OwnedFd; 3],
     ) -> Result<(), LinkError> {
         let bytes = frame(&Order::Stage(order))?;
+        self.runs = true;
         let sent = self
             .stream
             .async_io(Interest::WRITABLE, || {
@@ -235,7 +285,10 @@ impl JobLink {
         loop {
             if let Some(report) = self.parse()? {
                 return match report {
-                    Report::Ended(ended) => Ok(ended),
+                    Report::Ended(ended) => {
+                        self.runs = false;
+                        Ok(ended)
+                    }
                     Report::Refused(why) => Err(LinkError::Refused(why)),
                     Report::Failed(why) => Err(LinkError::Failed(why)),
                 };

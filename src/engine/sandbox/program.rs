@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Pid;
@@ -15,7 +16,7 @@ use super::policy::Policy;
 use super::protocol::StageOrder;
 use super::sys::{self, End, Reaped, Wait, Waiting};
 use super::workspace::Workspace;
-use crate::piston::Signal;
+use crate::piston::{Signal, WorkingDirectory};
 
 /// What the stage's processes get from the keeper.
 pub(super) struct Start<'a> {
@@ -76,7 +77,6 @@ pub(super) fn stand_above(start: &Start<'_>) -> ! {
 fn prepare(start: &Start<'_>) -> io::Result<()> {
     sys::default_signals();
     rustix::process::setsid()?;
-    rustix::process::chdir(&start.workspace.box_dir)?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     for (number, fd) in (0..).zip(start.stdio) {
         sys::copy_to(fd.as_fd(), number)?;
@@ -91,7 +91,18 @@ fn prepare(start: &Start<'_>) -> io::Result<()> {
             workspace: start.workspace,
         },
     )?;
+    // With the job's rights: what an earlier stage or an earlier job has made of the directory
+    // leads nowhere that the program could not go by itself.
+    rustix::process::chdir(directory(start))?;
     sys::close_from(3)
+}
+
+/// Where the program starts.
+fn directory<'a>(start: &Start<'a>) -> &'a Path {
+    match start.order.working_directory {
+        Some(WorkingDirectory::Data) => &start.policy.data_dir,
+        None => &start.workspace.box_dir,
+    }
 }
 
 /// Starts the program. The standard library does it without copying this process.
@@ -111,7 +122,7 @@ fn start_program(start: &Start<'_>) -> io::Result<Pid> {
         )
         .env("HOME", &start.workspace.temp_dir)
         .env("TMPDIR", &start.workspace.temp_dir)
-        .env("PWD", &start.workspace.box_dir)
+        .env("PWD", directory(start))
         .spawn()?;
     i32::try_from(child.id())
         .ok()

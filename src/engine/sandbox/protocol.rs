@@ -5,13 +5,15 @@
 //! job's own stream socket. On that socket the engine sends [`Order`]s to the job's keeper, which
 //! answers with [`Report`]s; each is JSON behind its length (four bytes, little-endian). The bytes
 //! of the files follow an [`Order::Open`] as they are. The three standard streams come along with
-//! an [`Order::Stage`]. Closing the socket ends the job.
+//! an [`Order::Stage`]. When the engine closes the socket or its half of it, the job ends; the other
+//! half is open until everything of the job is gone.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::policy::{Layer, SandboxReport};
+use crate::piston::WorkingDirectory;
 
 /// Longest JSON of one message in bytes. Arguments and environment are in it, not files.
 pub(super) const MAX_MESSAGE: usize = 64 << 20;
@@ -69,7 +71,7 @@ pub(crate) struct FileHeader {
     pub(crate) length: u64,
 }
 
-/// One program to run in the job's directory.
+/// One program to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StageOrder {
     /// The program (a path) and its arguments.
@@ -80,6 +82,8 @@ pub(crate) struct StageOrder {
     pub(crate) limits: StageLimits,
     /// Folders that the program needs besides those of the system.
     pub(crate) readable: Vec<PathBuf>,
+    /// Where it starts, if not in the job's directory.
+    pub(crate) working_directory: Option<WorkingDirectory>,
 }
 
 /// The bounds of one stage.

@@ -184,6 +184,9 @@ fn may_change_user() -> bool {
 struct Keeper {
     pid: Pid,
     ends: OwnedFd,
+    /// The keeper's end of the job's socket. It is closed, which the engine can see, when the job has
+    /// been cleaned up after, whoever does it.
+    socket: OwnedFd,
     slot: Slot,
     /// The name of the job's directory.
     name: String,
@@ -255,8 +258,10 @@ impl Spawner {
         };
         match sys::fork(self.proof) {
             Ok(Fork::Child) => {
-                // The engine must be able to see that the spawner is gone.
+                // The engine must be able to see that the spawner is gone, or another job.
                 *control = None;
+                self.keepers.clear();
+                self.unclean.clear();
                 let job = Job {
                     policy: &self.policy,
                     slot,
@@ -265,7 +270,7 @@ impl Spawner {
                 };
                 keep(self.proof, socket, &job)
             }
-            Ok(Fork::Parent(pid)) => self.watch(pid, slot, name, 0)?,
+            Ok(Fork::Parent(pid)) => self.watch(pid, socket, slot, name, 0)?,
             // The engine sees the job's socket close.
             Err(error) => {
                 let _ = writeln!(io::stderr(), "a job's keeper cannot be started: {error}");
@@ -275,10 +280,18 @@ impl Spawner {
         Ok(())
     }
 
-    fn watch(&mut self, pid: Pid, slot: Slot, name: String, cleaned: u8) -> io::Result<()> {
+    fn watch(
+        &mut self,
+        pid: Pid,
+        socket: OwnedFd,
+        slot: Slot,
+        name: String,
+        cleaned: u8,
+    ) -> io::Result<()> {
         self.keepers.push(Keeper {
             pid,
             ends: pidfd_open(pid, PidfdFlags::empty())?,
+            socket,
             slot,
             name,
             cleaned,
@@ -358,6 +371,8 @@ impl Spawner {
     fn start_cleaner(&mut self, keeper: Keeper) -> Result<(), (Keeper, io::Error)> {
         match sys::fork(self.proof) {
             Ok(Fork::Child) => {
+                self.keepers.clear();
+                self.unclean.clear();
                 let job = Job {
                     policy: &self.policy,
                     slot: keeper.slot,
@@ -368,8 +383,10 @@ impl Spawner {
                 sys::exit_now(i32::from(clean_up(&job, Some(&workspace)).is_err()))
             }
             Ok(Fork::Parent(pid)) => {
-                let Keeper { slot, name, .. } = keeper;
-                let watched = self.watch(pid, slot, name, keeper.cleaned + 1);
+                let Keeper {
+                    socket, slot, name, ..
+                } = keeper;
+                let watched = self.watch(pid, socket, slot, name, keeper.cleaned + 1);
                 if let Err(error) = watched {
                     let _ = writeln!(io::stderr(), "a cleaner cannot be watched: {error}");
                 }
