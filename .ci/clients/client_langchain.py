@@ -148,7 +148,7 @@ def _():
     equal((seen.filename, seen.size_in_bytes), (UNICODE_NAME, len(BYTES)))
     contains([(f.filename, f.size_in_bytes) for f in shell.list_files()], (UNICODE_NAME, len(BYTES)))
     equal(shell.download_file(remote_file_path=UNICODE_NAME).read() == BYTES, True)
-    contains(run(f"sha256sum '/mnt/data/{UNICODE_NAME}'")["stdout"], digest(BYTES))
+    contains(run(f"cat '/mnt/data/{UNICODE_NAME}' | sha256sum")["stdout"], digest(BYTES))
 
 
 @check("an endless command")
