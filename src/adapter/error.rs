@@ -6,6 +6,7 @@ use crate::gate::Full;
 use crate::piston::{ClientError, Refusal, Runtime};
 
 use super::api::API_VERSIONS;
+use super::files::FileError;
 
 /// Why a request has no 200.
 ///
@@ -132,6 +133,27 @@ pub enum ApiError {
     /// No real execution has worked yet.
     #[error("The session is not ready: {0}.")]
     NotReady(String),
+    /// An upload's body is declared as something else than a form with files.
+    #[error("The body must be multipart/form-data with a field 'file', not '{given}'.")]
+    NotMultipart {
+        /// The content type.
+        given: String,
+    },
+    /// The body is not `multipart/form-data`.
+    #[error("The body is not valid multipart/form-data: {0}.")]
+    MultipartInvalid(&'static str),
+    /// The files of an upload are larger than allowed.
+    #[error("The upload is larger than {limit} bytes.")]
+    FileTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// As many files come in or go out as may.
+    #[error("Too many files come in or go out at a time. Try again later.")]
+    TooManyTransfers,
+    /// Something cannot be done with a file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The engine has no answer to use.
     #[error("{}", engine_message(.0))]
     Engine(#[from] ClientError),
@@ -182,6 +204,13 @@ impl ApiError {
             }
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown"),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "EngineNotReady"),
+            Self::NotMultipart { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
+            }
+            Self::MultipartInvalid(_) => (StatusCode::BAD_REQUEST, "InvalidRequestBody"),
+            Self::FileTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "FileTooLarge"),
+            Self::TooManyTransfers => (StatusCode::TOO_MANY_REQUESTS, "TooManyTransfers"),
+            Self::File(error) => file_status(error),
             Self::Engine(error) => engine_status(error),
         };
         Told {
@@ -218,8 +247,23 @@ impl ApiError {
             Self::ApiVersion { .. } => Some("api-version"),
             Self::Identifier => Some("identifier"),
             Self::OperationId => Some("operation-id"),
+            Self::File(FileError::Name(_)) => Some("name"),
+            Self::File(FileError::Path(_)) => Some("path"),
             _ => None,
         }
+    }
+}
+
+fn file_status(error: &FileError) -> (StatusCode, &'static str) {
+    match error {
+        FileError::Name(_) => (StatusCode::BAD_REQUEST, "FileNameInvalid"),
+        FileError::Path(_) => (StatusCode::BAD_REQUEST, "FilePathInvalid"),
+        FileError::NotFound => (StatusCode::NOT_FOUND, "FileNotFound"),
+        FileError::Conflict => (StatusCode::CONFLICT, "FileConflict"),
+        FileError::Denied => (StatusCode::FORBIDDEN, "FileAccessDenied"),
+        FileError::Full => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
+        FileError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "ExecutionTooLarge"),
+        FileError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "FilesFailed"),
     }
 }
 

@@ -150,6 +150,16 @@ impl RequestLog {
     }
 }
 
+impl RequestLog {
+    /// The body of the answer is over, with so many bytes of it sent.
+    pub fn sent(&mut self, bytes: u64, of: u64) {
+        self.bytes_out = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if bytes < of {
+            self.outcome.get_or_insert("client_gone");
+        }
+    }
+}
+
 impl Drop for RequestLog {
     fn drop(&mut self) {
         let timings = match &self.execution {

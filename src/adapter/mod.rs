@@ -8,6 +8,7 @@ mod delete;
 mod error;
 mod execute;
 mod executions;
+mod files;
 mod health;
 mod log;
 mod packages;
@@ -17,6 +18,7 @@ mod session;
 mod sessions;
 mod translate;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::config::EngineKind;
@@ -38,6 +40,14 @@ pub struct AdapterConfig {
     pub compile_timeout: Duration,
     /// Largest request body in bytes.
     pub max_body: usize,
+    /// The directory of the session's files.
+    pub data_dir: PathBuf,
+    /// Largest upload in bytes.
+    pub max_upload: u64,
+    /// What the data directory may hold in bytes.
+    pub data_bytes: u64,
+    /// Files and folders that it may hold.
+    pub data_files: u64,
     /// Bytes kept of each output stream.
     pub output_limit: usize,
     /// Memory of one execution in bytes.

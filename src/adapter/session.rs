@@ -12,8 +12,10 @@ use crate::piston::{Client, ClientError, ClientLimits, Runtime, WorkingDirectory
 
 use super::error::ApiError;
 use super::executions::Executions;
+use super::files::FileStore;
 use super::health::Readiness;
 use super::packages::Packages;
+use super::server::Transfers;
 use super::sessions::Sessions;
 use super::translate::{ResolvedLanguage, Terms};
 use super::{AdapterConfig, EngineKind};
@@ -36,6 +38,10 @@ pub struct Session {
     pub config: AdapterConfig,
     /// The engine.
     pub client: Client,
+    /// The files.
+    pub files: FileStore,
+    /// Bounds what comes in and goes out of them.
+    pub transfers: Transfers,
     /// Bounds the executions.
     pub gate: Gate,
     /// Whether a real execution works.
@@ -81,12 +87,14 @@ impl Session {
     ///
     /// # Errors
     /// Where the HTTP client cannot be set up.
-    pub fn new(config: AdapterConfig) -> Result<Self, reqwest::Error> {
+    pub fn new(config: AdapterConfig, files: FileStore) -> Result<Self, reqwest::Error> {
         let limits = ClientLimits {
             answer: largest_answer(config.output_limit),
         };
         Ok(Self {
             client: Client::new(config.piston_url.clone(), limits)?,
+            files,
+            transfers: Transfers::default(),
             gate: Gate::new(config.max_jobs, config.queue),
             readiness: Readiness::default(),
             executions: Executions::default(),

@@ -109,6 +109,20 @@ impl Connection {
         Ok(answer)
     }
 
+    /// Waits until the answer begins.
+    pub async fn readable(&mut self) {
+        let waiting = timeout(PATIENCE, self.stream.readable()).await;
+        waiting.expect("an answer in time").unwrap();
+    }
+
+    /// Reads everything up to the end of the connection, as text.
+    pub async fn everything(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let reading = self.stream.read_to_end(&mut bytes);
+        timeout(PATIENCE, reading).await.expect("an end").unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Waits until the other end has closed; bytes that come before are an error.
     pub async fn closed(&mut self) {
         let mut byte = [0];

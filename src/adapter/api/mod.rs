@@ -3,6 +3,7 @@
 mod about;
 mod code;
 mod executions;
+mod files;
 mod language;
 mod query;
 mod request;
@@ -20,6 +21,7 @@ use super::executions::{State, Tracked};
 use super::translate::Outcome;
 
 pub use about::About;
+pub use files::{FilesForm, FilesQuery, render_entry, render_list, render_uploaded};
 pub use query::{API_VERSIONS, Identifier, Query};
 pub use request::{AnswerForm, Execution, parse};
 pub use sessions::{Package, list, metadata, session, stopped};

@@ -104,7 +104,7 @@ fn given(value: Cow<'_, str>) -> Option<String> {
 }
 
 /// The suffix `-preview` may be left out; no `api-version` at all means the newest.
-fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
+pub(super) fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
     if given.is_empty() {
         return Ok(None);
     }

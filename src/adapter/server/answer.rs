@@ -16,6 +16,7 @@ use crate::adapter::delete::delete;
 use crate::adapter::error::ApiError;
 use crate::adapter::execute::begin;
 use crate::adapter::executions::{OperationId, State, Waiting};
+use crate::adapter::files::FileError;
 use crate::adapter::log::RequestLog;
 use crate::adapter::route::{Action, Dialect, route};
 use crate::adapter::session::{Phase, Session};
@@ -24,6 +25,8 @@ use crate::causes::causes;
 use crate::piston::{RawAnswer, is_untyped};
 
 use super::body::{RequestBody, check_json};
+use super::files;
+use super::stream::AnswerBody;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -33,11 +36,12 @@ const MAX_TARGET_BYTES: usize = 16 << 10;
 /// Names and values of all headers together.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
-type Answer = Response<Full<Bytes>>;
+/// An answer on its way.
+pub type Answer = Response<AnswerBody>;
 
 /// Answers one request, whatever it is.
 pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answer {
-    let _counted = session.count_request();
+    let counted = session.count_request();
     let mut log = RequestLog::start();
     let (head, incoming) = request.into_parts();
     let mut body = RequestBody::new(&head.headers, incoming);
@@ -55,6 +59,9 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answe
     }
     let length = response.body().size_hint().lower() as usize;
     log.answered(response.status(), length);
+    if let AnswerBody::File(file) = response.body_mut() {
+        file.account(log, counted);
+    }
     response
 }
 
@@ -86,7 +93,7 @@ async fn act(
     log: &mut RequestLog,
 ) -> Answer {
     let result = match action {
-        Action::Health => Ok(with_type(Response::new(Full::from("OK\n")), TEXT)),
+        Action::Health => Ok(with_type(Response::new(Full::from("OK\n").into()), TEXT)),
         Action::Ready => ready(session),
         Action::About => Ok(about(session).await),
         Action::Execute(dialect) => return execution(session, &dialect, head, body, log).await,
@@ -98,6 +105,7 @@ async fn act(
         Action::Metadata => metadata(session, head).await,
         Action::PassExecute => pass_execute(session, head, body, log).await,
         Action::PassRuntimes => pass_runtimes(session).await,
+        Action::Files(action) => files::act(session, action, head, body, log).await,
     };
     result.unwrap_or_else(|error| failure(&error, log))
 }
@@ -226,7 +234,7 @@ async fn delete_session(
 ) -> Result<Answer, ApiError> {
     find_session(session, &query_of(head, log)?)?;
     delete(session).await?;
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(AnswerBody::from(Full::default()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }
@@ -318,7 +326,7 @@ fn pass_on(answer: RawAnswer) -> Answer {
     } else {
         (answer.body, answer.content_type)
     };
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(Full::new(body).into());
     *response.status_mut() = answer.status;
     match content_type {
         Some(content_type) => with_type(response, content_type),
@@ -348,8 +356,10 @@ async fn about(session: &Session) -> Answer {
 fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     let told = error.told();
     log.outcome(told.code);
-    if let ApiError::Engine(cause) = error {
-        log.cause(causes(cause));
+    match error {
+        ApiError::Engine(cause) => log.cause(causes(cause)),
+        ApiError::File(cause @ FileError::Disk(_)) => log.cause(causes(cause)),
+        _ => {}
     }
     let mut response = respond(api::render_error(error));
     let headers = response.headers_mut();
@@ -363,14 +373,15 @@ fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     response
 }
 
-fn respond(rendered: Rendered) -> Answer {
-    let mut response = Response::new(Full::new(rendered.body));
+/// An answer of JSON.
+pub fn respond(rendered: Rendered) -> Answer {
+    let mut response = Response::new(Full::new(rendered.body).into());
     *response.status_mut() = rendered.status;
     with_type(response, JSON)
 }
 
 fn respond_json(body: Bytes) -> Answer {
-    with_type(Response::new(Full::new(body)), JSON)
+    with_type(Response::new(Full::new(body).into()), JSON)
 }
 
 fn with_type(mut response: Answer, content_type: HeaderValue) -> Answer {

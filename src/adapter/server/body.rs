@@ -113,6 +113,35 @@ impl RequestBody {
         })
     }
 
+    /// How many bytes the body has at least.
+    pub fn announced(&self) -> u64 {
+        self.incoming.size_hint().lower()
+    }
+
+    /// Reads what comes next, or nothing at the end.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTimeout`] where nothing comes, [`ApiError::BodyIncomplete`],
+    /// [`ApiError::ShuttingDown`].
+    pub async fn next_chunk(&mut self, session: &Session) -> Result<Option<Bytes>, ApiError> {
+        self.waits = false;
+        let reading = async {
+            while let Some(frame) = self.incoming.frame().await {
+                let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Ok(None)
+        };
+        tokio::select! {
+            read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
+                seconds: BODY_TIMEOUT.as_secs(),
+            })),
+            () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
+        }
+    }
+
     /// Throws away what was not read, and says whether the connection can take another request.
     pub async fn finish(mut self, session: &Session) -> bool {
         if !self.waits {

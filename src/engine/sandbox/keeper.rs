@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::tree::in_folder;
+
 use super::disk;
 use super::policy::Policy;
 use super::protocol::{FileHeader, Order, Report};
@@ -77,7 +79,7 @@ fn serve(
     job: &Job<'_>,
     place: &mut Option<Workspace>,
 ) -> io::Result<()> {
-    let data_before = disk::in_folder(&job.policy.data_dir);
+    let data_before = in_folder(&job.policy.data_dir);
     while let Some(order) = wire.receive()? {
         match order {
             Order::Open(files) => {

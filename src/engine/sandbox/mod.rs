@@ -23,7 +23,6 @@ mod slots;
 mod spawner;
 mod stage;
 mod sys;
-mod walk;
 mod wire;
 mod work_folder;
 mod workspace;
