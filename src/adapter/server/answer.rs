@@ -22,7 +22,7 @@ use crate::adapter::route::{Action, Dialect, route};
 use crate::adapter::session::{Phase, Session};
 use crate::adapter::sessions::SessionRecord;
 use crate::causes::causes;
-use crate::piston::RawAnswer;
+use crate::piston::{RawAnswer, is_untyped};
 
 use super::body::{RequestBody, check_json};
 use super::files;
@@ -282,7 +282,11 @@ async fn pass_execute(
     body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
-    let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
+    let content_type = if is_untyped(&head.headers) {
+        Some(HeaderValue::from_static("application/json"))
+    } else {
+        head.headers.get(header::CONTENT_TYPE).cloned()
+    };
     let held = body.read(session).await?;
     log.bytes_in(held.bytes.len());
     let timings = log.timings();
