@@ -46,6 +46,9 @@ pub fn begin(
         .join()
         .inspect_err(|_| session.executions.forget(&tracked))?;
     tracked.timings().queued();
+    if place.is_inside() {
+        tracked.started();
+    }
     let job = Job {
         session: Arc::clone(session),
         tracked: Arc::clone(&tracked),
