@@ -14,7 +14,7 @@ use super::api::{AnswerForm, Execution};
 use super::error::ApiError;
 use super::log::Timings;
 use super::session::{Phase, Session};
-use super::translate::{self, Marker, Outcome, ResolvedLanguage};
+use super::translate::{self, Marker, Outcome, ResolvedLanguage, ValueOptions};
 
 /// What the engine may need on top of compiling and running: to start, to answer.
 const GRACE: Duration = Duration::from_secs(10);
@@ -33,7 +33,11 @@ pub async fn execute(
     let marker = has_value(session, &execution, &language).then(Marker::new);
     let mut request = translate::piston_request(execution, language, &session.limits());
     if let Some(marker) = &marker {
-        marker.put_before(&mut request, session.config.output_limit / 2);
+        let options = ValueOptions {
+            most: session.config.output_limit / 2,
+            jupyter: false,
+        };
+        marker.put_before(&mut request, options);
     }
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
