@@ -209,6 +209,9 @@ async fn folders_are_made_listed_and_left_out_for_the_oldest_clients() {
     );
     let old = "/files?api-version=2024-02-02-preview";
     assert_eq!(session.names(old).await, ["top"]);
+    let oldest = session.get("/python/files").await.json();
+    assert_eq!(oldest["$values"].as_array().unwrap().len(), 1);
+    assert_eq!(oldest["$values"][0]["filename"], "top");
     let middle = session
         .get("/files?api-version=2024-10-02-preview")
         .await
