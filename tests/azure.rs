@@ -297,7 +297,6 @@ async fn every_official_example_is_answered_as_azure_does() {
     assert_eq!(examples.len(), 42);
     let mut failures = Vec::new();
     for example in &examples {
-        eprintln!("{} {}", example.version, example.name);
         let data = tempfile::tempdir().unwrap();
         let program = Program::start(&["--data-dir", data.path().to_str().unwrap()]).await;
         let answer = play(&program, example).await;

@@ -258,6 +258,9 @@ async fn folders_are_made_and_listed_and_the_oldest_clients_see_all_files() {
     let old = "/files?api-version=2024-02-02-preview";
     // They know of no folder to ask for.
     assert_eq!(session.names(old).await, ["top", "a/low", "a/b/deep"]);
+    let oldest = session.get("/python/files").await.json();
+    assert_eq!(oldest["$values"].as_array().unwrap().len(), 1);
+    assert_eq!(oldest["$values"][0]["filename"], "top");
     let middle = session
         .get("/files?api-version=2024-10-02-preview")
         .await
@@ -644,6 +647,31 @@ async fn an_upload_is_exactly_as_large_as_allowed() {
     assert_error(&connection.answer().await, 413, "FileTooLarge");
     assert_eq!(session.names("/files").await, ["x"]);
     assert_eq!(session.on_disk(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_far_too_much_still_reads_its_answer() {
+    let session = Session::with_upload_limit(1000).await;
+    let answer = session.upload("/files", "x", &vec![0; 100 << 20]).await;
+    assert_error(&answer, 413, "FileTooLarge");
+    assert_eq!(session.on_disk(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_may_be_slow_but_must_not_stop() {
+    let session = Session::start().await;
+    let body = form(&[("form-data; name=file; filename=x", &[1; 1000])]);
+    let mut connection = Connection::to(session.adapter.addr).await;
+    connection
+        .send(post_head("/files", &content_type(), body.len()))
+        .await;
+    connection.send(&body[..600]).await;
+    session.until_on_disk(1).await;
+    tokio::time::pause();
+    let answer = connection.answer().await;
+    assert_error(&answer, 408, "RequestTimeout");
+    tokio::time::resume();
+    session.until_on_disk(0).await;
 }
 
 #[tokio::test]

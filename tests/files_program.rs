@@ -49,7 +49,7 @@ async fn files_are_shared_with_the_code_at_once() {
          open('in/ü.txt', 'a').write(' two')\n\
          os.makedirs('out/deep')\n\
          open('out/deep/plot.png', 'wb').write(bytes(range(256)))\n\
-         os.chmod('out/deep/plot.png', 0)\n\
+         os.chmod('out/deep/plot.png', 0o600)\n\
          os.symlink('/etc/passwd', 'out/link')\n"
     );
     let answer = run_python(&program, &code).await;

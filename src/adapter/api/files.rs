@@ -99,9 +99,11 @@ pub enum FilesForm {
 
 /// Renders a list.
 pub fn render_list(form: FilesForm, query: &FilesQuery, entries: &[Entry]) -> Rendered {
+    // An entry of May 2024 cannot say that it is a folder.
+    let has_folders = form != FilesForm::Values && query.has_folders();
     let listed: Vec<&Entry> = entries
         .iter()
-        .filter(|entry| entry.kind == Kind::File || query.has_folders())
+        .filter(|entry| entry.kind == Kind::File || has_folders)
         .collect();
     ok(body(form, query.has_directory(), &listed))
 }
@@ -149,11 +151,11 @@ struct Value<'a> {
 }
 
 #[derive(Serialize)]
-struct Values<'a> {
+struct Values {
     #[serde(rename = "$id")]
     id: String,
     #[serde(rename = "$values")]
-    values: Vec<OldEntry<'a>>,
+    values: Vec<OldEntry>,
 }
 
 #[derive(Serialize)]
@@ -191,10 +193,10 @@ struct Properties {
 
 /// Of May 2024.
 #[derive(Serialize)]
-struct OldEntry<'a> {
+struct OldEntry {
     #[serde(rename = "$id")]
     id: String,
-    filename: &'a str,
+    filename: String,
     size: u64,
     last_modified_time: Timestamp,
 }
@@ -235,10 +237,10 @@ impl Ids {
         entries.iter().map(render).collect()
     }
 
-    fn old<'a>(&mut self, entry: &'a Entry) -> OldEntry<'a> {
+    fn old(&mut self, entry: &Entry) -> OldEntry {
         OldEntry {
             id: self.next(),
-            filename: &entry.name,
+            filename: entry.path(),
             size: entry.size,
             last_modified_time: entry.modified,
         }
