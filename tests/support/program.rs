@@ -5,8 +5,9 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ pub struct Program {
     /// The line that it wrote at its start.
     pub started: Value,
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    log: mpsc::UnboundedReceiver<String>,
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -70,7 +71,16 @@ impl Program {
             .spawn()
             .unwrap();
         let stderr = child.stderr.take().unwrap();
-        let mut log = BufReader::new(stderr).lines();
+        // Read all the time: a program whose log nobody takes stands still.
+        let (lines, mut log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut log = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = log.next_line().await {
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
         let started = next_line(&mut log, "started").await;
         Self {
             addr: started["listen"].as_str().unwrap().parse().unwrap(),
@@ -103,10 +113,10 @@ impl Program {
     }
 }
 
-async fn next_line(log: &mut Lines<BufReader<ChildStderr>>, message: &str) -> Value {
+async fn next_line(log: &mut mpsc::UnboundedReceiver<String>, message: &str) -> Value {
     let mut seen = String::new();
     let reading = async {
-        while let Some(line) = log.next_line().await.unwrap() {
+        while let Some(line) = log.recv().await {
             let json: Value = serde_json::from_str(&line).unwrap_or_default();
             if json["message"] == message {
                 return json;
