@@ -9,8 +9,8 @@ set -u
 
 piston=${PISTON_ENTRYPOINT:-/piston_api/src/docker-entrypoint.sh}
 cgroup=${PISTON_CGROUP:-/sys/fs/cgroup}
-# What Piston needs of open files.
-open_files=65536
+# What its entry point gives it of open files.
+open_files=${PISTON_OPEN_FILES:-65536}
 # Exit code for a container that does not allow what the engine needs (EX_CONFIG of sysexits.h).
 not_allowed=78
 

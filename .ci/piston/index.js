@@ -1,7 +1,8 @@
 // The part of Piston's API that the adapter and the image's build use. It runs Python, uncontained.
 const { spawn } = require('node:child_process');
-const { mkdirSync, readdirSync } = require('node:fs');
+const { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } = require('node:fs');
 const { createServer } = require('node:http');
+const { join } = require('node:path');
 
 const PACKAGES = '/piston/packages';
 const limit = name => Number(process.env[`PISTON_${name}`]);
@@ -24,12 +25,16 @@ const execute = ({ language, version, files, stdin = '', args = [], run_timeout 
     return Promise.reject(Object.assign(new Error(message), { status: 400 }));
   }
   return new Promise(resolve => {
-    const child = spawn('python3', ['-c', files[0].content, ...args]);
+    const cwd = mkdtempSync('/tmp/job-');
+    const names = files.map(({ name }, number) => name ?? `file${number}.code`);
+    files.forEach(({ content }, number) => writeFileSync(join(cwd, names[number]), content));
+    const child = spawn('python3', [names[0], ...args], { cwd });
     const output = { stdout: '', stderr: '' };
     for (const name of ['stdout', 'stderr']) child[name].on('data', data => (output[name] += data));
     child.stdin.on('error', () => {});
     child.stdin.end(stdin);
     child.on('close', (code, signal) => {
+      rmSync(cwd, { recursive: true });
       const status = code === 0 ? null : 'RE';
       const times = { memory: null, cpu_time: 1, wall_time: 1 };
       const all = output.stdout + output.stderr;
