@@ -98,6 +98,11 @@ impl Gate {
 }
 
 impl Place {
+    /// Whether its turn has come.
+    pub fn is_inside(&self) -> bool {
+        matches!(self.standing, Standing::Inside(_))
+    }
+
     /// Waits for its turn.
     pub async fn admitted(self) -> Pass {
         let _waiting = match self.standing {
@@ -182,6 +187,7 @@ mod tests {
         let gate = Gate::new(1, 1);
         let inside = gate.join().unwrap();
         let queued = gate.join().unwrap();
+        assert!(inside.is_inside() && !queued.is_inside());
         assert_eq!((gate.running(), gate.waiting()), (1, 1));
         assert!(gate.join().is_err());
         drop(inside);

@@ -12,6 +12,6 @@ pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
 pub use signal::{SIGNALS, Signal};
 pub use untyped::is_untyped;
 pub use wire::{
-    EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage, Status,
-    WorkingDirectory,
+    Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage,
+    Status, WorkingDirectory,
 };

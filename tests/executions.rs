@@ -59,6 +59,7 @@ async fn an_asynchronous_execution_is_answered_at_once_and_asked_for_later() {
     assert_eq!(resource["id"], id.as_str());
     assert_eq!(resource["identifier"], "demo-1");
     assert_eq!(resource["executionType"], "Asynchronous");
+    assert_eq!(resource["status"], "Running");
     assert_eq!(resource.get("result"), None);
     piston.asked_times(1).await;
     let running = raw::get(adapter.addr, location).await;

@@ -1,6 +1,8 @@
 //! The session's files over real sockets: every path and spelling, hostile names and contents,
 //! bounds, and replacement as a whole.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::fs;
@@ -12,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use support::form::{self, content_type, form, post_bytes, post_head, upload};
 use support::raw::{self, Answer, Connection};
-use support::{Adapter, StandIn};
+use support::{Adapter, Answer as StandInAnswer, StandIn};
 
 /// An adapter and its data directory.
 struct Session {
@@ -174,7 +176,55 @@ async fn each_generation_of_clients_finds_its_paths_and_shapes() {
 }
 
 #[tokio::test]
-async fn folders_are_made_listed_and_left_out_for_the_oldest_clients() {
+async fn piston_gets_the_files_with_each_execution() {
+    let piston = StandIn::script()
+        .always(StandInAnswer::stdout("x\n"))
+        .start()
+        .await;
+    let data = tempfile::tempdir().unwrap();
+    let adapter = Adapter::with(&piston, |config| {
+        config.data_dir = data.path().to_owned();
+        config.max_body = 64 << 10;
+    })
+    .await;
+    let addr = adapter.addr;
+    upload(addr, "/files", "a b.bin", b"\0\xff").await;
+    upload(addr, "/files?path=sub", "deep", b"1").await;
+    upload(addr, "/files", "main.c", b"never the program").await;
+    let body = json!({"code": "int main() {}", "language": "c"}).to_string();
+    assert_eq!(raw::post(addr, "/execute", &body).await.status, 200);
+    let asked = piston.asked().pop().unwrap().json();
+    assert_eq!(
+        asked["files"],
+        json!([
+            {"name": "main.c", "content": "int main() {}"},
+            {"name": "a b.bin", "content": "AP8=", "encoding": "base64"},
+            {"name": "sub/deep", "content": "MQ==", "encoding": "base64"},
+        ])
+    );
+    upload(addr, "/files", "large", &vec![0; 65 << 10]).await;
+    let refused = raw::post(addr, "/execute", &body).await;
+    assert_error(&refused, 400, "ExecutionTooLarge");
+    assert!(refused.text().contains("66"), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn deleting_the_session_deletes_its_files() {
+    let session = Session::start().await;
+    session
+        .upload("/files?path=a&identifier=demo-1", "x", b"1")
+        .await;
+    symlink("/etc", session.data.path().join("etc")).unwrap();
+    let deleted = session
+        .request("DELETE", "/session?identifier=demo-1")
+        .await;
+    assert_eq!(deleted.status, 204);
+    assert_eq!(session.on_disk(), 0);
+    assert!(Path::new("/etc/passwd").exists());
+}
+
+#[tokio::test]
+async fn folders_are_made_and_listed_and_the_oldest_clients_see_all_files() {
     let session = Session::start().await;
     session.upload("/files", "top", b"").await;
     session.upload("/files?path=a/b", "deep", b"1").await;
@@ -206,7 +256,11 @@ async fn folders_are_made_listed_and_left_out_for_the_oldest_clients() {
         ]
     );
     let old = "/files?api-version=2024-02-02-preview";
-    assert_eq!(session.names(old).await, ["top"]);
+    // They know of no folder to ask for.
+    assert_eq!(session.names(old).await, ["top", "a/low", "a/b/deep"]);
+    let oldest = session.get("/python/files").await.json();
+    assert_eq!(oldest["$values"].as_array().unwrap().len(), 1);
+    assert_eq!(oldest["$values"][0]["filename"], "top");
     let middle = session
         .get("/files?api-version=2024-10-02-preview")
         .await
@@ -593,6 +647,31 @@ async fn an_upload_is_exactly_as_large_as_allowed() {
     assert_error(&connection.answer().await, 413, "FileTooLarge");
     assert_eq!(session.names("/files").await, ["x"]);
     assert_eq!(session.on_disk(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_far_too_much_still_reads_its_answer() {
+    let session = Session::with_upload_limit(1000).await;
+    let answer = session.upload("/files", "x", &vec![0; 100 << 20]).await;
+    assert_error(&answer, 413, "FileTooLarge");
+    assert_eq!(session.on_disk(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_may_be_slow_but_must_not_stop() {
+    let session = Session::start().await;
+    let body = form(&[("form-data; name=file; filename=x", &[1; 1000])]);
+    let mut connection = Connection::to(session.adapter.addr).await;
+    connection
+        .send(post_head("/files", &content_type(), body.len()))
+        .await;
+    connection.send(&body[..600]).await;
+    session.until_on_disk(1).await;
+    tokio::time::pause();
+    let answer = connection.answer().await;
+    assert_error(&answer, 408, "RequestTimeout");
+    tokio::time::resume();
+    session.until_on_disk(0).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Deletes the session: ends what runs, and forgets what was kept.
 
+use std::io;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::EngineKind;
@@ -31,6 +33,15 @@ pub async fn delete(session: &Session) -> Result<(), ApiError> {
     };
     if session.config.engine == EngineKind::Embedded {
         wait_for_the_engine(session, deadline).await?;
+    }
+    let files = session.files.clone();
+    let cleared = spawn_blocking(move || files.clear()).await;
+    if let Err(error) = cleared
+        .map_err(io::Error::other)
+        .and_then(|done| done.map_err(io::Error::other))
+    {
+        tracing::error!(%error, "the session's files cannot be deleted");
+        return Err(ApiError::DeletionFailed("a file cannot be deleted"));
     }
     session.executions.clear();
     session.sessions.clear();

@@ -3,24 +3,31 @@
 //! Every execution is a job of the engine: a fresh process. [`run`] is the place where one that
 //! asks for a kernel that lives with the session would be told from one that asks for a job.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::gate::Place;
-use crate::piston::{ClientError, Refusal};
+use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 
 use super::EngineKind;
 use super::api::{AnswerForm, Execution};
 use super::error::ApiError;
 use super::executions::{Begun, OperationId, Tracked};
+use super::files::FileError;
 use super::session::{Phase, Session};
-use super::translate::{self, Marker, Outcome, ResolvedLanguage};
+use super::translate::{self, Marker, Outcome, ResolvedLanguage, ValueOptions};
 
 /// What the engine may need on top of compiling and running: to start, to answer.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Real Piston takes requests of 102 400 bytes. Source and input with at most so many leave room,
+/// however they are escaped, for what tells a value.
+const MOST_BESIDE_A_VALUE: usize = 32 << 10;
 
 /// Begins `execution`, or finds that one of its id was begun before. It runs on in a task of its
 /// own, whether anybody waits for it or not; `share` is its part of what all bodies may hold.
@@ -43,6 +50,9 @@ pub fn begin(
         .join()
         .inspect_err(|_| session.executions.forget(&tracked))?;
     tracked.timings().queued();
+    if place.is_inside() {
+        tracked.started();
+    }
     let job = Job {
         session: Arc::clone(session),
         tracked: Arc::clone(&tracked),
@@ -93,10 +103,17 @@ async fn run(
     let language = session.resolve(&execution.language).await;
     tracked.timings().language(&language.language);
     let marker = has_value(session, &execution, &language).then(Marker::new);
+    let value_options = ValueOptions {
+        most: session.longest_value(),
+        jupyter: execution.jupyter_format,
+    };
     let most_of_a_stream = execution.output_streams_max_length;
     let mut request = translate::piston_request(execution, language, &session.terms());
     if let Some(marker) = &marker {
-        marker.put_before(&mut request, session.config.output_limit / 2);
+        marker.put_before(&mut request, value_options);
+    }
+    if session.config.engine == EngineKind::Piston {
+        send_along(session, &mut request).await?;
     }
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
@@ -125,15 +142,40 @@ async fn run(
         },
         error => ApiError::Engine(error),
     })?;
+    if outcome.value_overflowed {
+        session.values_are_too_long();
+    }
     Ok(match most_of_a_stream {
         Some(most) => outcome.cut_streams(most),
         None => outcome,
     })
 }
 
-/// Whether the value of the last expression is told. So far only the embedded engine is asked for it.
+/// Adds the session's files to a request for an engine that does not share the data directory.
+/// What the request has already comes first.
+async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(), ApiError> {
+    let store = session.files.clone();
+    if store.is_empty() {
+        return Ok(());
+    }
+    let most = session.config.max_body as u64;
+    let files = spawn_blocking(move || store.for_execution(most)).await;
+    let files = files.map_err(|error| FileError::Disk(io::Error::other(error)))??;
+    for (name, bytes) in files {
+        if request.files.iter().all(|file| file.name != name) {
+            request.files.push(File::bytes(name, &bytes));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the value of the last expression is told.
 fn has_value(session: &Session, execution: &Execution, language: &ResolvedLanguage) -> bool {
-    session.config.engine == EngineKind::Embedded
-        && language.language == "python"
-        && execution.form != AnswerForm::Shell
+    let is_asked_for = language.language == "python" && execution.form != AnswerForm::Shell;
+    let fits = match session.config.engine {
+        EngineKind::Embedded => true,
+        // What tells the value must not make the request one that Piston refuses.
+        EngineKind::Piston => execution.code.len() + execution.stdin.len() < MOST_BESIDE_A_VALUE,
+    };
+    is_asked_for && fits
 }

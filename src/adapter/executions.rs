@@ -355,6 +355,7 @@ mod tests {
             },
             compile: None,
             value: None,
+            value_overflowed: false,
             time_ms: 1,
             timed_out_after: None,
             ended_by: "success",

@@ -12,7 +12,6 @@ mod folder;
 mod listing;
 mod multipart;
 mod name;
-mod time;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,7 +29,6 @@ pub use draft::{Draft, Sealed};
 pub use listing::{Entry, Kind};
 pub use multipart::{Multipart, Piece, boundary};
 pub use name::{FilePath, FolderPath, Names};
-pub use time::Timestamp;
 
 /// Why something cannot be done with a file. Messages are meant for clients.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +225,13 @@ impl FileStore {
     /// Where something could not be deleted; the rest is deleted all the same.
     pub fn clear(&self) -> Result<(), FileError> {
         delete_contents(self.shared.root()?).map_err(FileError::of_io)
+    }
+
+    /// Whether there is nothing at all, as far as that can be seen.
+    pub fn is_empty(&self) -> bool {
+        let root = self.shared.root();
+        root.and_then(|root| folder::is_empty(&root))
+            .unwrap_or(true)
     }
 
     /// All regular files with names in UTF-8, as paths and bytes, for an engine that does not share

@@ -175,10 +175,7 @@ fn program(runtimes: &[Runtime]) -> Result<ExecuteRequest, String> {
     Ok(ExecuteRequest {
         language: language.to_owned(),
         version: "*".to_owned(),
-        files: vec![File {
-            name: file.to_owned(),
-            content: source.to_owned(),
-        }],
+        files: vec![File::text(file, source)],
         run_timeout: Some(CHECK_TIMEOUT.as_millis() as u64),
         ..ExecuteRequest::default()
     })

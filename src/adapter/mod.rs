@@ -16,6 +16,7 @@ mod route;
 mod server;
 mod session;
 mod sessions;
+mod timestamp;
 mod translate;
 
 use std::path::PathBuf;

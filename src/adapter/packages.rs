@@ -44,10 +44,7 @@ async fn ask(session: &Session) -> Result<Vec<Package>, ApiError> {
     let mut request = ExecuteRequest {
         language: "python".to_owned(),
         version: "*".to_owned(),
-        files: vec![File {
-            name: "packages.py".to_owned(),
-            content: LIST.to_owned(),
-        }],
+        files: vec![File::text("packages.py", LIST)],
         run_timeout: Some(TIMEOUT.as_millis() as u64),
         ..ExecuteRequest::default()
     };

@@ -1,5 +1,6 @@
 //! The state of the session that this container is: its engine, its bounds, its phase of life.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,8 @@ const ANSWER_RESERVE: Duration = Duration::from_secs(15);
 const RUN_RESERVE: Duration = Duration::from_secs(10);
 /// All bodies that are held at a time are as large as so many of the largest.
 const LARGEST_BODIES: usize = 4;
+/// A value of this length fits into the 1024 bytes that Piston keeps of stderr by default.
+const LEAST_VALUE: usize = 512;
 /// A list of runtimes that a name is missing from is asked for again, but not more often.
 const RUNTIMES_AGE: Duration = Duration::from_secs(5);
 const RUNTIMES_DEADLINE: Duration = Duration::from_secs(2);
@@ -63,6 +66,7 @@ pub struct Session {
     requests: watch::Sender<usize>,
     cancellations: watch::Sender<()>,
     body_bytes: Arc<Semaphore>,
+    longest_value: AtomicUsize,
 }
 
 /// The phases of a session's life.
@@ -108,6 +112,7 @@ impl Session {
             requests: watch::Sender::new(0),
             cancellations: watch::Sender::new(()),
             body_bytes: Arc::new(Semaphore::new(LARGEST_BODIES * config.max_body)),
+            longest_value: AtomicUsize::new(config.output_limit / 2),
             config,
         })
     }
@@ -128,6 +133,22 @@ impl Session {
     /// How long after its arrival a request is answered at the latest.
     pub fn answer_within(&self) -> Duration {
         self.config.max_run_timeout + ANSWER_RESERVE
+    }
+
+    /// Most bytes of a value: it goes the way of standard error.
+    pub fn longest_value(&self) -> usize {
+        self.longest_value.load(Ordering::Relaxed)
+    }
+
+    /// The engine keeps less of standard error than was thought.
+    pub fn values_are_too_long(&self) {
+        let most = self.longest_value.fetch_min(LEAST_VALUE, Ordering::Relaxed);
+        if most > LEAST_VALUE {
+            tracing::warn!(
+                most = LEAST_VALUE,
+                "the engine keeps little of stderr: values are cut from now on"
+            );
+        }
     }
 
     /// Takes a share of what all bodies may hold.

@@ -14,7 +14,7 @@ use crate::piston::{
 };
 
 use super::api::Execution;
-pub use value::Marker;
+pub use value::{Marker, ValueOptions};
 
 /// What every execution of this session gets.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +49,9 @@ pub struct Outcome {
     pub compile: Option<StageOutput>,
     /// The value of a Python program's last expression, as JSON; `None` where it has none.
     pub value: Option<Box<RawValue>>,
+    /// Whether the value was longer than what the engine keeps of stderr. The next one should be
+    /// told with a smaller [`ValueOptions::most`].
+    pub value_overflowed: bool,
     /// Wall-clock time in milliseconds of the stage that decided.
     pub time_ms: u64,
     /// The wall-clock limit, where it was reached.
@@ -160,10 +163,7 @@ pub fn piston_request(
         .unwrap_or(terms.run_timeout)
         .min(terms.max_run_timeout);
     ExecuteRequest {
-        files: vec![File {
-            name: main_file(&language.language).to_owned(),
-            content: execution.code,
-        }],
+        files: vec![File::text(main_file(&language.language), execution.code)],
         language: language.name,
         version: execution.version,
         stdin: execution.stdin,
@@ -205,14 +205,20 @@ pub fn outcome_with_value(
     marker: &Marker,
 ) -> Result<Outcome, ClientError> {
     let run = &mut response.run;
-    let value = marker.take_from(&mut run.stderr);
-    // A thread that prints at that moment can cut the value in two where both streams are one.
-    if marker.take_from(&mut run.output).is_none() && value.is_some() {
+    let taken = marker.take_from(&mut run.stderr);
+    // What is printed at that moment can cut a piece in two where both streams are one.
+    if marker.take_from(&mut run.output).is_cut && !taken.is_cut {
         run.output = format!("{}{}", run.stdout, run.stderr);
+    }
+    let value_overflowed = taken.is_cut && run.status == Some(Status::StderrLimit);
+    if value_overflowed {
+        // The program had ended; it was its value that the engine had no room for.
+        (run.code, run.signal, run.status) = (Some(0), None, None);
     }
     let outcome = outcome(request, response)?;
     Ok(Outcome {
-        value: value.filter(|_| outcome.exit_code == 0),
+        value: taken.value.filter(|_| outcome.exit_code == 0),
+        value_overflowed,
         ..outcome
     })
 }
@@ -247,6 +253,7 @@ pub fn outcome(
             time_ms: compile.time_ms,
             timed_out_after: None,
             value: None,
+            value_overflowed: false,
             ended_by: "compile_error",
             compile: Some(compile.output),
         });
@@ -275,6 +282,7 @@ impl StageRead {
             run: self.output,
             compile,
             value: None,
+            value_overflowed: false,
             time_ms: self.time_ms,
             timed_out_after: match self.ending {
                 Ending::WallTime(limit) => limit,

@@ -1,5 +1,7 @@
 //! The JSON of `POST /api/v2/execute` and `GET /api/v2/runtimes`, as recorded from Piston 3.1.1.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 /// The body of `POST /api/v2/execute`.
@@ -45,8 +47,39 @@ pub enum WorkingDirectory {
 pub struct File {
     /// Path below the job's directory.
     pub name: String,
-    /// The text of the file.
+    /// The text of the file, or its bytes in the encoding.
     pub content: String,
+    /// Piston's `utf8` where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
+}
+
+/// How the bytes of a [`File`] are written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// RFC 4648, section 4.
+    Base64,
+}
+
+impl File {
+    /// A source file.
+    pub fn text(name: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            content: content.into(),
+            encoding: None,
+        }
+    }
+
+    /// A file that a program reads.
+    pub fn bytes(name: impl Into<String>, bytes: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            content: BASE64_STANDARD.encode(bytes),
+            encoding: Some(Encoding::Base64),
+        }
+    }
 }
 
 /// The 200 answer of `POST /api/v2/execute`.

@@ -22,7 +22,7 @@ pub mod schema;
 mod standin;
 
 pub use adapter::Adapter;
-pub use program::{Program, run};
+pub use program::{Program, run, run_python};
 pub use standin::{Answer, Asked, Gate, Script, StandIn, refused_url};
 
 use std::path::PathBuf;

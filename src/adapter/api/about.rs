@@ -7,7 +7,7 @@ use crate::piston::Runtime;
 
 use super::query::API_VERSIONS;
 
-const PATHS: [&str; 17] = [
+const PATHS: [&str; 28] = [
     "POST /{language}/execute",
     "POST /code/execute",
     "POST /execute",
@@ -19,6 +19,17 @@ const PATHS: [&str; 17] = [
     "GET /listSessions",
     "GET /metadata",
     "POST /.management/stopSession",
+    "GET /files",
+    "POST /files",
+    "GET /files/{name}",
+    "DELETE /files/{name}",
+    "GET /files/{name}/content",
+    "POST /files/upload",
+    "GET /files/content/{name}",
+    "POST /upload",
+    "GET /python/files",
+    "POST /python/uploadFile",
+    "GET /python/downloadFile",
     "POST /api/v2/execute",
     "GET /api/v2/runtimes",
     "GET /health",
@@ -50,6 +61,7 @@ struct Limits {
     run_timeout_in_seconds: f64,
     max_run_timeout_in_seconds: f64,
     max_body_in_bytes: usize,
+    max_upload_in_bytes: u64,
     output_in_bytes: usize,
     memory_in_bytes: u64,
     executions: usize,
@@ -73,6 +85,7 @@ impl About {
                 run_timeout_in_seconds: config.run_timeout.as_secs_f64(),
                 max_run_timeout_in_seconds: config.max_run_timeout.as_secs_f64(),
                 max_body_in_bytes: config.max_body,
+                max_upload_in_bytes: config.max_upload,
                 output_in_bytes: config.output_limit,
                 memory_in_bytes: config.memory_limit,
                 executions: config.max_jobs,

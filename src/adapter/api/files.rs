@@ -3,20 +3,19 @@
 //! An entry carries both shapes that Azure has had: `properties` of 2024-02 and 2024-08, and the
 //! flat one of 2024-10 and later (`SessionResourceFile` of the OpenAPI documents).
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::adapter::error::ApiError;
-use crate::adapter::files::{Entry, Kind, Timestamp};
+use crate::adapter::files::{Entry, Kind};
+use crate::adapter::timestamp::Timestamp;
 
 use super::query::{Identifier, api_version};
 use super::{Rendered, json};
 
-/// Versions whose lists have no folders.
+/// Versions that know of no folders: their lists have every file, by its path.
 const WITHOUT_FOLDERS: [&str; 2] = ["2024-02-02-preview", "2024-08-02-preview"];
 /// The version that says for every entry in which folder it is; the newest.
 const WITH_DIRECTORY: &str = "2025-10-02-preview";
@@ -57,6 +56,7 @@ impl FilesQuery {
                 _ => {}
             }
         }
+        parsed.recursive |= !parsed.has_folders();
         Ok(parsed)
     }
 
@@ -99,9 +99,11 @@ pub enum FilesForm {
 
 /// Renders a list.
 pub fn render_list(form: FilesForm, query: &FilesQuery, entries: &[Entry]) -> Rendered {
+    // An entry of May 2024 cannot say that it is a folder.
+    let has_folders = form != FilesForm::Values && query.has_folders();
     let listed: Vec<&Entry> = entries
         .iter()
-        .filter(|entry| entry.kind == Kind::File || query.has_folders())
+        .filter(|entry| entry.kind == Kind::File || has_folders)
         .collect();
     ok(body(form, query.has_directory(), &listed))
 }
@@ -149,11 +151,11 @@ struct Value<'a> {
 }
 
 #[derive(Serialize)]
-struct Values<'a> {
+struct Values {
     #[serde(rename = "$id")]
     id: String,
     #[serde(rename = "$values")]
-    values: Vec<OldEntry<'a>>,
+    values: Vec<OldEntry>,
 }
 
 #[derive(Serialize)]
@@ -175,7 +177,7 @@ struct FlatEntry<'a> {
     r#type: &'static str,
     content_type: &'static str,
     size_in_bytes: u64,
-    last_modified_at: Text<Timestamp>,
+    last_modified_at: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -186,17 +188,17 @@ struct Properties {
     /// The path from the folder that was asked about: clients put `/mnt/data/` ahead of it.
     filename: String,
     size: u64,
-    last_modified_time: Text<Timestamp>,
+    last_modified_time: Timestamp,
 }
 
 /// Of May 2024.
 #[derive(Serialize)]
-struct OldEntry<'a> {
+struct OldEntry {
     #[serde(rename = "$id")]
     id: String,
-    filename: &'a str,
+    filename: String,
     size: u64,
-    last_modified_time: Text<Timestamp>,
+    last_modified_time: Timestamp,
 }
 
 /// The running numbers of the objects in an answer.
@@ -216,7 +218,7 @@ impl Ids {
                 id: self.next(),
                 filename: entry.path(),
                 size: entry.size,
-                last_modified_time: Text(entry.modified),
+                last_modified_time: entry.modified,
             },
             name: &entry.name,
             directory: with_directory.then_some(&entry.folder),
@@ -226,7 +228,7 @@ impl Ids {
             },
             content_type: content_type(entry),
             size_in_bytes: entry.size,
-            last_modified_at: Text(entry.modified),
+            last_modified_at: entry.modified,
         }
     }
 
@@ -235,12 +237,12 @@ impl Ids {
         entries.iter().map(render).collect()
     }
 
-    fn old<'a>(&mut self, entry: &'a Entry) -> OldEntry<'a> {
+    fn old(&mut self, entry: &Entry) -> OldEntry {
         OldEntry {
             id: self.next(),
-            filename: &entry.name,
+            filename: entry.path(),
             size: entry.size,
-            last_modified_time: Text(entry.modified),
+            last_modified_time: entry.modified,
         }
     }
 }
@@ -255,13 +257,5 @@ fn content_type(entry: &Entry) -> &'static str {
         (Kind::File, extension) => mime_guess::from_ext(extension)
             .first_raw()
             .unwrap_or(UNKNOWN),
-    }
-}
-
-struct Text<T>(T);
-
-impl<T: fmt::Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }

@@ -4,14 +4,12 @@
 //! Source: `Session`, `SessionsListResponse` and `SessionPoolMetadataResponse` in the published
 //! OpenAPI documents.
 
-use std::time::SystemTime;
-
 use bytes::Bytes;
-use humantime::format_rfc3339_millis;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::session::Session;
 use crate::adapter::sessions::SessionRecord;
+use crate::adapter::timestamp::Timestamp;
 
 use super::json;
 use super::query::{Identifier, Query};
@@ -20,9 +18,9 @@ use super::query::{Identifier, Query};
 #[serde(rename_all = "camelCase")]
 struct SessionResource<'a> {
     identifier: &'a str,
-    created_at: String,
-    last_accessed_at: String,
-    expire_at: String,
+    created_at: Timestamp,
+    last_accessed_at: Timestamp,
+    expire_at: Timestamp,
     etag: String,
 }
 
@@ -45,8 +43,8 @@ pub struct Package {
 struct Metadata<'a> {
     runtimes: Vec<RuntimeEntry<'a>>,
     pre_installed_packages: &'a [Package],
-    created_at: String,
-    last_updated_at: String,
+    created_at: Timestamp,
+    last_updated_at: Timestamp,
     jupyter_kernel: JupyterKernel,
 }
 
@@ -73,9 +71,9 @@ fn resource<'a>(
     let identifier = record.identifier.as_ref().or(asked);
     SessionResource {
         identifier: identifier.map_or("", Identifier::as_str),
-        created_at: time(record.created_at),
-        last_accessed_at: time(record.last_accessed_at),
-        expire_at: time(record.expire_at()),
+        created_at: record.created_at.into(),
+        last_accessed_at: record.last_accessed_at.into(),
+        expire_at: record.expire_at().into(),
         etag: session.guid.to_string(),
     }
 }
@@ -100,7 +98,7 @@ pub fn list(session: &Session, query: &Query) -> Bytes {
 /// The answer of `GET /metadata`.
 pub fn metadata(session: &Session, packages: &[Package]) -> Bytes {
     let runtimes = session.known_runtimes();
-    let created_at = time(session.created_at);
+    let created_at = Timestamp::from(session.created_at);
     json(&Metadata {
         runtimes: runtimes
             .iter()
@@ -110,7 +108,7 @@ pub fn metadata(session: &Session, packages: &[Package]) -> Bytes {
             })
             .collect(),
         pre_installed_packages: packages,
-        last_updated_at: created_at.clone(),
+        last_updated_at: created_at,
         created_at,
         jupyter_kernel: JupyterKernel {
             name: "none",
@@ -127,9 +125,4 @@ pub fn stopped(identifier: Option<&Identifier>) -> Bytes {
         Some(identifier) => json(&format!("Session {} stopped.", identifier.as_str())),
         None => json(&"The session stopped."),
     }
-}
-
-/// RFC 3339 with milliseconds.
-fn time(time: SystemTime) -> String {
-    format_rfc3339_millis(time).to_string()
 }

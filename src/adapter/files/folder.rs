@@ -4,9 +4,10 @@
 //! plain name in a folder that is held by a descriptor, and follows no link, so that no step leads
 //! out, whatever the kernel and the container's seccomp profile offer.
 
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, Stat, fchmod, fstat, mkdirat, openat, statat};
+use rustix::fs::{AtFlags, Mode, RawDir, Stat, fchmod, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
 
 use crate::tree::OPEN_DIR;
@@ -62,4 +63,19 @@ pub fn look_up(root: &OwnedFd, path: &FilePath) -> Result<(OwnedFd, Stat), FileE
     let folder = open(root, &path.folder)?;
     let found = statat(&folder, path.name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok((folder, found))
+}
+
+/// Whether a folder has no entry.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_empty(folder: &OwnedFd) -> Result<bool, FileError> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 1024];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    while let Some(entry) = entries.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, Stat};
 
+use crate::adapter::timestamp::Timestamp;
 use crate::tree::{Next, walk};
 
 use super::name::{HIDDEN, MAX_DEPTH};
-use super::time::Timestamp;
 
 /// Entries of a list; the first in its order are kept.
 pub const MAX_ENTRIES: usize = 10_000;

@@ -253,7 +253,7 @@ fn the_room_for_files_is_bounded() {
 fn what_a_program_closes_to_others_is_denied() {
     let place = Place::new();
     place.write("x", b"x").unwrap();
-    fs::set_permissions(place.data().join("x"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.data().join("x"), fs::Permissions::from_mode(0o000)).unwrap();
     // Root reads it all the same.
     if !rustix::process::geteuid().is_root() {
         assert!(matches!(place.read("x"), Err(FileError::Denied)));
@@ -288,7 +288,7 @@ fn a_list_is_bounded() {
 fn a_tree_without_end_is_listed_in_part_and_cleared() {
     let place = Place::new();
     let mut here = place.store.shared.root().unwrap();
-    for _ in 0..15_000 {
+    for _ in 0..1_000 {
         mkdirat(&here, "d", Mode::RWXU).unwrap();
         here = openat(&here, "d", OPEN_DIR, Mode::empty()).unwrap();
     }

@@ -16,7 +16,7 @@ use crate::adapter::session::{Phase, Session};
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a body that nobody wants is read and thrown away, so that its sender gets to read
 /// the answer instead of a reset connection.
-const DISCARD_BYTES: usize = 64 << 20;
+const DISCARD_BYTES: usize = 1 << 30;
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
 /// Whether a body declares itself as JSON, or as nothing.

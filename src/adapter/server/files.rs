@@ -20,7 +20,7 @@ use crate::adapter::files::{
 };
 use crate::adapter::log::RequestLog;
 use crate::adapter::route::FilesAction;
-use crate::adapter::session::Session;
+use crate::adapter::session::{Phase, Session};
 
 use super::answer::{Answer, respond};
 use super::body::RequestBody;
@@ -41,9 +41,11 @@ const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Uploads and downloads at a time; each holds descriptors and some hundred kilobytes.
+/// What may be done with files at a time. An upload or download holds descriptors and some hundred
+/// kilobytes, a list some megabytes.
 #[derive(Debug)]
 pub struct Transfers {
+    lists: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
 }
@@ -51,18 +53,23 @@ pub struct Transfers {
 impl Default for Transfers {
     fn default() -> Self {
         Self {
+            lists: Arc::new(Semaphore::new(4)),
             uploads: Arc::new(Semaphore::new(8)),
             downloads: Arc::new(Semaphore::new(64)),
         }
     }
 }
 
-async fn turn(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    let place = timeout(TURN_TIME, Arc::clone(places).acquire_owned()).await;
-    place
-        .ok()
-        .and_then(Result::ok)
-        .ok_or(ApiError::TooManyTransfers)
+/// Waits for a place among those who do the same.
+async fn turn(
+    session: &Session,
+    places: &Arc<Semaphore>,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    let place = timeout(TURN_TIME, Arc::clone(places).acquire_owned());
+    tokio::select! {
+        place = place => place.ok().and_then(Result::ok).ok_or(ApiError::TooManyTransfers),
+        () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
+    }
 }
 
 /// Answers a request about files.
@@ -75,16 +82,18 @@ pub async fn act(
 ) -> Result<Answer, ApiError> {
     let query = FilesQuery::parse(head.uri.query().unwrap_or_default())?;
     log.identifier(query.identifier.as_ref());
+    session.sessions.used_by(query.identifier.as_ref());
     let store = session.files.clone();
     let folder = store.names().folder(&query.path)?;
     match action {
         FilesAction::List(form) => {
+            let _place = turn(session, &session.transfers.lists).await?;
             let recursive = query.recursive;
             let entries = blocking(move || store.list(&folder, recursive)).await??;
             Ok(respond(render_list(form, &query, &entries)))
         }
         FilesAction::Upload(form) => {
-            let _place = turn(&session.transfers.uploads).await?;
+            let _place = turn(session, &session.transfers.uploads).await?;
             let uploading = upload(session, folder, form, head, body, log);
             timeout(UPLOAD_TIME, uploading).await.unwrap_or_else(|_| {
                 Err(ApiError::BodyTimeout {
@@ -133,7 +142,7 @@ async fn download(session: &Session, path: FilePath, head: &Parts) -> Result<Ans
         "attachment; filename*=UTF-8''{}",
         utf8_percent_encode(path.name.as_str(), ATTRIBUTE)
     );
-    let place = turn(&session.transfers.downloads).await?;
+    let place = turn(session, &session.transfers.downloads).await?;
     let content = blocking(move || store.read(&path)).await??;
     let length = content.length();
     let body = if head.method == Method::HEAD {
