@@ -19,7 +19,7 @@ pub struct Program {
     /// The line that it wrote at its start.
     pub started: Value,
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    log: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -63,13 +63,21 @@ impl Program {
             addr: started["listen"].as_str().unwrap().parse().unwrap(),
             started,
             child,
-            log,
+            log: Some(log),
         }
     }
 
     /// The next line of the log with this message.
     pub async fn logged(&mut self, message: &str) -> Value {
-        next_line(&mut self.log, message).await
+        let log = self.log.as_mut().expect("a log that is not dropped");
+        next_line(log, message).await
+    }
+
+    /// Reads the log from now on without a look at it, so that the pipe never fills.
+    pub fn drop_log(&mut self) {
+        if let Some(mut log) = self.log.take() {
+            tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        }
     }
 
     /// The process id.
