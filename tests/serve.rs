@@ -135,7 +135,7 @@ async fn the_value_of_a_last_expression_is_told() {
     assert_eq!(answer["run"]["output"], "out\nerr");
     let long = python(&program, "list(range(10**6))").await;
     assert_eq!(long["exitCode"], 0);
-    assert!(long["result"].as_str().unwrap().starts_with("[0, 1, 2"));
+    assert!(long["result"].as_str().unwrap().starts_with("[0,\n 1,\n 2"));
 }
 
 #[tokio::test]

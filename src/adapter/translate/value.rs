@@ -5,7 +5,8 @@
 //! that finds out the marker can forge its own value and nothing else.
 //!
 //! The runner is in three parts, so that a program which has no value pays for the first alone:
-//! `runner.py` runs the program, `tell.py` makes JSON, `show.py` makes text and images.
+//! `runner.py` runs the program, `tell.py` makes JSON and reports exceptions, `show.py` makes text and
+//! images.
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -60,7 +61,9 @@ impl Marker {
         let content = format!(
             "{RUNNER}\n\n\
              type(run)(run.__code__, {{\"__builtins__\": dict(vars(__builtins__))}})(\n\
-             globals(), \"{main}\", b\"{marker}\", {most}, {jupyter}, r'''{TELL}''', r'''{SHOW}'''\n)\n"
+             globals(), \"{main}\", b\"{marker}\",\n\
+             {{\"most\": {most}, \"jupyter\": {jupyter}, \"show\": r'''{SHOW}'''}},\n\
+             [r'''{TELL}'''],\n)\n"
         );
         request.files.insert(0, File::text(RUNNER_FILE, content));
     }
