@@ -27,7 +27,10 @@ def run(main, name, marker, settings, later):
         sys.orig_argv[sys.orig_argv.index(given)] = name
     library = sys.path[1:]
     try:
-        sys.path[0] = os.getcwd()
+        # The program starts elsewhere than in its own folder, from where it can import itself.
+        if sys.path[0] != os.getcwd():
+            sys.path.append(sys.path[0])
+            sys.path[0] = os.getcwd()
     except (OSError, IndexError):
         pass
     stderr = sys.stderr
