@@ -29,7 +29,7 @@ def shown(value):
         figure = figure_of(value)
         json = image(figure, value) if figure or is_picture(value) else None
         if json or value is None:
-            return json or "null"
+            return json or ("null" if jupyter else "")
         return cut(text_of(value))
     finally:
         sys.stdout, sys.stderr = streams
