@@ -230,7 +230,7 @@ async fn python(adapter: &Program) -> PathBuf {
 #[tokio::test]
 async fn a_program_gives_through_every_dialect_what_python3_gives() {
     let places = AT_A_TIME.to_string();
-    let mut adapter = Program::start(&["--max-jobs", &places]).await;
+    let adapter = Program::start(&["--max-jobs", &places]).await;
     let python = Arc::new(python(&adapter).await);
     let adapter = Arc::new(adapter);
     let fixtures = Fixture::all();

@@ -185,16 +185,8 @@ mod tests {
     fn run_in(folder: &std::path::Path, code: &str, options: ValueOptions) -> Ran {
         let job = tempfile::tempdir().unwrap();
         let mut request = ExecuteRequest {
-            files: vec![File {
-                name: "main.py".to_owned(),
-                content: code.to_owned(),
-            }],
-            language: "python".to_owned(),
-            version: "*".to_owned(),
-            stdin: String::new(),
-            args: Vec::new(),
-            run_timeout: None,
-            run_memory_limit: None,
+            files: vec![File::text("main.py", code)],
+            ..ExecuteRequest::default()
         };
         let marker = Marker::new();
         marker.put_before(&mut request, options);
@@ -247,8 +239,8 @@ mod tests {
     fn careless_files_where_the_program_starts_are_its_own_modules_and_nobody_elses() {
         let folder = tempfile::tempdir().unwrap();
         for name in [
-            "ast", "base64", "binascii", "builtins", "inspect", "io", "json", "os", "random", "re",
-            "sys", "warnings",
+            "ast", "base64", "binascii", "builtins", "colorsys", "inspect", "io", "json", "os",
+            "random", "re", "sys", "warnings",
         ] {
             let content = format!("print('{name} is not what it was')\n");
             std::fs::write(folder.path().join(format!("{name}.py")), content).unwrap();
