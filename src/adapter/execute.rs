@@ -172,10 +172,16 @@ async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(
 /// Whether the value of the last expression is told.
 fn has_value(session: &Session, execution: &Execution, language: &ResolvedLanguage) -> bool {
     let is_asked_for = language.language == "python" && execution.form != AnswerForm::Shell;
-    let fits = match session.config.engine {
-        EngineKind::Embedded => true,
-        // What tells the value must not make the request one that Piston refuses.
-        EngineKind::Piston => execution.code.len() + execution.stdin.len() < MOST_BESIDE_A_VALUE,
-    };
-    is_asked_for && fits
+    is_asked_for
+        && match session.config.engine {
+            // What tells the value also lets a program start away from its file.
+            EngineKind::Embedded => true,
+            EngineKind::Piston => is_worth_telling(execution),
+        }
+}
+
+/// What tells a value makes a request larger, and must not make it one that Piston refuses.
+fn is_worth_telling(execution: &Execution) -> bool {
+    execution.code.len() + execution.stdin.len() < MOST_BESIDE_A_VALUE
+        && (execution.jupyter_format || !translate::ends_in_print(&execution.code))
 }

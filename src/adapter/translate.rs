@@ -3,6 +3,7 @@
 
 mod stderr;
 mod value;
+mod valueless;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::piston::{
 
 use super::api::Execution;
 pub use value::{Marker, ValueOptions};
+pub use valueless::ends_in_print;
 
 /// What every execution of this session gets.
 #[derive(Debug, Clone, Copy)]
