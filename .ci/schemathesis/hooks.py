@@ -61,14 +61,15 @@ def operation_id(document, _version):
 
 def request(document, _version):
     """Most clients send the program and no more: neither what kind it is, nor a time limit. A limit
-    of 0 is none that a program can keep, and one that is too high is lowered, however high it is.
+    of 0 is none that a program can keep; one that is too high is lowered, however high it is, and
+    fractions of a second count.
     Enumerations are in any case, and what is null is not there. The newest document takes requests
     to run nothing."""
     schema = document["definitions"]["SessionCodeExecutionRequest"]
     schema.pop("required")
     ways = [way for way in WAYS if way in schema["properties"]]
     schema["anyOf"] = [{"required": [way]} for way in ways]
-    schema["properties"]["timeoutInSeconds"] = {"type": "integer", "minimum": 1}
+    schema["properties"]["timeoutInSeconds"] = {"type": "number", "minimum": 1}
     if "outputStreamsMaxLength" in schema["properties"]:
         schema["properties"]["outputStreamsMaxLength"]["minimum"] = 1
     if "execCommandAndArgs" in ways:
@@ -140,7 +141,9 @@ def filter_case(_context, case):
     """What no file system can name is refused, though the documents take any text. Fields of a form
     that nobody knows are ignored, though Schemathesis thinks that a form allows no others. Two
     things to run are refused, which the newest document says in words alone. How code is written
-    means nothing where there is none, whatever stands there."""
+    means nothing where there is none, whatever stands there. What is empty in a query is not there."""
+    if (case.query or {}).get("recursive") == "":
+        return False
     texts = [(case.path_parameters or {}).get("name"), (case.query or {}).get("path")]
     for text in texts:
         for part in str(text or "").split("/"):
