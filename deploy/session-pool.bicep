@@ -134,7 +134,6 @@ resource pool 'Microsoft.App/sessionPools@2025-02-02-preview' = {
                 path: '/health/startup'
                 port: 2000
               }
-              initialDelaySeconds: 1
               periodSeconds: 2
               timeoutSeconds: 2
               failureThreshold: 10
