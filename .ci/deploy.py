@@ -328,7 +328,11 @@ def pool_of_call(arguments):
             options[name] = []
         else:
             options[name].append(argument)
-    take = lambda option: options.pop(option)[0]
+
+    def take(option):
+        [value] = options.pop(option)
+        return value
+
     identity = take("--registry-identity")
     body = {
         "name": take("--name"),
@@ -357,7 +361,7 @@ def pool_of_call(arguments):
                         "image": take("--image"),
                         "resources": {"cpu": float(take("--cpu")), "memory": take("--memory")},
                         "env": [
-                            dict(zip(("name", "value"), pair.split("=", 1)))
+                            dict(zip(("name", "value"), pair.split("=", 1), strict=True))
                             for pair in options.pop("--env-vars")
                         ],
                         "probes": yaml.safe_load(pathlib.Path(take("--probe-yaml")).read_text())[
@@ -383,7 +387,7 @@ def differences(left, right, at=""):
     if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
         return [
             found
-            for index, (one, other) in enumerate(zip(left, right))
+            for index, (one, other) in enumerate(zip(left, right, strict=True))
             for found in differences(one, other, f"{at}[{index}]")
         ]
     return [] if left == right else [f"{at}: {left!r} and {right!r}"]
@@ -421,7 +425,9 @@ def main():
     )
     pool = resources[pools[0]]
     body = {key: value for key, value in pool.items() if key != "name"}
-    told["ARM template and the SDK's models"] = check_against_model(body, models.SessionPool, "pool")
+    told["ARM template and the SDK's models"] = check_against_model(
+        body, models.SessionPool, "pool"
+    )
     container = pool["properties"]["customContainerTemplate"]["containers"][0]
     told["bounds of the probes"] = check_probes(container["probes"])
 

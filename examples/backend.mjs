@@ -14,7 +14,8 @@ async function execute({ language, files, stdin = "", args = [] }, identifier) {
   if (token) headers.Authorization = `Bearer ${token}`;
   const body = JSON.stringify({ properties });
   const url = `${pool}/${encodeURIComponent(language)}/execute?${query}`;
-  const answer = await fetch(url, { method: "POST", headers, body, signal: AbortSignal.timeout(240_000) });
+  const signal = AbortSignal.timeout(240_000);
+  const answer = await fetch(url, { method: "POST", headers, body, signal });
   return { status: answer.status, body: await answer.json() };
 }
 
@@ -28,7 +29,8 @@ createServer(async (request, response) => {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
     asked = JSON.parse(Buffer.concat(chunks).toString());
-    if (typeof asked.language !== "string" || typeof asked.files[0].content !== "string") throw asked;
+    const needed = [asked.language, asked.files[0].content];
+    if (!needed.every((value) => typeof value === "string")) throw new TypeError();
   } catch {
     return answer(400, { message: "language and files[0].content are needed" });
   }

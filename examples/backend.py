@@ -38,7 +38,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, {"message": "POST /api/v2/execute"})
         try:
             asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            asked["language"] + asked["files"][0]["content"]
+            needed = asked["language"], asked["files"][0]["content"]
+            if not all(isinstance(value, str) for value in needed):
+                raise TypeError
         except (ValueError, LookupError, TypeError):
             return self.answer(400, {"message": "language and files[0].content are needed"})
         try:
