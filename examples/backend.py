@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import requests
+from azure.core.exceptions import AzureError
 from client import POOL, token
 
 
@@ -46,12 +47,11 @@ class Handler(BaseHTTPRequestHandler):
         try:
             ran = execute(asked, self.headers.get("X-Session", "demo-1"))
             answer = ran.json()
-        except requests.RequestException:
-            return self.answer(502, {"message": "the session pool does not answer as it should"})
-        if ran.ok:
             # Whether the program failed stands in `run`: `run.stdout`, `run.stderr`, `run.code`.
-            return self.answer(200, {"run": answer["run"]})
-        self.answer(ran.status_code, {"message": answer["error"]["message"]})
+            told = {"run": answer["run"]} if ran.ok else {"message": answer["error"]["message"]}
+        except (AzureError, requests.RequestException, LookupError, TypeError):
+            return self.answer(502, {"message": "the session pool does not answer as it should"})
+        self.answer(ran.status_code, told)
 
     def answer(self, status: int, body: dict):
         content = json.dumps(body).encode()

@@ -14,11 +14,14 @@ from azure.identity import DefaultAzureCredential
 
 POOL = os.environ.get("SESSION_POOL", "http://localhost:2000").rstrip("/")
 
+# Keeps a token until it is about to expire.
+CREDENTIAL = DefaultAzureCredential()
+
 
 def token() -> dict[str, str]:
     if not POOL.startswith("https:"):
         return {}
-    got = DefaultAzureCredential().get_token("https://dynamicsessions.io/.default")
+    got = CREDENTIAL.get_token("https://dynamicsessions.io/.default")
     return {"Authorization": f"Bearer {got.token}"}
 
 
