@@ -107,7 +107,7 @@ async fn run(
         most: session.longest_value(),
         jupyter: execution.jupyter_format,
     };
-    let most_of_a_stream = execution.output_streams_max_length;
+    let most = execution.output_streams_max_length.unwrap_or(usize::MAX);
     let mut request = translate::piston_request(execution, language, &session.terms());
     if let Some(marker) = &marker {
         marker.put_before(&mut request, value_options);
@@ -130,8 +130,8 @@ async fn run(
     drop(pass);
 
     let outcome = answer.and_then(|response| match &marker {
-        Some(marker) => translate::outcome_with_value(&request, response, marker),
-        None => translate::outcome(&request, response),
+        Some(marker) => translate::outcome_with_value(&request, response, marker, most),
+        None => translate::outcome(&request, response, most),
     });
     session.readiness.learn_from(&outcome);
     let outcome = outcome.map_err(|error| match error {
@@ -143,12 +143,9 @@ async fn run(
         error => ApiError::Engine(error),
     })?;
     if outcome.value_overflowed {
-        session.values_are_too_long();
+        session.value_overflowed(outcome.stderr().len());
     }
-    Ok(match most_of_a_stream {
-        Some(most) => outcome.cut_streams(most),
-        None => outcome,
-    })
+    Ok(outcome)
 }
 
 /// Adds the session's files to a request for an engine that does not share the data directory.
