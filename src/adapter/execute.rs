@@ -41,14 +41,21 @@ pub fn begin(
     share: Option<OwnedSemaphorePermit>,
     arrived: Instant,
 ) -> Result<Arc<Tracked>, ApiError> {
-    let tracked = Tracked::new(id, &execution, arrived);
-    let tracked = match session.executions.begin(tracked) {
+    if let Some(known) = session
+        .executions
+        .find(id.as_str())
+        .filter(|one| one.counts())
+    {
+        return Ok(known);
+    }
+    let place = session.join()?;
+    let tracked = match session
+        .executions
+        .begin(Tracked::new(id, &execution, arrived))
+    {
         Begun::Known(tracked) => return Ok(tracked),
         Begun::New(tracked) => tracked,
     };
-    let place = session
-        .join()
-        .inspect_err(|_| session.executions.forget(&tracked))?;
     tracked.timings().queued();
     if place.is_inside() {
         tracked.started();
@@ -100,6 +107,8 @@ async fn run(
     place: Place,
 ) -> Result<Outcome, ApiError> {
     let _alive = session.life.read().await;
+    // Once more, for a session that was deleted meanwhile.
+    session.sessions.used_by(tracked.identifier.as_ref());
     let language = session.resolve(&execution.language).await;
     tracked.timings().language(&language.language);
     let marker = has_value(session, &execution, &language).then(Marker::new);
@@ -112,9 +121,6 @@ async fn run(
     if let Some(marker) = &marker {
         marker.put_before(&mut request, value_options);
     }
-    if session.config.engine == EngineKind::Piston {
-        send_along(session, &mut request).await?;
-    }
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
     let latest_answer = match tracked.is_asynchronous {
@@ -123,6 +129,9 @@ async fn run(
     };
     let pass = session.admit(place, latest_answer, timeout).await?;
     tracked.started();
+    if session.config.engine == EngineKind::Piston {
+        send_along(session, &mut request).await?;
+    }
     let deadline = Instant::now() + timeout + session.config.compile_timeout + GRACE;
     let deadline = latest_answer.map_or(deadline, |latest| latest.min(deadline));
     let answer = session.client.execute(&mut request, deadline).await;
@@ -156,13 +165,18 @@ async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(
         return Ok(());
     }
     let most = session.config.max_body as u64;
-    let files = spawn_blocking(move || store.for_execution(most)).await;
-    let files = files.map_err(|error| FileError::Disk(io::Error::other(error)))??;
-    for (name, bytes) in files {
-        if request.files.iter().all(|file| file.name != name) {
-            request.files.push(File::bytes(name, &bytes));
-        }
-    }
+    let read = spawn_blocking(move || -> Result<Vec<File>, FileError> {
+        let files = store.for_execution(most)?;
+        let encode = |(name, bytes): (String, Vec<u8>)| File::bytes(name, &bytes);
+        Ok(files.into_iter().map(encode).collect())
+    });
+    let files = read
+        .await
+        .map_err(|error| FileError::Disk(io::Error::other(error)))??;
+    let own: Vec<String> = request.files.iter().map(|file| file.name.clone()).collect();
+    request
+        .files
+        .extend(files.into_iter().filter(|file| !own.contains(&file.name)));
     Ok(())
 }
 

@@ -77,7 +77,7 @@ impl Marker {
     pub fn take_from(&self, text: &mut String) -> Taken {
         if !text.contains(&self.0) {
             return Taken {
-                is_cut: self.cut_tail(text),
+                is_cut: self.cut_tail(text, LEAST_BEGINNING),
                 value: None,
             };
         }
@@ -94,7 +94,7 @@ impl Marker {
             }
         }
         kept.push_str(rest);
-        self.cut_tail(&mut kept);
+        self.cut_tail(&mut kept, 1);
         *text = kept;
         let value: Option<Box<RawValue>> = serde_json::from_str(&json).ok();
         let value = value.filter(|value| depth(value.get()) <= DEEPEST);
@@ -109,13 +109,13 @@ impl Marker {
         let (piece, behind) = behind_opening
             .split_once(&self.0)
             .unwrap_or((behind_opening, ""));
-        (piece, behind.strip_prefix('>').unwrap_or(behind))
+        (piece, behind.strip_prefix(['?', '>']).unwrap_or(behind))
     }
 
-    /// Takes off the beginning of a marker for whose end there was no room.
-    fn cut_tail(&self, text: &mut String) -> bool {
+    /// Takes off the beginning of a marker, of `least` characters, for whose end there was no room.
+    fn cut_tail(&self, text: &mut String, least: usize) -> bool {
         let most = self.0.len().min(text.len());
-        let beginning = (LEAST_BEGINNING..=most)
+        let beginning = (least..=most)
             .rev()
             .find(|length| text.ends_with(&self.0[..*length]));
         if let Some(length) = beginning {
@@ -227,7 +227,7 @@ mod tests {
             (marker.0.clone(), ""),
             (format!("a{0}é{0}", marker.0), "aé"),
             (format!("a{}<[1, 2", marker.0), "a"),
-            (format!("a{0}<[1, 2{0}?", marker.0), "a[1, 2"),
+            (format!("a{0}<[1, 2{0}?", marker.0), "a"),
         ] {
             let mut text = forged;
             let taken = marker.take_from(&mut text);
