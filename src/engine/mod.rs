@@ -12,6 +12,7 @@
 mod config;
 mod job;
 mod json;
+mod memory;
 mod outcome;
 mod output;
 mod request;
@@ -19,6 +20,7 @@ mod runtimes;
 #[allow(unsafe_code, reason = "what contains a job is made of system calls")]
 pub mod sandbox;
 mod server;
+mod warm;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ use crate::piston::Runtime;
 use job::Shop;
 use runtimes::{Entry, Installed, accepts, candidates, version_in};
 use sandbox::{SandboxReport, SpawnerHandle, installed_with};
+use warm::Pool;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +80,8 @@ struct Jobs {
     running: usize,
     /// Those that wait for their turn.
     waiting: usize,
+    /// Interpreters that wait for a job.
+    warm: usize,
 }
 
 /// What all requests share.
@@ -84,6 +89,8 @@ struct Jobs {
 struct Inner {
     config: EngineConfig,
     gate: Gate,
+    /// Dropped ahead of the spawner.
+    pool: Pool,
     spawner: SpawnerHandle,
     table: Vec<Entry>,
     path: Vec<PathBuf>,
@@ -107,9 +114,12 @@ impl Engine {
             });
         }
         let path = search_path(spawner.report.own_users);
+        // An earlier job must not reach into what runs a later one.
+        let apart = spawner.report.own_users || spawner.report.landlock.is_some();
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(config.max_jobs, config.queue),
+                pool: Pool::new(if apart { config.warm } else { 0 }),
                 config,
                 spawner,
                 table,
@@ -127,6 +137,10 @@ impl Engine {
         let asking = Arc::clone(&self.inner);
         tokio::spawn(async move {
             asking.installed().await;
+            // Nothing may keep the engine when its last owner lets go.
+            let filling = Arc::downgrade(&asking);
+            drop(asking);
+            warm::keep_full(filling).await;
         });
         server::serve(Arc::clone(&self.inner), listener, shutdown).await;
     }
@@ -196,6 +210,7 @@ impl Inner {
             jobs: Jobs {
                 running: self.gate.running(),
                 waiting: self.gate.waiting(),
+                warm: self.pool.waiting(),
             },
         }
     }
@@ -204,6 +219,7 @@ impl Inner {
         Shop {
             config: &self.config,
             spawner: &self.spawner,
+            pool: &self.pool,
             path: &self.path,
             stop: self.stop.subscribe(),
         }

@@ -64,6 +64,12 @@ pub(super) struct Entry {
     pub(super) compile: Option<Vec<String>>,
     pub(super) run: Vec<String>,
     #[serde(default)]
+    pub(super) warm: Option<String>,
+    #[serde(default)]
+    pub(super) rereads: Option<String>,
+    #[serde(default)]
+    pub(super) preloads: bool,
+    #[serde(default)]
     pub(super) environment: BTreeMap<String, String>,
 }
 

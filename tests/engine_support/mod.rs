@@ -10,11 +10,15 @@ use session_adapter::engine::{Engine, EngineConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant, sleep};
 
-/// The defaults, with this project's own program as the spawner.
+/// The defaults, with this project's own program as the spawner, and as many interpreters that are
+/// started ahead as `WARM` says: none unless set. Every test must hold with them and without.
 pub fn config() -> EngineConfig {
+    let warm = std::env::var("WARM").ok().and_then(|n| n.parse().ok());
     EngineConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_session-adapter")),
+        warm: warm.unwrap_or(0),
         ..EngineConfig::default()
     }
 }
@@ -112,6 +116,22 @@ impl Served {
             body.to_string().as_bytes(),
         )
         .await
+    }
+
+    /// How many jobs run and wait, and how many interpreters wait, as `GET /` says.
+    pub async fn jobs(&self) -> (u64, u64, u64) {
+        let about = self.send("GET", "/", &[], b"").await.json();
+        let number = |name: &str| about["jobs"][name].as_u64().unwrap();
+        (number("running"), number("waiting"), number("warm"))
+    }
+
+    /// Waits until so many interpreters wait for a job.
+    pub async fn until_warm(&self, count: u64) {
+        let late = Instant::now() + Duration::from_secs(60);
+        while self.jobs().await.2 != count {
+            assert!(Instant::now() < late, "interpreters are not ready");
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Runs a program of one file and returns the run stage.

@@ -24,6 +24,7 @@ mod spawner;
 mod stage;
 mod sys;
 mod walk;
+mod warm;
 mod wire;
 mod work_folder;
 mod workspace;
@@ -34,5 +35,5 @@ pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;
 pub(super) use link::{JobLink, LinkError, SpawnerHandle};
-pub(super) use protocol::{Cause, Ended, Setup, StageOrder};
+pub(super) use protocol::{Cause, Ended, Setup, StageOrder, WarmOrder};
 pub(super) use sys::become_service;
