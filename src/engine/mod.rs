@@ -71,6 +71,7 @@ struct About<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
     jobs: Jobs,
+    warm: warm::Count,
 }
 
 /// How many jobs there are.
@@ -80,8 +81,6 @@ struct Jobs {
     running: usize,
     /// Those that wait for their turn.
     waiting: usize,
-    /// Interpreters that wait for a job.
-    warm: usize,
 }
 
 /// What all requests share.
@@ -210,8 +209,8 @@ impl Inner {
             jobs: Jobs {
                 running: self.gate.running(),
                 waiting: self.gate.waiting(),
-                warm: self.pool.waiting(),
             },
+            warm: self.pool.count(),
         }
     }
 

@@ -113,6 +113,21 @@ struct State {
     kinds: VecDeque<Known>,
     waiting: Vec<Waiting>,
     next_number: u64,
+    used: u64,
+    missed: u64,
+}
+
+/// What `GET /` says of the interpreters that are started ahead.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(super) struct Count {
+    /// How many may wait.
+    most: usize,
+    /// Those that wait for a job.
+    waiting: usize,
+    /// Jobs that got one, so far.
+    used: u64,
+    /// Jobs that could have had one and found none, so far.
+    missed: u64,
 }
 
 impl Pool {
@@ -131,9 +146,15 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many interpreters wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.state().waiting.len()
+    /// How many interpreters wait, and what became of those that waited.
+    pub(super) fn count(&self) -> Count {
+        let state = self.state();
+        Count {
+            most: self.most,
+            waiting: state.waiting.len(),
+            used: state.used,
+            missed: state.missed,
+        }
     }
 
     /// Keeps in mind that there was a job of this kind, and finds an interpreter for it.
@@ -142,10 +163,13 @@ impl Pool {
             return None;
         }
         let mut state = self.state();
+        state.missed += 1;
         let number = state.ask(wanted);
         while let Some(at) = state.waiting.iter().position(|one| one.kind == number) {
             let Waiting { warm, .. } = state.waiting.remove(at);
             if warm.link.waits() {
+                state.missed -= 1;
+                state.used += 1;
                 return Some(warm);
             }
         }
@@ -311,6 +335,10 @@ impl Inner {
         while let Some((number, kind)) = self.pool.next() {
             if self.memory_is_short() {
                 self.pool.state().waiting.clear();
+                return;
+            }
+            // Those that are here come first; there is a word when one of them is through.
+            if self.gate.waiting() > 0 {
                 return;
             }
             let started = self.shop().warm_up(&kind).await;

@@ -118,24 +118,46 @@ impl Served {
         .await
     }
 
-    /// How many jobs run and wait, and how many interpreters wait, as `GET /` says.
-    pub async fn jobs(&self) -> (u64, u64, u64) {
+    /// A number that `GET /` says.
+    pub async fn number(&self, path: &str) -> u64 {
         let about = self.send("GET", "/", &[], b"").await.json();
-        let number = |name: &str| about["jobs"][name].as_u64().unwrap();
-        (number("running"), number("waiting"), number("warm"))
+        about.pointer(path).and_then(Value::as_u64).unwrap()
     }
 
     /// Waits until so many interpreters wait for a job.
     pub async fn until_warm(&self, count: u64) {
         let late = Instant::now() + Duration::from_secs(60);
-        while self.jobs().await.2 != count {
+        while self.number("/warm/waiting").await != count {
             assert!(Instant::now() < late, "interpreters are not ready");
             sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Runs a program of one file and returns the run stage.
+    /// Waits until no job runs, every job has been cleaned up after, and as many interpreters wait for
+    /// the next ones as may.
+    pub async fn settled(&self) {
+        let late = Instant::now() + Duration::from_secs(60);
+        loop {
+            let about = self.send("GET", "/", &[], b"").await.json();
+            let jobs = std::fs::read_dir(self.engine.work_dir()).unwrap().count();
+            let waiting = about["warm"]["waiting"].as_u64().unwrap();
+            if about["jobs"]["running"] == 0
+                && jobs as u64 == waiting
+                && about["warm"]["most"] == waiting
+            {
+                return;
+            }
+            assert!(Instant::now() < late, "jobs are not cleaned up after");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Runs a program of one file and returns the run stage. Where interpreters are started ahead, it
+    /// gets one, if not the first time.
     pub async fn run(&self, language: &str, code: &str) -> Value {
+        if self.number("/warm/most").await > 0 {
+            self.until_warm(self.number("/warm/most").await).await;
+        }
         let body = serde_json::json!({
             "language": language, "version": "*", "files": [{"content": code}],
         });
