@@ -62,7 +62,7 @@ pub struct EngineConfig {
     /// How long a program may take to tell its version at start.
     pub version_timeout: Duration,
     /// How many interpreters are started ahead of their jobs, at most; none with 0, and none where
-    /// jobs could reach into them: without users of their own and without Landlock.
+    /// jobs have no users of their own.
     pub warm: usize,
     /// Python modules that are imported ahead of jobs.
     pub preload: Vec<String>,

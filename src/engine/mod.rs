@@ -113,12 +113,17 @@ impl Engine {
             });
         }
         let path = search_path(spawner.report.own_users);
-        // An earlier job must not reach into what runs a later one.
-        let apart = spawner.report.own_users || spawner.report.landlock.is_some();
+        // Where jobs share a user, an earlier one could reach into what runs a later one, and how
+        // many processes that may have could only be said when it is started.
+        let warm = if spawner.report.own_users {
+            config.warm
+        } else {
+            0
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(config.max_jobs, config.queue),
-                pool: Pool::new(if apart { config.warm } else { 0 }),
+                pool: Pool::new(warm),
                 config,
                 spawner,
                 table,
