@@ -153,14 +153,12 @@ fn serve(
 /// The next order; `None` where the engine hung up, or what waits for its job has ended.
 fn next_order(wire: &mut Wire, warm: Option<&Warm>) -> io::Result<Option<Order>> {
     if let Some(warm) = warm {
-        let ends = warm.ends();
-        let mut fds = [
-            PollFd::new(&ends, PollFlags::IN),
-            PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN),
-        ];
+        let mut fds = warm.ends();
+        fds.push(PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN));
         while wait_for(&mut fds, IDLE)? == 0 {}
-        let [ended, _] = &fds;
-        if !ended.revents().is_empty() {
+        fds.pop();
+        if fds.iter().any(|ended| !ended.revents().is_empty()) {
+            drop(fds);
             wire.send(&Report::Stale)?;
             return Ok(None);
         }

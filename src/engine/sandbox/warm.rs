@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mknodat, open, stat, unlinkat};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::confine::lower_limits;
 use super::policy::Policy;
@@ -48,6 +49,8 @@ pub(super) struct Warm {
     program: Program,
     /// The processes of it.
     processes: Vec<i32>,
+    /// Readable when one of them has ended.
+    ends: Vec<OwnedFd>,
     /// Where it reads its source from.
     source: OwnedFd,
     /// Its standard streams, for a program that is started in its place.
@@ -110,20 +113,31 @@ impl Warm {
             }
         }
         let me = rustix::process::getpid().as_raw_nonzero().get();
+        let processes = usage_below(me, 1).pids;
+        let ends = processes
+            .iter()
+            .filter_map(|pid| Pid::from_raw(*pid))
+            .map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+            .collect::<Result<_, _>>()?;
         Ok(Some(Self {
             order: stage,
             file,
             program,
-            processes: usage_below(me, 1).pids,
+            processes,
+            ends,
             source,
             stdio,
             data_dir,
         }))
     }
 
-    /// Readable when the program has ended, as it should not before it has its source.
-    pub(super) fn ends(&self) -> impl AsFd {
-        self.program.ends.as_fd()
+    /// Each is readable when one of the processes has ended, as none should before the program has
+    /// its source.
+    pub(super) fn ends(&self) -> Vec<PollFd<'_>> {
+        self.ends
+            .iter()
+            .map(|ends| PollFd::new(ends, PollFlags::IN))
+            .collect()
     }
 
     /// Takes the pipe out of the place where the source is to be written.
@@ -145,18 +159,20 @@ impl Warm {
     /// As [`Stage::run`].
     pub(super) fn run(self, stage: Stage<'_>) -> io::Result<Option<Ended>> {
         let time = Instant::now();
-        if self.has_ended()? {
-            // It may have said why on its standard streams, so that they cannot be used again.
-            stage.wire.send(&Report::Stale)?;
-            return Ok(None);
+        if wait_for(&mut self.ends(), Duration::ZERO)? > 0 {
+            return Self::turn_away(&stage);
         }
         if self.fits(&stage) && self.lower(&stage).is_ok() {
             let source = std::fs::read(stage.workspace.box_dir.join(&self.file))?;
             let cpu = self.processes.iter().copied().map(sys::cpu_time_of).sum();
             // What the program gets is all of it or nothing: as much as the pipe holds.
-            if matches!(rustix::io::write(&self.source, &source), Ok(n) if n == source.len()) {
-                drop((self.source, self.stdio));
-                return stage.see_through(self.program, Begin { time, cpu });
+            match rustix::io::write(&self.source, &source) {
+                Ok(length) if length == source.len() => {
+                    drop((self.source, self.stdio));
+                    return stage.see_through(self.program, Begin { time, cpu });
+                }
+                Err(Errno::PIPE) => return Self::turn_away(&stage),
+                _ => {}
             }
         }
         end_all(stage.proof, stage.slot)?;
@@ -164,9 +180,11 @@ impl Warm {
         stage.run(self.stdio)
     }
 
-    fn has_ended(&self) -> io::Result<bool> {
-        let mut fds = [PollFd::new(&self.program.ends, PollFlags::IN)];
-        Ok(wait_for(&mut fds, Duration::ZERO)? > 0)
+    /// Says that the program has ended without a job. It may have said why on its standard streams,
+    /// so that they cannot be used again.
+    fn turn_away(stage: &Stage<'_>) -> io::Result<Option<Ended>> {
+        stage.wire.send(&Report::Stale)?;
+        Ok(None)
     }
 
     fn fits(&self, stage: &Stage<'_>) -> bool {
