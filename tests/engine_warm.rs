@@ -6,6 +6,7 @@
 mod engine_support;
 
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use engine_support::{Served, config, serve};
@@ -352,6 +353,32 @@ async fn an_interpreter_that_dies_is_replaced() {
         );
     }
     served.until_warm(2).await;
+}
+
+/// Where the data directory is another one by now, an interpreter in the old one is of no use.
+#[tokio::test]
+async fn a_job_starts_in_the_data_directory_that_is_there_now() {
+    if !is_possible().await {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let open = || PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(place.path(), open()).unwrap();
+    let data = place.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let served = serve(EngineConfig {
+        warm: 1,
+        data_dir: Some(data.clone()),
+        ..config()
+    })
+    .await;
+    served.until_warm(1).await;
+    std::fs::rename(&data, place.path().join("old")).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, open()).unwrap();
+    std::fs::write(data.join("new"), "").unwrap();
+    let asked = request("python", "main.py", "import os; print(os.listdir('.'))");
+    assert_eq!(run(&served, &asked).await["stdout"], "['new']\n");
 }
 
 /// Kills the processes that have this in their command line; returns how many.

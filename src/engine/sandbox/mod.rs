@@ -7,6 +7,8 @@
 //!                                               └── process above the program (the job's rights)
 //!                                                     └── the program
 //! ```
+//!
+//! A keeper may have started the program ahead of its job: `warm.rs`.
 
 mod confine;
 mod disk;
