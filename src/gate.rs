@@ -30,6 +30,19 @@ pub struct Full {
     pub waiting: usize,
 }
 
+/// A place in the queue, or inside already; leaving is dropping it.
+#[derive(Debug)]
+pub struct Place {
+    slots: Arc<Semaphore>,
+    standing: Standing,
+}
+
+#[derive(Debug)]
+enum Standing {
+    Inside(Pass),
+    InTheQueue(Waiting),
+}
+
 impl Gate {
     /// A gate for `jobs` at a time and `queue` behind them.
     pub fn new(jobs: usize, queue: usize) -> Self {
@@ -41,22 +54,30 @@ impl Gate {
         }
     }
 
-    /// Waits for a place. Dropping the future gives up the place in the queue.
+    /// Takes a place, inside if one is free now.
+    ///
+    /// # Errors
+    /// [`Full`] where the queue is as long as it may be.
+    pub fn join(&self) -> Result<Place, Full> {
+        let standing = match self.try_enter() {
+            Some(pass) => Standing::Inside(pass),
+            None => Standing::InTheQueue(Waiting::join(&self.waiting, self.queue).ok_or(Full {
+                running: self.jobs,
+                waiting: self.queue,
+            })?),
+        };
+        Ok(Place {
+            slots: Arc::clone(&self.slots),
+            standing,
+        })
+    }
+
+    /// Waits for a place inside. Dropping the future gives up the place in the queue.
     ///
     /// # Errors
     /// [`Full`] where the queue is as long as it may be.
     pub async fn enter(&self) -> Result<Pass, Full> {
-        if let Some(pass) = self.try_enter() {
-            return Ok(pass);
-        }
-        let _waiting = Waiting::join(&self.waiting, self.queue).ok_or(Full {
-            running: self.jobs,
-            waiting: self.queue,
-        })?;
-        match Arc::clone(&self.slots).acquire_owned().await {
-            Ok(permit) => Ok(Pass { _permit: permit }),
-            Err(_closed) => unreachable!("the semaphore is never closed"),
-        }
+        Ok(self.join()?.admitted().await)
     }
 
     /// A place, if one is free now and nobody waits for it.
@@ -76,20 +97,41 @@ impl Gate {
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+impl Place {
+    /// Whether its turn has come.
+    pub fn is_inside(&self) -> bool {
+        matches!(self.standing, Standing::Inside(_))
+    }
 
-impl<'a> Waiting<'a> {
-    fn join(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+    /// Waits for its turn.
+    pub async fn admitted(self) -> Pass {
+        let _waiting = match self.standing {
+            Standing::Inside(pass) => return pass,
+            Standing::InTheQueue(waiting) => waiting,
+        };
+        match self.slots.acquire_owned().await {
+            Ok(permit) => Pass { _permit: permit },
+            Err(_closed) => unreachable!("the semaphore is never closed"),
+        }
+    }
+}
+
+/// One of those that wait.
+#[derive(Debug)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn join(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
         count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                 (n < most).then_some(n + 1)
             })
             .ok()
-            .map(|_| Self(count))
+            .map(|_| Self(Arc::clone(count)))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -138,5 +180,18 @@ mod tests {
         assert_eq!(gate.waiting(), 0);
         let mut next = pin!(gate.enter());
         assert!(!poll_once(next.as_mut()));
+    }
+
+    #[tokio::test]
+    async fn a_place_is_counted_before_anybody_waits_for_it() {
+        let gate = Gate::new(1, 1);
+        let inside = gate.join().unwrap();
+        let queued = gate.join().unwrap();
+        assert!(inside.is_inside() && !queued.is_inside());
+        assert_eq!((gate.running(), gate.waiting()), (1, 1));
+        assert!(gate.join().is_err());
+        drop(inside);
+        let _pass = queued.admitted().await;
+        assert_eq!((gate.running(), gate.waiting()), (1, 0));
     }
 }

@@ -9,3 +9,4 @@ pub mod lossy;
 pub mod piston;
 pub mod replay;
 pub mod startup;
+mod tree;

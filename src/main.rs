@@ -14,7 +14,7 @@ use session_adapter::config::{
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig};
 use session_adapter::replay;
-use session_adapter::startup::{self, Places, Signals};
+use session_adapter::startup::{self, DataDir, Places, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -97,17 +97,17 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let listener = bind(settings.listen).await?;
     let listen = Some(listener.local_addr()?);
-    let engine = match settings.engine {
-        EngineKind::Embedded => Some(RunningEngine::start(&settings).await?),
-        EngineKind::Piston => None,
+    let (engine, data_dir) = match settings.engine {
+        EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
+        EngineKind::Piston => (None, Some(DataDir::of(settings.data_dir.clone())?)),
     };
     let places = match &engine {
         Some(engine) => engine.places(listen),
         None => Places {
             listen,
             piston_url: settings.piston.base(),
-            data_dir: None,
-            data_dir_is_temporary: false,
+            data_dir: data_dir.as_ref().map(|dir| dir.path().to_owned()),
+            data_dir_is_temporary: data_dir.as_ref().is_some_and(DataDir::is_temporary),
             sandbox: None,
         },
     };
@@ -115,7 +115,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         // Everything is bound; from here on root is the spawner's alone.
         engine.engine.drop_privileges()?;
     }
-    let adapter = adapter_config(&settings, places.piston_url.clone());
+    let adapter = adapter_config(&settings, &places);
     tokio::spawn(startup::announce(settings, places));
     adapter::serve(listener, adapter, signals.first()).await?;
     if let Some(engine) = engine {
@@ -218,14 +218,18 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| format!("cannot listen on {address}: {error}").into())
 }
 
-fn adapter_config(settings: &Settings, piston_url: String) -> AdapterConfig {
+fn adapter_config(settings: &Settings, places: &Places) -> AdapterConfig {
     AdapterConfig {
         engine: settings.engine,
-        piston_url,
+        piston_url: places.piston_url.clone(),
         run_timeout: settings.run_timeout,
         max_run_timeout: settings.max_run_timeout,
         compile_timeout: settings.compile_timeout,
         max_body: settings.max_body,
+        data_dir: places.data_dir.clone().unwrap_or_default(),
+        max_upload: settings.max_upload as u64,
+        data_bytes: settings.jobs.data,
+        data_files: settings.jobs.data_files as u64,
         output_limit: settings.output_limit,
         memory_limit: settings.memory_limit,
         max_jobs: settings.max_jobs,

@@ -268,6 +268,21 @@ fn every_deviation_is_of_a_recording_that_is_there() {
     }
 }
 
+#[tokio::test]
+async fn a_string_that_fetch_was_given_no_type_for_is_read_as_json() {
+    let served = serve(config()).await;
+    let body = br#"{"language":"python","version":"*","files":[{"content":"print(1)"}]}"#;
+    let sent_with = async |headers: &[(&str, &str)]| {
+        let answer = served.send("POST", "/api/v2/execute", headers, body).await;
+        answer.status
+    };
+    let untyped = ("Content-Type", "text/plain;charset=UTF-8");
+    assert_eq!(sent_with(&[untyped]).await, 200);
+    assert_eq!(sent_with(&[("Content-Type", "text/plain")]).await, 415);
+    let web_page = [untyped, ("Origin", "https://example.org")];
+    assert_eq!(sent_with(&web_page).await, 415);
+}
+
 fn recordings() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/piston");
     let mut paths: Vec<_> = std::fs::read_dir(folder)

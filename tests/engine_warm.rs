@@ -289,6 +289,23 @@ async fn bounds_count_from_the_jobs_own_start() {
 }
 
 #[tokio::test]
+async fn other_files_come_along() {
+    if !is_possible().await {
+        return;
+    }
+    let served = serve_warm(1).await;
+    let asked = json!({
+        "language": "python", "version": "*", "working_directory": "data",
+        "files": [
+            {"name": "session_runner.py", "content": "import helper, sub.other"},
+            {"name": "helper.py", "content": "print(42)"},
+            {"name": "sub/other.py", "content": "print(43)"},
+        ],
+    });
+    assert_eq!(run_ahead(&served, &asked).await["stdout"], "42\n43\n");
+}
+
+#[tokio::test]
 async fn what_no_interpreter_waits_for_runs_all_the_same() {
     if !is_possible().await {
         return;
@@ -344,7 +361,7 @@ async fn an_interpreter_that_dies_is_replaced() {
     let work = served.engine.work_dir().to_str().unwrap().to_owned();
     let killed = kill_those_with(&work);
     assert!(killed >= 2, "{killed}");
-    let asked = request("python", "main.py", "print(42)");
+    let asked = request("python", "session_runner.py", "print(42)");
     for _ in 0..3 {
         let done = run(&served, &asked).await;
         assert_eq!(
@@ -377,7 +394,11 @@ async fn a_job_starts_in_the_data_directory_that_is_there_now() {
     std::fs::create_dir(&data).unwrap();
     std::fs::set_permissions(&data, open()).unwrap();
     std::fs::write(data.join("new"), "").unwrap();
-    let asked = request("python", "main.py", "import os; print(os.listdir('.'))");
+    let asked = request(
+        "python",
+        "session_runner.py",
+        "import os; print(os.listdir('.'))",
+    );
     assert_eq!(run(&served, &asked).await["stdout"], "['new']\n");
 }
 

@@ -15,7 +15,7 @@ use session_adapter::replay::{
     Caller, Fixture, FixtureError, ReplayError, answer_difference, load, replay, replay_with,
 };
 use sha2::{Digest, Sha256};
-use support::{Adapter, Answer, Gate, StandIn, exchanges, raw, refused_url};
+use support::{Adapter, Answer, Gate, StandIn, exchanges, raw, refused_url, schema};
 
 const HOW_TO_UPDATE: &str = "read the change, then: \
      cd fixtures/exchanges && LC_ALL=C sha256sum *.json > ../exchanges.sha256";
@@ -35,10 +35,17 @@ async fn play(fixture: &Fixture) -> Result<(), String> {
     if let Some(complaint) = piston.complaints().into_iter().next() {
         return Err(complaint);
     }
-    match answer_difference(&fixture.azure_response, &answer) {
-        Some(difference) => Err(difference.to_string()),
-        None => Ok(()),
+    if let Some(difference) = answer_difference(&fixture.azure_response, &answer) {
+        return Err(difference.to_string());
     }
+    let request = &fixture.azure_request;
+    let answer = raw::Answer {
+        status: answer.status,
+        headers: answer.headers,
+        body: answer.body.to_vec(),
+    };
+    schema::check(&request.method, &request.path, &answer);
+    Ok(())
 }
 
 fn fixture(name: &str) -> Fixture {

@@ -6,6 +6,7 @@ use crate::gate::Full;
 use crate::piston::{ClientError, Refusal, Runtime};
 
 use super::api::API_VERSIONS;
+use super::files::FileError;
 
 /// Why a request has no 200.
 ///
@@ -51,6 +52,24 @@ pub enum ApiError {
     /// The `operation-id` header is not usable.
     #[error("The header operation-id must have 1 to 128 letters, digits, '.', '_' or '-'.")]
     OperationId,
+    /// There is no such execution, or no more.
+    #[error("There is no execution '{id}', or it is no longer remembered.")]
+    ExecutionNotFound {
+        /// The id that was asked for.
+        id: String,
+    },
+    /// It was ended on request.
+    #[error("The execution was canceled.")]
+    ExecutionCanceled,
+    /// This session does not go by that name, or was not used yet.
+    #[error("There is no session '{identifier}' here, or it was not used yet.")]
+    SessionNotFound {
+        /// The identifier that was asked for.
+        identifier: String,
+    },
+    /// The session was to be deleted, and something of it is left.
+    #[error("The session could not be deleted: {0}.")]
+    DeletionFailed(&'static str),
     /// The body is declared as something else than JSON.
     #[error("The body must be application/json, not '{given}'.")]
     MediaType {
@@ -114,6 +133,27 @@ pub enum ApiError {
     /// No real execution has worked yet.
     #[error("The session is not ready: {0}.")]
     NotReady(String),
+    /// An upload's body is declared as something else than a form with files.
+    #[error("The body must be multipart/form-data with a field 'file', not '{given}'.")]
+    NotMultipart {
+        /// The content type.
+        given: String,
+    },
+    /// The body is not `multipart/form-data`.
+    #[error("The body is not valid multipart/form-data: {0}.")]
+    MultipartInvalid(&'static str),
+    /// The files of an upload are larger than allowed.
+    #[error("The upload is larger than {limit} bytes.")]
+    FileTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// As many files come in or go out as may.
+    #[error("Too many files come in or go out at a time. Try again later.")]
+    TooManyTransfers,
+    /// Something cannot be done with a file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The engine has no answer to use.
     #[error("{}", engine_message(.0))]
     Engine(#[from] ClientError),
@@ -146,6 +186,10 @@ impl ApiError {
             Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),
+            Self::ExecutionNotFound { .. } => (StatusCode::NOT_FOUND, "ExecutionNotFound"),
+            Self::ExecutionCanceled => (StatusCode::CONFLICT, "ExecutionCanceled"),
+            Self::SessionNotFound { .. } => (StatusCode::NOT_FOUND, "NoSessionFoundError"),
+            Self::DeletionFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "DeletionFailed"),
             Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge"),
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
@@ -160,6 +204,13 @@ impl ApiError {
             }
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown"),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "EngineNotReady"),
+            Self::NotMultipart { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
+            }
+            Self::MultipartInvalid(_) => (StatusCode::BAD_REQUEST, "InvalidRequestBody"),
+            Self::FileTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "FileTooLarge"),
+            Self::TooManyTransfers => (StatusCode::TOO_MANY_REQUESTS, "TooManyTransfers"),
+            Self::File(error) => file_status(error),
             Self::Engine(error) => engine_status(error),
         };
         Told {
@@ -174,6 +225,21 @@ impl ApiError {
         }
     }
 
+    /// Whether the code may have run, so that trying again could run it twice.
+    pub fn may_have_run(&self) -> bool {
+        match self {
+            Self::Engine(error) => !matches!(
+                error,
+                ClientError::Unreachable(_)
+                    | ClientError::Unavailable
+                    | ClientError::Busy
+                    | ClientError::Refused(_)
+            ),
+            Self::ExecutionCanceled | Self::ShuttingDown => true,
+            _ => false,
+        }
+    }
+
     fn target(&self) -> Option<&'static str> {
         match self {
             Self::Missing(field) | Self::Property { field, .. } => Some(field),
@@ -181,8 +247,23 @@ impl ApiError {
             Self::ApiVersion { .. } => Some("api-version"),
             Self::Identifier => Some("identifier"),
             Self::OperationId => Some("operation-id"),
+            Self::File(FileError::Name(_)) => Some("name"),
+            Self::File(FileError::Path(_)) => Some("path"),
             _ => None,
         }
+    }
+}
+
+fn file_status(error: &FileError) -> (StatusCode, &'static str) {
+    match error {
+        FileError::Name(_) => (StatusCode::BAD_REQUEST, "FileNameInvalid"),
+        FileError::Path(_) => (StatusCode::BAD_REQUEST, "FilePathInvalid"),
+        FileError::NotFound => (StatusCode::NOT_FOUND, "FileNotFound"),
+        FileError::Conflict => (StatusCode::CONFLICT, "FileConflict"),
+        FileError::Denied => (StatusCode::FORBIDDEN, "FileAccessDenied"),
+        FileError::Full => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
+        FileError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "ExecutionTooLarge"),
+        FileError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "FilesFailed"),
     }
 }
 

@@ -1,52 +1,132 @@
 //! Runs an execution.
 //!
-//! Every execution is a job of the engine: a fresh process. This is the place where one that asks
-//! for a kernel that lives with the session would be told from one that asks for a job.
+//! Every execution is a job of the engine: a fresh process. [`run`] is the place where one that
+//! asks for a kernel that lives with the session would be told from one that asks for a job.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use crate::piston::{ClientError, Refusal};
+use crate::gate::Place;
+use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 
 use super::EngineKind;
 use super::api::{AnswerForm, Execution};
 use super::error::ApiError;
-use super::log::Timings;
+use super::executions::{Begun, OperationId, Tracked};
+use super::files::FileError;
 use super::session::{Phase, Session};
-use super::translate::{self, Marker, Outcome, ResolvedLanguage};
+use super::translate::{self, Marker, Outcome, ResolvedLanguage, ValueOptions};
 
 /// What the engine may need on top of compiling and running: to start, to answer.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Runs `execution` to its end.
+/// Real Piston takes requests of 102 400 bytes. Source and input with at most so many leave room,
+/// however they are escaped, for what tells a value.
+const MOST_BESIDE_A_VALUE: usize = 32 << 10;
+
+/// Begins `execution`, or finds that one of its id was begun before. It runs on in a task of its
+/// own, whether anybody waits for it or not; `share` is its part of what all bodies may hold.
 ///
 /// # Errors
-/// [`ApiError`]: the request's fault, the engine's, or no place to run in.
-pub async fn execute(
-    session: &Session,
+/// [`ApiError`] where there is no place for it.
+pub fn begin(
+    session: &Arc<Session>,
+    id: OperationId,
     execution: Execution,
-    timings: &mut Timings,
+    share: Option<OwnedSemaphorePermit>,
+    arrived: Instant,
+) -> Result<Arc<Tracked>, ApiError> {
+    let tracked = Tracked::new(id, &execution, arrived);
+    let tracked = match session.executions.begin(tracked) {
+        Begun::Known(tracked) => return Ok(tracked),
+        Begun::New(tracked) => tracked,
+    };
+    let place = session
+        .join()
+        .inspect_err(|_| session.executions.forget(&tracked))?;
+    tracked.timings().queued();
+    if place.is_inside() {
+        tracked.started();
+    }
+    let job = Job {
+        session: Arc::clone(session),
+        tracked: Arc::clone(&tracked),
+        result: None,
+    };
+    let task = tokio::spawn(async move {
+        let _counted = job.session.count_request();
+        let _share = share;
+        job.run(execution, place).await;
+    });
+    tracked.runs_in(task.abort_handle());
+    Ok(tracked)
+}
+
+/// An execution under way. However its task ends, the execution has an end.
+struct Job {
+    session: Arc<Session>,
+    tracked: Arc<Tracked>,
+    result: Option<Result<Outcome, ApiError>>,
+}
+
+impl Job {
+    async fn run(mut self, execution: Execution, place: Place) {
+        let session = Arc::clone(&self.session);
+        let result = tokio::select! {
+            result = run(&session, &self.tracked, execution, place) => result,
+            () = session.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
+        };
+        self.result = Some(result);
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let result = self.result.take();
+        let result = result.unwrap_or(Err(ApiError::ExecutionCanceled));
+        self.session.executions.end(&self.tracked, result);
+    }
+}
+
+async fn run(
+    session: &Session,
+    tracked: &Tracked,
+    execution: Execution,
+    place: Place,
 ) -> Result<Outcome, ApiError> {
+    let _alive = session.life.read().await;
     let language = session.resolve(&execution.language).await;
-    timings.language(&language.language);
+    tracked.timings().language(&language.language);
     let marker = has_value(session, &execution, &language).then(Marker::new);
-    let mut request = translate::piston_request(execution, language, &session.limits());
+    let value_options = ValueOptions {
+        most: session.longest_value(),
+        jupyter: execution.jupyter_format,
+    };
+    let most_of_a_stream = execution.output_streams_max_length;
+    let mut request = translate::piston_request(execution, language, &session.terms());
     if let Some(marker) = &marker {
-        marker.put_before(&mut request, session.config.output_limit / 2);
+        marker.put_before(&mut request, value_options);
+    }
+    if session.config.engine == EngineKind::Piston {
+        send_along(session, &mut request).await?;
     }
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
-    timings.queued();
-    let pass = session.enter(timings.arrived(), timeout).await?;
-    timings.entered();
-    let latest = timings.arrived() + session.answer_within();
-    let deadline = Instant::now() + timeout + session.config.compile_timeout + GRACE;
-    let answer = tokio::select! {
-        answer = session.client.execute(&mut request, deadline.min(latest)) => answer,
-        () = session.reached(Phase::Killing) => return Err(ApiError::ShuttingDown),
+    let latest_answer = match tracked.is_asynchronous {
+        true => None,
+        false => Some(tracked.timings().arrived() + session.answer_within()),
     };
-    timings.ran();
+    let pass = session.admit(place, latest_answer, timeout).await?;
+    tracked.started();
+    let deadline = Instant::now() + timeout + session.config.compile_timeout + GRACE;
+    let deadline = latest_answer.map_or(deadline, |latest| latest.min(deadline));
+    let answer = session.client.execute(&mut request, deadline).await;
+    tracked.timings().ran();
     drop(pass);
 
     let outcome = answer.and_then(|response| match &marker {
@@ -54,19 +134,54 @@ pub async fn execute(
         None => translate::outcome(&request, response),
     });
     session.readiness.learn_from(&outcome);
-    outcome.map_err(|error| match error {
+    let outcome = outcome.map_err(|error| match error {
         ClientError::Refused(Refusal::RuntimeUnknown) => ApiError::RuntimeNotFound {
             language: request.language,
             version: request.version,
             available: session.known_runtimes().to_vec(),
         },
         error => ApiError::Engine(error),
+    })?;
+    if outcome.value_overflowed {
+        session.values_are_too_long();
+    }
+    Ok(match most_of_a_stream {
+        Some(most) => outcome.cut_streams(most),
+        None => outcome,
     })
 }
 
-/// Whether the value of the last expression is told. So far only the embedded engine is asked for it.
+/// Adds the session's files to a request for an engine that does not share the data directory.
+/// What the request has already comes first.
+async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(), ApiError> {
+    let store = session.files.clone();
+    if store.is_empty() {
+        return Ok(());
+    }
+    let most = session.config.max_body as u64;
+    let files = spawn_blocking(move || store.for_execution(most)).await;
+    let files = files.map_err(|error| FileError::Disk(io::Error::other(error)))??;
+    for (name, bytes) in files {
+        if request.files.iter().all(|file| file.name != name) {
+            request.files.push(File::bytes(name, &bytes));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the value of the last expression is told.
 fn has_value(session: &Session, execution: &Execution, language: &ResolvedLanguage) -> bool {
-    session.config.engine == EngineKind::Embedded
-        && language.language == "python"
-        && execution.form != AnswerForm::Shell
+    let is_asked_for = language.language == "python" && execution.form != AnswerForm::Shell;
+    is_asked_for
+        && match session.config.engine {
+            // What tells the value also lets a program start away from its file.
+            EngineKind::Embedded => true,
+            EngineKind::Piston => is_worth_telling(execution),
+        }
+}
+
+/// What tells a value makes a request larger, and must not make it one that Piston refuses.
+fn is_worth_telling(execution: &Execution) -> bool {
+    execution.code.len() + execution.stdin.len() < MOST_BESIDE_A_VALUE
+        && (execution.jupyter_format || !translate::ends_in_print(&execution.code))
 }

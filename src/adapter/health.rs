@@ -175,14 +175,9 @@ fn program(runtimes: &[Runtime]) -> Result<ExecuteRequest, String> {
     Ok(ExecuteRequest {
         language: language.to_owned(),
         version: "*".to_owned(),
-        files: vec![File {
-            name: file.to_owned(),
-            content: source.to_owned(),
-        }],
-        stdin: String::new(),
-        args: Vec::new(),
+        files: vec![File::text(file, source)],
         run_timeout: Some(CHECK_TIMEOUT.as_millis() as u64),
-        run_memory_limit: None,
+        ..ExecuteRequest::default()
     })
 }
 

@@ -2,12 +2,18 @@
 //!
 //! It never holds code, input, output or headers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
+use crate::causes::causes;
+
 use super::api::Identifier;
+use super::error::ApiError;
+use super::executions::Tracked;
+use super::translate::Outcome;
 
 /// What is known of a request so far. Dropping it writes the line.
 #[derive(Debug)]
@@ -21,10 +27,11 @@ pub struct RequestLog {
     bytes_in: usize,
     bytes_out: usize,
     timings: Timings,
+    execution: Option<Arc<Tracked>>,
 }
 
 /// When an execution reached which step, and in which language.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Timings {
     language: Option<String>,
     arrived: Instant,
@@ -34,6 +41,17 @@ pub struct Timings {
 }
 
 impl Timings {
+    /// Those of a request whose head had been read at `arrived`.
+    pub fn since(arrived: Instant) -> Self {
+        Self {
+            language: None,
+            arrived,
+            queued: None,
+            entered: None,
+            ran: None,
+        }
+    }
+
     /// When the request's head had been read.
     pub fn arrived(&self) -> Instant {
         self.arrived
@@ -58,6 +76,14 @@ impl Timings {
     pub fn ran(&mut self) {
         self.ran = Some(Instant::now());
     }
+
+    fn in_queue(&self) -> Option<f64> {
+        between(self.queued, self.entered)
+    }
+
+    fn in_engine(&self) -> Option<f64> {
+        between(self.entered, self.ran)
+    }
 }
 
 impl RequestLog {
@@ -72,19 +98,19 @@ impl RequestLog {
             cause: None,
             bytes_in: 0,
             bytes_out: 0,
-            timings: Timings {
-                language: None,
-                arrived: Instant::now(),
-                queued: None,
-                entered: None,
-                ran: None,
-            },
+            timings: Timings::since(Instant::now()),
+            execution: None,
         }
     }
 
     /// Where the time goes.
     pub fn timings(&mut self) -> &mut Timings {
         &mut self.timings
+    }
+
+    /// The request is about this execution, whose times are told.
+    pub fn execution(&mut self, tracked: &Arc<Tracked>) {
+        self.execution = Some(Arc::clone(tracked));
     }
 
     /// The fixed name of the route.
@@ -124,17 +150,21 @@ impl RequestLog {
     }
 }
 
+impl RequestLog {
+    /// The body of the answer is over, with so many bytes of it sent.
+    pub fn sent(&mut self, bytes: u64, of: u64) {
+        self.bytes_out = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if bytes < of {
+            self.outcome.get_or_insert("client_gone");
+        }
+    }
+}
+
 impl Drop for RequestLog {
     fn drop(&mut self) {
-        let Timings {
-            arrived,
-            queued,
-            entered,
-            ran,
-            ..
-        } = self.timings;
-        let between = |from: Option<Instant>, to: Option<Instant>| {
-            from.zip(to).map(|(from, to)| millis(to - from))
+        let timings = match &self.execution {
+            Some(execution) => execution.timings().clone(),
+            None => self.timings.clone(),
         };
         let outcome = match (self.outcome, self.status) {
             (_, None) => "client_gone",
@@ -145,18 +175,44 @@ impl Drop for RequestLog {
             operation_id = self.operation_id,
             identifier = self.identifier,
             route = self.route,
-            language = self.timings.language,
+            language = timings.language,
             status = self.status.map(|s| s.as_u16()),
             outcome,
             cause = self.cause,
-            queue_ms = between(queued, entered),
-            engine_ms = between(entered, ran),
-            total_ms = millis(arrived.elapsed()),
+            queue_ms = timings.in_queue(),
+            engine_ms = timings.in_engine(),
+            total_ms = millis(self.timings.arrived.elapsed()),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             "request"
         );
     }
+}
+
+/// Writes the line of an execution that ends while no request waits for it.
+pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
+    let timings = tracked.timings().clone();
+    tracing::info!(
+        operation_id = tracked.id.as_str(),
+        identifier = tracked.identifier.as_ref().map(Identifier::as_str),
+        language = timings.language,
+        outcome = match result {
+            Ok(outcome) => outcome.ended_by,
+            Err(error) => error.told().code,
+        },
+        cause = match result {
+            Err(ApiError::Engine(cause)) => Some(causes(cause)),
+            _ => None,
+        },
+        queue_ms = timings.in_queue(),
+        engine_ms = timings.in_engine(),
+        total_ms = millis(timings.arrived.elapsed()),
+        "execution"
+    );
+}
+
+fn between(from: Option<Instant>, to: Option<Instant>) -> Option<f64> {
+    from.zip(to).map(|(from, to)| millis(to - from))
 }
 
 /// Milliseconds with two places.

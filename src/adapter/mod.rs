@@ -4,15 +4,22 @@
 //! [`execute`] runs it on the engine with [`translate`], and [`api`] renders the outcome.
 
 pub mod api;
+mod delete;
 mod error;
 mod execute;
+mod executions;
+mod files;
 mod health;
 mod log;
+mod packages;
 mod route;
 mod server;
 mod session;
+mod sessions;
+mod timestamp;
 mod translate;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::config::EngineKind;
@@ -34,6 +41,14 @@ pub struct AdapterConfig {
     pub compile_timeout: Duration,
     /// Largest request body in bytes.
     pub max_body: usize,
+    /// The directory of the session's files.
+    pub data_dir: PathBuf,
+    /// Largest upload in bytes.
+    pub max_upload: u64,
+    /// What the data directory may hold in bytes.
+    pub data_bytes: u64,
+    /// Files and folders that it may hold.
+    pub data_files: u64,
     /// Bytes kept of each output stream.
     pub output_limit: usize,
     /// Memory of one execution in bytes.

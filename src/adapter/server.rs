@@ -2,6 +2,8 @@
 
 mod answer;
 mod body;
+mod files;
+mod stream;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,12 +16,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub use files::Transfers;
+
 use super::AdapterConfig;
+use super::files::{FileLimits, FileStore};
 use super::health;
 use super::session::{Phase, Session};
 
@@ -31,6 +37,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// What is read ahead of a connection. Hyper answers a head that is larger with 431 and no body;
 /// the bounds that have Azure's body are below it.
 const READ_AHEAD: usize = 128 << 10;
+/// How long a client may take none of an answer before its connection is broken.
+const UNTAKEN_MILLIS: u32 = 75_000;
 /// What answers need to get out once the executions behind them have ended.
 const FLUSH: Duration = Duration::from_secs(3);
 /// What executions need to end once they are killed.
@@ -42,6 +50,9 @@ pub enum AdapterError {
     /// The HTTP client that talks to the engine.
     #[error("cannot set up the client of the engine: {0}")]
     Client(#[from] reqwest::Error),
+    /// The directory of the session's files.
+    #[error("cannot open the data directory: {0}")]
+    Data(#[source] io::Error),
     /// The task that watches the engine has ended, which it never does.
     #[error("the readiness check has ended: {0:?}")]
     Background(Option<tokio::task::JoinError>),
@@ -58,7 +69,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AdapterError> {
     let drain_timeout = config.drain_timeout;
-    let session = Arc::new(Session::new(config)?);
+    let limits = FileLimits {
+        bytes: config.data_bytes,
+        entries: config.data_files,
+    };
+    let files = FileStore::open(&config.data_dir, limits).map_err(AdapterError::Data)?;
+    let session = Arc::new(Session::new(config, files)?);
     let mut background = JoinSet::new();
     background.spawn({
         let session = Arc::clone(&session);
@@ -136,6 +152,7 @@ fn connection(
 ) -> impl Future<Output = ()> + use<> {
     // A socket that will not take the option is about to fail anyway.
     let _ = stream.set_nodelay(true);
+    let _ = set_tcp_user_timeout(&stream, UNTAKEN_MILLIS);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let session = Arc::clone(&session);
         async move { Ok::<_, Infallible>(answer::answer(&session, request).await) }

@@ -1,19 +1,25 @@
 //! The state of the session that this container is: its engine, its bounds, its phase of life.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use crate::gate::{Gate, Pass};
-use crate::piston::{Client, ClientError, ClientLimits, Runtime};
+use crate::gate::{Gate, Pass, Place};
+use crate::piston::{Client, ClientError, ClientLimits, Runtime, WorkingDirectory};
 
-use super::AdapterConfig;
 use super::error::ApiError;
+use super::executions::Executions;
+use super::files::FileStore;
 use super::health::Readiness;
-use super::translate::{Limits, ResolvedLanguage};
+use super::packages::Packages;
+use super::server::Transfers;
+use super::sessions::Sessions;
+use super::translate::{ResolvedLanguage, Terms};
+use super::{AdapterConfig, EngineKind};
 
 /// What an answer may take on top of the highest run time. With the default of 220 s that is 235 s,
 /// and Azure's ingress gives up after 240 s.
@@ -22,6 +28,8 @@ const ANSWER_RESERVE: Duration = Duration::from_secs(15);
 const RUN_RESERVE: Duration = Duration::from_secs(10);
 /// All bodies that are held at a time are as large as so many of the largest.
 const LARGEST_BODIES: usize = 4;
+/// A value of this length fits into the 1024 bytes that Piston keeps of stderr by default.
+const LEAST_VALUE: usize = 512;
 /// A list of runtimes that a name is missing from is asked for again, but not more often.
 const RUNTIMES_AGE: Duration = Duration::from_secs(5);
 const RUNTIMES_DEADLINE: Duration = Duration::from_secs(2);
@@ -33,16 +41,32 @@ pub struct Session {
     pub config: AdapterConfig,
     /// The engine.
     pub client: Client,
+    /// The files.
+    pub files: FileStore,
+    /// Bounds what comes in and goes out of them.
+    pub transfers: Transfers,
     /// Bounds the executions.
     pub gate: Gate,
     /// Whether a real execution works.
     pub readiness: Readiness,
+    /// What runs and what has run.
+    pub executions: Executions,
+    /// Who uses the session.
+    pub sessions: Sessions,
+    /// What Python programs can import.
+    pub packages: Packages,
+    /// Executions hold it for reading; who deletes the session holds it for writing.
+    pub life: RwLock<()>,
     /// This container, for the header `x-ms-session-guid`.
     pub guid: Uuid,
+    /// When it began.
+    pub created_at: SystemTime,
     runtimes: Mutex<Listed>,
     phase: watch::Sender<Phase>,
     requests: watch::Sender<usize>,
-    body_bytes: Semaphore,
+    cancellations: watch::Sender<()>,
+    body_bytes: Arc<Semaphore>,
+    longest_value: AtomicUsize,
 }
 
 /// The phases of a session's life.
@@ -67,29 +91,42 @@ impl Session {
     ///
     /// # Errors
     /// Where the HTTP client cannot be set up.
-    pub fn new(config: AdapterConfig) -> Result<Self, reqwest::Error> {
+    pub fn new(config: AdapterConfig, files: FileStore) -> Result<Self, reqwest::Error> {
         let limits = ClientLimits {
             answer: largest_answer(config.output_limit),
         };
         Ok(Self {
             client: Client::new(config.piston_url.clone(), limits)?,
+            files,
+            transfers: Transfers::default(),
             gate: Gate::new(config.max_jobs, config.queue),
             readiness: Readiness::default(),
+            executions: Executions::default(),
+            sessions: Sessions::default(),
+            packages: Packages::default(),
+            life: RwLock::new(()),
             guid: Uuid::new_v4(),
+            created_at: SystemTime::now(),
             runtimes: Mutex::default(),
             phase: watch::Sender::new(Phase::Serving),
             requests: watch::Sender::new(0),
-            body_bytes: Semaphore::new(LARGEST_BODIES * config.max_body),
+            cancellations: watch::Sender::new(()),
+            body_bytes: Arc::new(Semaphore::new(LARGEST_BODIES * config.max_body)),
+            longest_value: AtomicUsize::new(config.output_limit / 2),
             config,
         })
     }
 
-    /// The limits of an execution.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    /// What every execution gets. Real Piston has no directory but the job's.
+    pub fn terms(&self) -> Terms {
+        Terms {
             run_timeout: self.config.run_timeout,
             max_run_timeout: self.config.max_run_timeout,
             memory: self.config.memory_limit,
+            working_directory: match self.config.engine {
+                EngineKind::Embedded => Some(WorkingDirectory::Data),
+                EngineKind::Piston => None,
+            },
         }
     }
 
@@ -98,33 +135,65 @@ impl Session {
         self.config.max_run_timeout + ANSWER_RESERVE
     }
 
+    /// Most bytes of a value: it goes the way of standard error.
+    pub fn longest_value(&self) -> usize {
+        self.longest_value.load(Ordering::Relaxed)
+    }
+
+    /// The engine keeps less of standard error than was thought.
+    pub fn values_are_too_long(&self) {
+        let most = self.longest_value.fetch_min(LEAST_VALUE, Ordering::Relaxed);
+        if most > LEAST_VALUE {
+            tracing::warn!(
+                most = LEAST_VALUE,
+                "the engine keeps little of stderr: values are cut from now on"
+            );
+        }
+    }
+
     /// Takes a share of what all bodies may hold.
     ///
     /// # Errors
     /// [`ApiError::TooManyBodies`].
-    pub fn take_body_bytes(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
+    pub fn take_body_bytes(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let semaphore = Arc::clone(&self.body_bytes);
         u32::try_from(bytes)
             .ok()
-            .and_then(|bytes| self.body_bytes.try_acquire_many(bytes).ok())
+            .and_then(|bytes| semaphore.try_acquire_many_owned(bytes).ok())
             .ok_or(ApiError::TooManyBodies)
     }
 
-    /// Waits for a place to run in, as long as a run of `timeout` could still be answered.
+    /// Takes a place for an execution.
     ///
     /// # Errors
-    /// [`ApiError::ShuttingDown`], [`ApiError::TooManyExecutions`], [`ApiError::QueueTimeout`].
-    pub async fn enter(&self, arrived: Instant, timeout: Duration) -> Result<Pass, ApiError> {
+    /// [`ApiError::ShuttingDown`], [`ApiError::TooManyExecutions`].
+    pub fn join(&self) -> Result<Place, ApiError> {
         if self.phase() != Phase::Serving {
             return Err(ApiError::ShuttingDown);
         }
-        let latest = arrived + self.answer_within().saturating_sub(timeout + RUN_RESERVE);
-        tokio::select! {
-            pass = timeout_at(latest, self.gate.enter()) => match pass {
-                Ok(pass) => Ok(pass?),
-                Err(_elapsed) => Err(ApiError::QueueTimeout),
-            },
-            () = self.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
-        }
+        Ok(self.gate.join()?)
+    }
+
+    /// Waits for its turn; where there is a latest moment for the answer, only as long as a run of
+    /// `timeout` could still be answered.
+    ///
+    /// # Errors
+    /// [`ApiError::QueueTimeout`].
+    pub async fn admit(
+        &self,
+        place: Place,
+        latest_answer: Option<Instant>,
+        timeout: Duration,
+    ) -> Result<Pass, ApiError> {
+        let Some(latest_answer) = latest_answer else {
+            return Ok(place.admitted().await);
+        };
+        let now = Instant::now();
+        let left = latest_answer.saturating_duration_since(now);
+        let latest_start = now + left.saturating_sub(timeout + RUN_RESERVE);
+        timeout_at(latest_start, place.admitted())
+            .await
+            .map_err(|_elapsed| ApiError::QueueTimeout)
     }
 
     /// The phase now.
@@ -143,13 +212,25 @@ impl Session {
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
-    /// Counts a request until the guard is dropped.
-    pub fn count_request(&self) -> RequestGuard<'_> {
-        self.requests.send_modify(|n| *n += 1);
-        RequestGuard(&self.requests)
+    /// Ends every execution that is under way.
+    pub fn cancel_executions(&self) {
+        self.executions.cancel_all();
+        self.cancellations.send_replace(());
     }
 
-    /// Resolves when no request is under way.
+    /// Resolves when executions are ended from now on.
+    pub async fn canceled(&self) {
+        // The sender lives as long as `self`, so that the wait cannot fail.
+        let _ = self.cancellations.subscribe().changed().await;
+    }
+
+    /// Counts a request, or an execution, until the guard is dropped.
+    pub fn count_request(&self) -> RequestGuard {
+        self.requests.send_modify(|n| *n += 1);
+        RequestGuard(self.requests.clone())
+    }
+
+    /// Resolves when no request and no execution is under way.
     pub async fn idle(&self) {
         let _ = self.requests.subscribe().wait_for(|n| *n == 0).await;
     }
@@ -197,11 +278,11 @@ impl Session {
     }
 }
 
-/// A request under way.
+/// A request or an execution under way.
 #[derive(Debug)]
-pub struct RequestGuard<'a>(&'a watch::Sender<usize>);
+pub struct RequestGuard(watch::Sender<usize>);
 
-impl Drop for RequestGuard<'_> {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.send_modify(|n| *n -= 1);
     }

@@ -3,26 +3,32 @@
 
 mod stderr;
 mod value;
+mod valueless;
 
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status};
+use crate::piston::{
+    ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status, WorkingDirectory,
+};
 
 use super::api::Execution;
-pub use value::Marker;
+pub use value::{Marker, ValueOptions};
+pub use valueless::ends_in_print;
 
-/// The limits that an execution gets.
+/// What every execution of this session gets.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Terms {
     /// Wall-clock limit of an execution that names none.
     pub run_timeout: Duration,
     /// Highest wall-clock limit.
     pub max_run_timeout: Duration,
     /// Memory in bytes.
     pub memory: u64,
+    /// Where it starts.
+    pub working_directory: Option<WorkingDirectory>,
 }
 
 /// A language as the engine knows it.
@@ -45,6 +51,9 @@ pub struct Outcome {
     pub compile: Option<StageOutput>,
     /// The value of a Python program's last expression, as JSON; `None` where it has none.
     pub value: Option<Box<RawValue>>,
+    /// Whether the value was longer than what the engine keeps of stderr. The next one should be
+    /// told with a smaller [`ValueOptions::most`].
+    pub value_overflowed: bool,
     /// Wall-clock time in milliseconds of the stage that decided.
     pub time_ms: u64,
     /// The wall-clock limit, where it was reached.
@@ -80,12 +89,66 @@ impl Outcome {
         &self.decisive().stderr
     }
 
+    /// Bytes of what the program has told.
+    pub fn size(&self) -> usize {
+        let stages = self.compile.iter().chain([&self.run]);
+        let streams =
+            stages.map(|stage| stage.stdout.len() + stage.stderr.len() + stage.output.len());
+        streams.sum::<usize>() + self.value.as_ref().map_or(0, |value| value.get().len())
+    }
+
+    /// Keeps `most` bytes of each stream, and says so in the last line of stderr.
+    pub fn cut_streams(mut self, most: usize) -> Self {
+        for stage in self.compile.iter_mut().chain([&mut self.run]) {
+            stage.cut_streams(most);
+        }
+        self
+    }
+
     fn decisive(&self) -> &StageOutput {
         match &self.compile {
             Some(compile) if compile.code != Some(0) => compile,
             _ => &self.run,
         }
     }
+}
+
+impl StageOutput {
+    fn cut_streams(&mut self, most: usize) {
+        let streams = [("stdout", &self.stdout), ("stderr", &self.stderr)];
+        let cut: Vec<String> = streams
+            .into_iter()
+            .filter(|(_, text)| text.len() > most)
+            .map(|(name, text)| {
+                format!(
+                    "{name} was cut to {most} of {} bytes, as outputStreamsMaxLength says.",
+                    text.len()
+                )
+            })
+            .collect();
+        for text in [&mut self.stdout, &mut self.stderr, &mut self.output] {
+            cut_text(text, most);
+        }
+        if cut.is_empty() {
+            return;
+        }
+        let notice = cut.join("\n");
+        // The notice is part of what was asked for, unless nothing else would be left.
+        for text in [&mut self.stderr, &mut self.output] {
+            if let Some(left) = most.checked_sub(notice.len() + 2) {
+                cut_text(text, left);
+            }
+            append_line(text, &notice);
+        }
+    }
+}
+
+/// Cuts at the last boundary of characters that leaves no more than `most` bytes.
+fn cut_text(text: &mut String, most: usize) {
+    let boundary = (0..=most.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.truncate(boundary.unwrap_or(0));
 }
 
 /// The request that makes the engine run `execution`.
@@ -95,23 +158,21 @@ impl Outcome {
 pub fn piston_request(
     execution: Execution,
     language: ResolvedLanguage,
-    limits: &Limits,
+    terms: &Terms,
 ) -> ExecuteRequest {
     let timeout = execution
         .timeout
-        .unwrap_or(limits.run_timeout)
-        .min(limits.max_run_timeout);
+        .unwrap_or(terms.run_timeout)
+        .min(terms.max_run_timeout);
     ExecuteRequest {
-        files: vec![File {
-            name: main_file(&language.language).to_owned(),
-            content: execution.code,
-        }],
+        files: vec![File::text(main_file(&language.language), execution.code)],
         language: language.name,
         version: execution.version,
         stdin: execution.stdin,
         args: execution.args,
         run_timeout: Some((timeout.as_millis() as u64).max(1)),
-        run_memory_limit: Some(limits.memory),
+        run_memory_limit: Some(terms.memory),
+        working_directory: terms.working_directory,
     }
 }
 
@@ -146,14 +207,20 @@ pub fn outcome_with_value(
     marker: &Marker,
 ) -> Result<Outcome, ClientError> {
     let run = &mut response.run;
-    let value = marker.take_from(&mut run.stderr);
-    // A thread that prints at that moment can cut the value in two where both streams are one.
-    if marker.take_from(&mut run.output).is_none() && value.is_some() {
+    let taken = marker.take_from(&mut run.stderr);
+    // What is printed at that moment can cut a piece in two where both streams are one.
+    if marker.take_from(&mut run.output).is_cut && !taken.is_cut {
         run.output = format!("{}{}", run.stdout, run.stderr);
+    }
+    let value_overflowed = taken.is_cut && run.status == Some(Status::StderrLimit);
+    if value_overflowed {
+        // The program had ended; it was its value that the engine had no room for.
+        (run.code, run.signal, run.status) = (Some(0), None, None);
     }
     let outcome = outcome(request, response)?;
     Ok(Outcome {
-        value: value.filter(|_| outcome.exit_code == 0),
+        value: taken.value.filter(|_| outcome.exit_code == 0),
+        value_overflowed,
         ..outcome
     })
 }
@@ -188,6 +255,7 @@ pub fn outcome(
             time_ms: compile.time_ms,
             timed_out_after: None,
             value: None,
+            value_overflowed: false,
             ended_by: "compile_error",
             compile: Some(compile.output),
         });
@@ -216,6 +284,7 @@ impl StageRead {
             run: self.output,
             compile,
             value: None,
+            value_overflowed: false,
             time_ms: self.time_ms,
             timed_out_after: match self.ending {
                 Ending::WallTime(limit) => limit,

@@ -141,8 +141,7 @@ impl Layout {
 }
 
 impl Layout {
-    /// Which interpreter that was started ahead would do, if any: only the main file goes to it, and
-    /// that the other way.
+    /// Which interpreter that was started ahead would do, if any.
     fn wanted<'a>(
         &'a self,
         runtime: &'a Installed,
@@ -150,19 +149,17 @@ impl Layout {
         working_directory: Option<WorkingDirectory>,
     ) -> Option<Wanted<'a>> {
         let entry = &runtime.entry;
-        let [(file, source)] = self.files.as_slice() else {
-            return None;
-        };
+        let (file, source) = self.files.iter().find(|(name, _)| *name == self.main)?;
         let rereads = |word: &String| {
             let mut lines = source.split(|byte| matches!(byte, b'\n' | b'\r'));
             // A line may end with both, and so be followed by an empty one.
             let mut lines = lines.by_ref().take(4);
             lines.any(|line| line.windows(word.len()).any(|part| part == word.as_bytes()))
         };
-        let fits = entry.warm.is_some()
+        let fits = !entry.warm.is_empty()
+            && (!entry.alone || self.files.len() == 1)
             && entry.compile.is_none()
             && args.is_empty()
-            && *file == self.main
             && !file.contains('/')
             && source.len() <= LONGEST_SOURCE
             && !entry.rereads.as_ref().is_some_and(rereads);

@@ -34,7 +34,7 @@ pub use config::EngineConfig;
 pub use runtimes::TableError;
 
 use crate::gate::Gate;
-use crate::piston::Runtime;
+use crate::piston::{Jobs, Runtime};
 use job::Shop;
 use runtimes::{Entry, Installed, accepts, candidates, version_in};
 use sandbox::{SandboxReport, SpawnerHandle, installed_with};
@@ -72,15 +72,6 @@ struct About<'a> {
     sandbox: &'a SandboxReport,
     jobs: Jobs,
     warm: warm::Count,
-}
-
-/// How many jobs there are.
-#[derive(Debug, serde::Serialize)]
-struct Jobs {
-    /// Those of which a process may be there, also if nobody waits for their results any more.
-    running: usize,
-    /// Those that wait for their turn.
-    waiting: usize,
 }
 
 /// What all requests share.

@@ -64,7 +64,9 @@ pub(super) struct Entry {
     pub(super) compile: Option<Vec<String>>,
     pub(super) run: Vec<String>,
     #[serde(default)]
-    pub(super) warm: Option<String>,
+    pub(super) warm: Vec<String>,
+    #[serde(default)]
+    pub(super) alone: bool,
     #[serde(default)]
     pub(super) rereads: Option<String>,
     #[serde(default)]

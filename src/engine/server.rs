@@ -20,7 +20,7 @@ use super::request::Request as Execute;
 use super::runtimes::choose;
 use super::sandbox::LinkError;
 use super::{Inner, job};
-use crate::piston::Message;
+use crate::piston::{Message, is_untyped};
 
 /// An answer: JSON, and seldom a header.
 type Answer = Response<Full<Bytes>>;
@@ -163,10 +163,11 @@ async fn execute(inner: &Inner, request: Request<Incoming>) -> Result<Answer, Pr
 /// Judges `Content-Type` as Piston does: its own check takes everything that begins like JSON, and
 /// its body parser only reads what is JSON. True where the body is to be read.
 fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
-    let value = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let value = match headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
+        Some(Ok(_)) if is_untyped(headers) => "application/json",
+        Some(Ok(value)) => value,
+        _ => "",
+    };
     if !value.starts_with("application/json") {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

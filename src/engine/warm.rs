@@ -42,7 +42,7 @@ pub(super) const LONGEST_SOURCE: usize = 60_000;
 #[derive(Debug, Clone)]
 pub(super) struct Kind {
     pub(super) runtime: Installed,
-    /// The name of the main file, and the only one.
+    /// The name of the main file.
     pub(super) file: String,
     pub(super) working_directory: Option<WorkingDirectory>,
 }
@@ -307,19 +307,18 @@ impl Inner {
         let installed = self.installed().await;
         let mut state = self.pool.state();
         for runtime in installed.iter().rev() {
-            let Some(file) = &runtime.entry.warm else {
-                continue;
-            };
-            for _ in 0..HABIT {
-                state.ask(Wanted {
-                    runtime,
-                    file,
-                    working_directory: Some(WorkingDirectory::Data),
-                });
+            for file in runtime.entry.warm.iter().rev() {
+                for _ in 0..HABIT {
+                    state.ask(Wanted {
+                        runtime,
+                        file,
+                        working_directory: Some(WorkingDirectory::Data),
+                    });
+                }
             }
         }
         // What runs more often than others.
-        let first = self.table.iter().find(|entry| entry.warm.is_some());
+        let first = self.table.iter().find(|entry| !entry.warm.is_empty());
         let first = first.map(|entry| entry.language.clone());
         let at = state
             .kinds

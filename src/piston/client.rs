@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use tokio::time::{Instant, timeout_at};
 
-use super::wire::{ExecuteRequest, ExecuteResponse, Message, Runtime};
+use super::wire::{EngineAbout, ExecuteRequest, ExecuteResponse, Message, Runtime};
 
 /// Piston closes an idle connection after 5.00 s; ours are given up well before, because a
 /// request on a connection that closes under it may or may not have run.
@@ -249,12 +249,12 @@ impl Client {
         self.exchange(request, deadline).await
     }
 
-    /// What contains the jobs, where the engine says so under `GET /`. Real Piston does not.
-    pub async fn sandbox(&self, deadline: Instant) -> Option<serde_json::Value> {
+    /// What the engine says of itself; real Piston says nothing of this.
+    pub async fn about(&self, deadline: Instant) -> EngineAbout {
         let request = self.http.get(format!("{}/", self.base));
-        let answer = self.exchange(request, deadline).await.ok()?;
-        let mut about: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        about.get_mut("sandbox").map(serde_json::Value::take)
+        let answer = self.exchange(request, deadline).await;
+        let about = answer.map(|answer| serde_json::from_slice(&answer.body).unwrap_or_default());
+        about.unwrap_or_default()
     }
 
     /// What can run here.

@@ -1,11 +1,13 @@
 //! The JSON of `POST /api/v2/execute` and `GET /api/v2/runtimes`, as recorded from Piston 3.1.1.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 /// The body of `POST /api/v2/execute`.
 ///
 /// Times are milliseconds and memory is bytes. A limit that is absent is the engine's own.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ExecuteRequest {
     /// A language or an alias that `GET /api/v2/runtimes` lists.
     pub language: String,
@@ -24,6 +26,9 @@ pub struct ExecuteRequest {
     /// Memory limit of the run stage in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_memory_limit: Option<u64>,
+    /// Where the program starts, if not in the job's directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<WorkingDirectory>,
 }
 
 /// Where the program of the run stage starts, where that is not the job's directory.
@@ -42,8 +47,39 @@ pub enum WorkingDirectory {
 pub struct File {
     /// Path below the job's directory.
     pub name: String,
-    /// The text of the file.
+    /// The text of the file, or its bytes in the encoding.
     pub content: String,
+    /// Piston's `utf8` where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
+}
+
+/// How the bytes of a [`File`] are written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// RFC 4648, section 4.
+    Base64,
+}
+
+impl File {
+    /// A source file.
+    pub fn text(name: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            content: content.into(),
+            encoding: None,
+        }
+    }
+
+    /// A file that a program reads.
+    pub fn bytes(name: impl Into<String>, bytes: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            content: BASE64_STANDARD.encode(bytes),
+            encoding: Some(Encoding::Base64),
+        }
+    }
 }
 
 /// The 200 answer of `POST /api/v2/execute`.
@@ -134,6 +170,26 @@ pub struct Runtime {
     /// What runs it, where one runtime serves several languages (`gcc`, `node`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+}
+
+/// What the embedded engine says of itself under `GET /`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct EngineAbout {
+    /// What contains its jobs.
+    #[serde(default)]
+    pub sandbox: Option<serde_json::Value>,
+    /// Its jobs.
+    #[serde(default)]
+    pub jobs: Option<Jobs>,
+}
+
+/// How many jobs an engine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Those with a process that may still be there.
+    pub running: usize,
+    /// Those that wait for a place.
+    pub waiting: usize,
 }
 
 /// The body of Piston's errors: `{"message": …}`.

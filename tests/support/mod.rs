@@ -14,13 +14,15 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 mod adapter;
+pub mod form;
 pub mod http1;
 mod program;
 pub mod raw;
+pub mod schema;
 mod standin;
 
 pub use adapter::Adapter;
-pub use program::{Program, run};
+pub use program::{Program, run, run_python};
 pub use standin::{Answer, Asked, Gate, Script, StandIn, refused_url};
 
 use std::path::PathBuf;

@@ -5,8 +5,9 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ pub struct Program {
     /// The line that it wrote at its start.
     pub started: Value,
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    log: mpsc::UnboundedReceiver<String>,
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -47,17 +48,39 @@ pub async fn run(arguments: &[&str]) -> Output {
     timeout(PATIENCE, output).await.expect("an end").unwrap()
 }
 
+/// Runs Python code by `python/execute`.
+pub async fn run_python(program: &Program, code: &str) -> Value {
+    let body = serde_json::json!({ "code": code }).to_string();
+    let answer = super::raw::post(program.addr, "/python/execute", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
 impl Program {
     /// Starts it and waits for the line that says so.
     pub async fn start(arguments: &[&str]) -> Self {
+        Self::start_with_engine(arguments, "http://127.0.0.1:0").await
+    }
+
+    /// The same, with the engine at this URL.
+    pub async fn start_with_engine(arguments: &[&str], url: &str) -> Self {
         let mut child = command(arguments)
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(["--piston-url", "http://127.0.0.1:0"])
+            .args(["--piston-url", url])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let stderr = child.stderr.take().unwrap();
-        let mut log = BufReader::new(stderr).lines();
+        // Read all the time: a program whose log nobody takes stands still.
+        let (lines, mut log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut log = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = log.next_line().await {
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
         let started = next_line(&mut log, "started").await;
         Self {
             addr: started["listen"].as_str().unwrap().parse().unwrap(),
@@ -90,10 +113,10 @@ impl Program {
     }
 }
 
-async fn next_line(log: &mut Lines<BufReader<ChildStderr>>, message: &str) -> Value {
+async fn next_line(log: &mut mpsc::UnboundedReceiver<String>, message: &str) -> Value {
     let mut seen = String::new();
     let reading = async {
-        while let Some(line) = log.next_line().await.unwrap() {
+        while let Some(line) = log.recv().await {
             let json: Value = serde_json::from_str(&line).unwrap_or_default();
             if json["message"] == message {
                 return json;

@@ -1,5 +1,6 @@
 //! A client that sends bytes as they are given.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::http1::Buffer;
+use super::schema;
 
 /// A test that waits this long for an answer has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -45,11 +47,13 @@ impl Answer {
     }
 }
 
-/// One connection, kept open from answer to answer.
+/// One connection, kept open from answer to answer. Each answer to a request that was sent whole is
+/// held against Azure's documents.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     buffer: Buffer,
+    asked: VecDeque<(String, String)>,
 }
 
 impl Connection {
@@ -60,11 +64,13 @@ impl Connection {
         Self {
             stream,
             buffer: Buffer::default(),
+            asked: VecDeque::new(),
         }
     }
 
     /// Sends bytes: a whole request, a part of one or no request at all.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.asked.extend(request_line(bytes.as_ref()));
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
@@ -90,13 +96,31 @@ impl Connection {
             .await
             .expect("an answer in time")?;
         let status = message.start.split(' ').nth(1).unwrap_or_default();
-        Ok(Answer {
+        let answer = Answer {
             status: status
                 .parse()
                 .unwrap_or_else(|_| panic!("{:?}", message.start)),
             headers: message.headers,
             body: message.body,
-        })
+        };
+        if let Some((method, target)) = self.asked.pop_front() {
+            schema::check(&method, &target, &answer);
+        }
+        Ok(answer)
+    }
+
+    /// Waits until the answer begins.
+    pub async fn readable(&mut self) {
+        let waiting = timeout(PATIENCE, self.stream.readable()).await;
+        waiting.expect("an answer in time").unwrap();
+    }
+
+    /// Reads everything up to the end of the connection, as text.
+    pub async fn everything(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let reading = self.stream.read_to_end(&mut bytes);
+        timeout(PATIENCE, reading).await.expect("an end").unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Waits until the other end has closed; bytes that come before are an error.
@@ -109,6 +133,15 @@ impl Connection {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
     }
+}
+
+/// Method and target of a request that is sent whole and plain.
+fn request_line(bytes: &[u8]) -> Option<(String, String)> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let line = text.split("\r\n").next()?.strip_suffix(" HTTP/1.1")?;
+    let (method, target) = line.split_once(' ')?;
+    let is_plain = target.starts_with('/') && target.len() < 1000 && text.contains("\r\n\r\n");
+    is_plain.then(|| (method.to_owned(), target.to_owned()))
 }
 
 /// A request's bytes. `content-length` is added where there is a body.

@@ -1,30 +1,29 @@
-//! The answer of `POST /executions` (2024-10-02-preview and later) and of shell executions.
+//! The execution resource: the answer of `POST /executions` and `GET /executions/{id}`
+//! (2024-10-02-preview and later) and of shell executions.
 //!
 //! Source: `SessionCodeExecutionResource` in the published OpenAPI documents and their examples.
 
 use serde::Serialize;
 
+use crate::adapter::error::ApiError;
+use crate::adapter::executions::{State, Tracked};
 use crate::adapter::translate::Outcome;
 
-use super::Value;
 use super::query::Identifier;
-
-/// Which execution of which session an answer is about.
-#[derive(Clone, Copy)]
-pub struct Resource<'a> {
-    pub id: &'a str,
-    pub identifier: Option<&'a Identifier>,
-}
+use super::{AnswerForm, ErrorResponse, Value};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer<'a> {
+pub struct Resource<'a> {
     id: &'a str,
     identifier: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     execution_type: Option<&'static str>,
     status: String,
-    result: ExecutionResult<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<ExecutionResult<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorResponse>,
 }
 
 #[derive(Serialize)]
@@ -38,54 +37,120 @@ struct ExecutionResult<'a> {
 }
 
 impl<'a> Resource<'a> {
-    pub fn of_code(self, outcome: &'a Outcome, value: Value<'a>) -> Answer<'a> {
-        let succeeded = outcome.exit_code == 0;
-        Answer {
-            execution_type: Some("Synchronous"),
-            result: ExecutionResult {
-                execution_result: Some(value),
-                ..ExecutionResult::new(outcome)
+    /// The execution as it stands.
+    pub fn new(tracked: &'a Tracked, state: &'a State, form: AnswerForm) -> Self {
+        match state {
+            State::NotStarted => Self::without_result(tracked, "NotStarted"),
+            State::Running => Self::without_result(tracked, "Running"),
+            State::Ended(result) => match &**result {
+                Ok(outcome) => Self::with_result(tracked, outcome, form),
+                Err(ApiError::ExecutionCanceled) => Self::without_result(tracked, "Canceled"),
+                Err(error) => Self {
+                    error: Some(ErrorResponse::new(error)),
+                    ..Self::without_result(tracked, "Failed")
+                },
             },
-            ..self.answer(
-                if succeeded { "Succeeded" } else { "Failed" }.to_owned(),
-                outcome,
-            )
+        }
+    }
+
+    fn without_result(tracked: &'a Tracked, status: &str) -> Self {
+        Self {
+            id: tracked.id.as_str(),
+            identifier: tracked.identifier.as_ref().map_or("", Identifier::as_str),
+            execution_type: (!tracked.is_shell).then_some(execution_type(tracked)),
+            status: status.to_owned(),
+            result: None,
+            error: None,
         }
     }
 
     /// Shell pools tell the exit code in place of a status, and -1 for a time-out, which took
     /// as long as its limit.
-    pub fn of_shell(self, outcome: &'a Outcome) -> Answer<'a> {
-        match outcome.timed_out_after {
-            None => self.answer(outcome.exit_code.to_string(), outcome),
-            Some(limit) => Answer {
-                result: ExecutionResult {
-                    execution_time_in_milliseconds: limit.as_millis() as u64,
-                    ..ExecutionResult::new(outcome)
-                },
-                ..self.answer("-1".to_owned(), outcome)
-            },
-        }
-    }
-
-    fn answer(self, status: String, outcome: &'a Outcome) -> Answer<'a> {
-        Answer {
-            id: self.id,
-            identifier: self.identifier.map_or("", Identifier::as_str),
-            execution_type: None,
+    fn with_result(tracked: &'a Tracked, outcome: &'a Outcome, form: AnswerForm) -> Self {
+        let (status, value, time_ms) = if form.is_shell() {
+            match outcome.timed_out_after {
+                None => (outcome.exit_code.to_string(), None, outcome.time_ms),
+                Some(limit) => ("-1".to_owned(), None, limit.as_millis() as u64),
+            }
+        } else {
+            let succeeded = outcome.exit_code == 0;
+            let status = if succeeded { "Succeeded" } else { "Failed" };
+            let value = match form {
+                AnswerForm::ExecutionsWithText => Value::text_of(outcome),
+                _ => Value::of(outcome),
+            };
+            (status.to_owned(), Some(value), outcome.time_ms)
+        };
+        Self {
+            result: Some(ExecutionResult {
+                stdout: outcome.stdout(),
+                stderr: outcome.stderr(),
+                execution_result: value,
+                execution_time_in_milliseconds: time_ms,
+            }),
             status,
-            result: ExecutionResult::new(outcome),
+            ..Self::without_result(tracked, "")
         }
     }
 }
 
-impl<'a> ExecutionResult<'a> {
-    fn new(outcome: &'a Outcome) -> Self {
+/// Azure's word for whether the client waits.
+pub fn execution_type(tracked: &Tracked) -> &'static str {
+    if tracked.is_asynchronous {
+        "Asynchronous"
+    } else {
+        "Synchronous"
+    }
+}
+
+/// The answer of a `*/execute` whose execution has not ended: the execution resource in that
+/// dialect's shape, with empty output.
+#[derive(Serialize)]
+pub struct Pending<'a> {
+    #[serde(rename = "$id")]
+    node: &'static str,
+    #[serde(flatten)]
+    fields: PendingFields<'a>,
+    properties: PendingProperties<'a>,
+}
+
+#[derive(Serialize)]
+struct PendingProperties<'a> {
+    #[serde(rename = "$id")]
+    node: &'static str,
+    #[serde(flatten)]
+    fields: PendingFields<'a>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PendingFields<'a> {
+    id: &'a str,
+    execution_type: &'static str,
+    status: &'static str,
+    stdout: &'static str,
+    stderr: &'static str,
+    result: &'static str,
+    execution_result: &'static str,
+    execution_time_in_milliseconds: u64,
+}
+
+impl<'a> Pending<'a> {
+    pub fn new(tracked: &'a Tracked, status: &'static str) -> Self {
+        let fields = PendingFields {
+            id: tracked.id.as_str(),
+            execution_type: execution_type(tracked),
+            status,
+            stdout: "",
+            stderr: "",
+            result: "",
+            execution_result: "",
+            execution_time_in_milliseconds: 0,
+        };
         Self {
-            stdout: outcome.stdout(),
-            stderr: outcome.stderr(),
-            execution_result: None,
-            execution_time_in_milliseconds: outcome.time_ms,
+            node: "1",
+            fields,
+            properties: PendingProperties { node: "2", fields },
         }
     }
 }

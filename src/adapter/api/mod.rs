@@ -3,9 +3,11 @@
 mod about;
 mod code;
 mod executions;
+mod files;
 mod language;
 mod query;
 mod request;
+mod sessions;
 
 use std::borrow::Cow;
 
@@ -15,11 +17,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::executions::{State, Tracked};
 use super::translate::Outcome;
 
 pub use about::About;
+pub use files::{FilesForm, FilesQuery, render_entry, render_list, render_uploaded};
 pub use query::{API_VERSIONS, Identifier, Query};
 pub use request::{AnswerForm, Execution, parse};
+pub use sessions::{Package, list, metadata, session, stopped};
 
 /// A rendered answer: status and JSON.
 #[derive(Debug)]
@@ -30,27 +35,50 @@ pub struct Rendered {
     pub body: Bytes,
 }
 
-/// Renders what became of an execution, in the form and for the session that were asked for.
-pub fn render(
+/// Renders how an execution stands, in the form that was asked for.
+///
+/// # Errors
+/// The error in which the execution has ended, where the form has no place for one.
+pub fn render<'a>(
     form: AnswerForm,
-    identifier: Option<&Identifier>,
-    operation_id: &str,
-    outcome: &Outcome,
-) -> Rendered {
-    let resource = executions::Resource {
-        id: operation_id,
-        identifier,
+    tracked: &Tracked,
+    state: &'a State,
+) -> Result<Rendered, &'a ApiError> {
+    let body = match (form, state) {
+        (AnswerForm::Language | AnswerForm::Code, State::NotStarted) => {
+            json(&executions::Pending::new(tracked, "NotStarted"))
+        }
+        (AnswerForm::Language | AnswerForm::Code, State::Running) => {
+            json(&executions::Pending::new(tracked, "Running"))
+        }
+        (_, State::Ended(result)) => {
+            let outcome = (**result).as_ref()?;
+            match form {
+                AnswerForm::Language => json(&language::Answer::new(outcome)),
+                AnswerForm::Code => json(&code::Answer::new(outcome)),
+                _ => json(&executions::Resource::new(tracked, state, form)),
+            }
+        }
+        _ => json(&executions::Resource::new(tracked, state, form)),
     };
-    let body = match form {
-        AnswerForm::Language => json(&language::Answer::new(outcome)),
-        AnswerForm::Code => json(&code::Answer::new(outcome)),
-        AnswerForm::Executions => json(&resource.of_code(outcome, Value::of(outcome))),
-        AnswerForm::ExecutionsWithText => json(&resource.of_code(outcome, Value::text_of(outcome))),
-        AnswerForm::Shell => json(&resource.of_shell(outcome)),
+    Ok(Rendered {
+        status: StatusCode::OK,
+        body,
+    })
+}
+
+/// Renders `GET /executions/{id}`: an execution resource, whatever dialect it was asked for in.
+pub fn render_resource(tracked: &Tracked, state: &State, query: &Query) -> Rendered {
+    let form = if tracked.is_shell {
+        AnswerForm::Shell
+    } else if query.value_is_text() {
+        AnswerForm::ExecutionsWithText
+    } else {
+        AnswerForm::Executions
     };
     Rendered {
         status: StatusCode::OK,
-        body,
+        body: json(&executions::Resource::new(tracked, state, form)),
     }
 }
 
@@ -58,30 +86,36 @@ pub fn render(
 ///
 /// Source: `Azure.Core.Foundations.ErrorResponse` in the published OpenAPI documents.
 #[derive(Serialize)]
-struct ErrorResponse<'a> {
-    error: ErrorBody<'a>,
+struct ErrorResponse {
+    error: ErrorBody,
 }
 
 #[derive(Serialize)]
-struct ErrorBody<'a> {
-    code: &'a str,
+struct ErrorBody {
+    code: &'static str,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'a str>,
+    target: Option<&'static str>,
 }
 
-/// Renders Azure's error body.
-pub fn render_error(error: &ApiError) -> Rendered {
-    let told = error.told();
-    Rendered {
-        status: told.status,
-        body: json(&ErrorResponse {
+impl ErrorResponse {
+    fn new(error: &ApiError) -> Self {
+        let told = error.told();
+        Self {
             error: ErrorBody {
                 code: told.code,
                 message: error.to_string(),
                 target: told.target,
             },
-        }),
+        }
+    }
+}
+
+/// Renders Azure's error body.
+pub fn render_error(error: &ApiError) -> Rendered {
+    Rendered {
+        status: error.told().status,
+        body: json(&ErrorResponse::new(error)),
     }
 }
 

@@ -14,6 +14,8 @@ pub const API_VERSIONS: [&str; 6] = [
     "2025-10-02-preview",
 ];
 
+const NEWEST: &str = API_VERSIONS[API_VERSIONS.len() - 1];
+
 /// Those whose `executionResult` is text.
 const VALUE_IS_TEXT: [&str; 2] = ["2024-10-02-preview", "2025-02-02-preview"];
 
@@ -48,8 +50,10 @@ pub struct Query {
     pub identifier: Option<Identifier>,
     /// `version`: of the runtime.
     pub version: Option<String>,
-    /// Whether `api-version` is one whose `executionResult` is text.
-    pub value_is_text: bool,
+    /// `api-version`, where there is one.
+    pub api_version: Option<&'static str>,
+    /// `skip`: how many entries of a list are left out.
+    pub skip: usize,
 }
 
 impl Query {
@@ -57,23 +61,46 @@ impl Query {
     /// counts.
     ///
     /// # Errors
-    /// [`ApiError::ApiVersion`], [`ApiError::Identifier`].
+    /// [`ApiError::ApiVersion`], [`ApiError::Identifier`], [`ApiError::Property`].
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "identifier" if value.is_empty() => {}
                 "identifier" => parsed.identifier = Some(Identifier::parse(&value)?),
-                "api-version" => {
-                    let version = api_version(&value)?;
-                    parsed.value_is_text = version.is_some_and(|v| VALUE_IS_TEXT.contains(&v));
-                }
+                "api-version" => parsed.api_version = api_version(&value)?,
+                "skip" => parsed.skip = number("skip", &value)?,
                 "version" => parsed.version = given(value),
                 _ => {}
             }
         }
         Ok(parsed)
     }
+
+    /// The version that the answer is of.
+    pub fn version_or_newest(&self) -> &'static str {
+        self.api_version.unwrap_or(NEWEST)
+    }
+
+    /// Whether this version's `executionResult` is text.
+    pub fn value_is_text(&self) -> bool {
+        self.api_version
+            .is_some_and(|version| VALUE_IS_TEXT.contains(&version))
+    }
+}
+
+/// Reads what the documents call an `int32`, which is not negative here.
+fn number(field: &'static str, text: &str) -> Result<usize, ApiError> {
+    let number = text.parse::<i32>().ok();
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| ApiError::Property {
+        field,
+        problem: format!(
+            "must be a whole number from 0 to {}, not '{}'",
+            i32::MAX,
+            text.chars().take(32).collect::<String>()
+        ),
+    })
 }
 
 fn given(value: Cow<'_, str>) -> Option<String> {
@@ -81,7 +108,7 @@ fn given(value: Cow<'_, str>) -> Option<String> {
 }
 
 /// The suffix `-preview` may be left out; no `api-version` at all means the newest.
-fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
+pub(super) fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
     if given.is_empty() {
         return Ok(None);
     }
@@ -108,6 +135,14 @@ mod tests {
         assert_eq!(query.identifier.unwrap().as_str(), "demo-1");
         assert_eq!(query.version.as_deref(), Some(">=3"));
         assert_eq!(Query::parse("").unwrap(), Query::default());
+    }
+
+    #[test]
+    fn what_is_skipped_is_a_number_that_the_documents_allow() {
+        assert_eq!(Query::parse("skip=2147483647").unwrap().skip, 2_147_483_647);
+        for wrong in ["2147483648", "-1", "1.5", "", "one"] {
+            Query::parse(&format!("skip={wrong}")).unwrap_err();
+        }
     }
 
     #[test]

@@ -33,6 +33,12 @@ pub struct Execution {
     pub args: Vec<String>,
     /// The wall-clock limit that the client asked for.
     pub timeout: Option<Duration>,
+    /// Whether the client does not wait for the end.
+    pub is_asynchronous: bool,
+    /// The most bytes of each output stream that the client wants.
+    pub output_streams_max_length: Option<usize>,
+    /// Whether a value is told as Jupyter shows it.
+    pub jupyter_format: bool,
     /// The form its answer takes.
     pub form: AnswerForm,
 }
@@ -51,6 +57,13 @@ pub enum AnswerForm {
     ExecutionsWithText,
     /// An execution resource whose status is the exit code.
     Shell,
+}
+
+impl AnswerForm {
+    /// Whether the status is an exit code.
+    pub fn is_shell(self) -> bool {
+        self == Self::Shell
+    }
 }
 
 /// The fields, not looked into yet. Those that nobody knows are ignored.
@@ -83,6 +96,12 @@ struct Fields<'a> {
     args: Option<&'a RawValue>,
     #[serde(borrow)]
     timeout_in_seconds: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_streams_max_length: Option<&'a RawValue>,
+    #[serde(borrow)]
+    use_empty_kernel: Option<&'a RawValue>,
+    #[serde(borrow)]
+    return_jupyter_format_execution_result: Option<&'a RawValue>,
 }
 
 impl Fields<'_> {
@@ -102,6 +121,13 @@ impl Fields<'_> {
             stdin: self.stdin.or(others.stdin),
             args: self.args.or(others.args),
             timeout_in_seconds: self.timeout_in_seconds.or(others.timeout_in_seconds),
+            output_streams_max_length: self
+                .output_streams_max_length
+                .or(others.output_streams_max_length),
+            use_empty_kernel: self.use_empty_kernel.or(others.use_empty_kernel),
+            return_jupyter_format_execution_result: self
+                .return_jupyter_format_execution_result
+                .or(others.return_jupyter_format_execution_result),
         }
     }
 }
@@ -122,7 +148,10 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
         Some(other) => return Err(wrong("properties", "must be an object", other)),
         None => outer,
     };
-    check_execution_type(&given)?;
+    let execution_type = choice("executionType", given.execution_type, &EXECUTION_TYPES)?;
+    // Every execution has an empty kernel, whether it asks for one or not.
+    flag("useEmptyKernel", given.use_empty_kernel)?;
+    let value_is_text = query.value_is_text();
     let identifier = match query.identifier {
         Some(identifier) => Some(identifier),
         None => optional("identifier", given.identifier)?
@@ -134,7 +163,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
         Some(version) => Some(version),
         None => optional("version", given.version)?.and_then(non_empty),
     };
-    let program = program(dialect, &given, query.value_is_text)?;
+    let program = program(dialect, &given, value_is_text)?;
     Ok(Execution {
         identifier,
         language: short("language", program.language)?,
@@ -143,6 +172,15 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
         stdin: optional("stdin", given.stdin)?.unwrap_or_default(),
         args: program.args,
         timeout: timeout(given.timeout_in_seconds)?,
+        is_asynchronous: execution_type == Some(ASYNCHRONOUS),
+        output_streams_max_length: length(
+            "outputStreamsMaxLength",
+            given.output_streams_max_length,
+        )?,
+        jupyter_format: flag(
+            "returnJupyterFormatExecutionResult",
+            given.return_jupyter_format_execution_result,
+        )?,
         form: program.form,
     })
 }
@@ -223,6 +261,8 @@ fn shell_program(dialect: &Dialect, given: &Fields<'_>) -> Result<Option<Program
 }
 
 const INLINE_BASE64: &str = "InlineBase64";
+const ASYNCHRONOUS: &str = "Asynchronous";
+const EXECUTION_TYPES: [&str; 2] = ["Synchronous", ASYNCHRONOUS];
 const CODE_INPUT_TYPES: [&str; 3] = ["Inline", "InlineText", INLINE_BASE64];
 /// No language and no range of versions is longer.
 const LONGEST_NAME: usize = 64;
@@ -324,15 +364,32 @@ fn shortened(text: &str) -> String {
     text.chars().take(32).collect()
 }
 
-fn check_execution_type(given: &Fields<'_>) -> Result<(), ApiError> {
-    let types = ["Synchronous", "Asynchronous"];
-    match choice("executionType", given.execution_type, &types)? {
-        Some("Asynchronous") => Err(ApiError::Property {
-            field: "executionType",
-            problem: "must be Synchronous; Asynchronous is not supported by this version"
-                .to_owned(),
-        }),
-        _ => Ok(()),
+/// `true` or `false`; absent is `false`.
+fn flag(field: &'static str, raw: Option<&RawValue>) -> Result<bool, ApiError> {
+    let Some(raw) = raw else {
+        return Ok(false);
+    };
+    serde_json::from_str(raw.get()).map_err(|_| wrong(field, "must be true or false", raw))
+}
+
+/// A number of bytes.
+fn length(field: &'static str, raw: Option<&RawValue>) -> Result<Option<usize>, ApiError> {
+    let Some(raw) = raw else {
+        return Ok(None);
+    };
+    const MUST: &str = "must be a whole number above 0";
+    match serde_json::from_str(raw.get()) {
+        Ok(0) => Err(wrong_number(field, MUST, raw)),
+        Ok(length) => Ok(Some(length)),
+        Err(_) if kind(raw.get()) == "a number" => Err(wrong_number(field, MUST, raw)),
+        Err(_) => Err(wrong(field, MUST, raw)),
+    }
+}
+
+fn wrong_number(field: &'static str, must: &str, given: &RawValue) -> ApiError {
+    ApiError::Property {
+        field,
+        problem: format!("{must}, not {}", shortened(given.get())),
     }
 }
 
@@ -358,10 +415,7 @@ fn timeout(raw: Option<&RawValue>) -> Result<Option<Duration>, ApiError> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(timeout) if timeout >= Duration::from_millis(1) => Ok(Some(timeout)),
         Err(_) if seconds > 0.0 => Ok(Some(Duration::MAX)),
-        _ => Err(ApiError::Property {
-            field: FIELD,
-            problem: format!("{MUST}, not {}", raw.get()),
-        }),
+        _ => Err(wrong_number(FIELD, MUST, raw)),
     }
 }
 
@@ -402,6 +456,18 @@ mod tests {
         let body =
             r#"{"codeInputType":"inlineBASE64","executionType":"SYNCHRONOUS","code":"MQ=="}"#;
         assert_eq!(read(&Dialect::Executions, body).unwrap().code, "1");
+    }
+
+    #[test]
+    fn what_the_newest_version_adds_is_read() {
+        let body = r#"{"code":"1","executionType":"asynchronous","outputStreamsMaxLength":4096,
+            "useEmptyKernel":true,"returnJupyterFormatExecutionResult":true}"#;
+        let execution = read(&Dialect::Executions, body).unwrap();
+        assert!(execution.is_asynchronous && execution.jupyter_format);
+        assert_eq!(execution.output_streams_max_length, Some(4096));
+        let plain = read(&Dialect::Executions, r#"{"code":"1"}"#).unwrap();
+        assert!(!plain.is_asynchronous && !plain.jupyter_format);
+        assert_eq!(plain.output_streams_max_length, None);
     }
 
     #[test]
@@ -458,6 +524,18 @@ mod tests {
             (
                 r#"{"code":"%","codeInputType":"InlineBase64"}"#,
                 "code must be base64, as codeInputType says.",
+            ),
+            (
+                r#"{"code":"","outputStreamsMaxLength":-1}"#,
+                "outputStreamsMaxLength must be a whole number above 0, not -1.",
+            ),
+            (
+                r#"{"code":"","useEmptyKernel":"yes"}"#,
+                "useEmptyKernel must be true or false, not a string.",
+            ),
+            (
+                r#"{"code":"","executionType":"later"}"#,
+                "executionType must be one of Synchronous, Asynchronous, not 'later'.",
             ),
             ("", "The body must be a JSON object: it is empty."),
             ("[]", "The body must be a JSON object: it is an array."),

@@ -1,26 +1,32 @@
 //! From a request to its answer: route, act, render.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::adapter::api::{self, API_VERSIONS, Query, Rendered};
+use crate::adapter::api::{self, API_VERSIONS, Identifier, Query, Rendered};
+use crate::adapter::delete::delete;
 use crate::adapter::error::ApiError;
-use crate::adapter::execute::execute;
+use crate::adapter::execute::begin;
+use crate::adapter::executions::{OperationId, State, Waiting};
+use crate::adapter::files::FileError;
 use crate::adapter::log::RequestLog;
 use crate::adapter::route::{Action, Dialect, route};
 use crate::adapter::session::{Phase, Session};
+use crate::adapter::sessions::SessionRecord;
 use crate::causes::causes;
-use crate::piston::RawAnswer;
+use crate::piston::{RawAnswer, is_untyped};
 
 use super::body::{RequestBody, check_json};
+use super::files;
+use super::stream::AnswerBody;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -30,11 +36,12 @@ const MAX_TARGET_BYTES: usize = 16 << 10;
 /// Names and values of all headers together.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
-type Answer = Response<Full<Bytes>>;
+/// An answer on its way.
+pub type Answer = Response<AnswerBody>;
 
 /// Answers one request, whatever it is.
-pub async fn answer(session: &Session, request: Request<Incoming>) -> Answer {
-    let _counted = session.count_request();
+pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answer {
+    let counted = session.count_request();
     let mut log = RequestLog::start();
     let (head, incoming) = request.into_parts();
     let mut body = RequestBody::new(&head.headers, incoming);
@@ -52,6 +59,9 @@ pub async fn answer(session: &Session, request: Request<Incoming>) -> Answer {
     }
     let length = response.body().size_hint().lower() as usize;
     log.answered(response.status(), length);
+    if let AnswerBody::File(file) = response.body_mut() {
+        file.account(log, counted);
+    }
     response
 }
 
@@ -76,87 +86,194 @@ fn check_size(head: &Parts) -> Result<(), ApiError> {
 }
 
 async fn act(
-    session: &Session,
+    session: &Arc<Session>,
     action: Action,
     head: &Parts,
     body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Answer {
     let result = match action {
-        Action::Health => Ok(with_type(Response::new(Full::from("OK\n")), TEXT)),
+        Action::Health => Ok(with_type(Response::new(Full::from("OK\n").into()), TEXT)),
         Action::Ready => ready(session),
         Action::About => Ok(about(session).await),
         Action::Execute(dialect) => return execution(session, &dialect, head, body, log).await,
+        Action::GetExecution(id) => get_execution(session, &id, head, log),
+        Action::GetSession => get_session(session, head, log),
+        Action::DeleteSession => delete_session(session, head, log).await,
+        Action::StopSession => stop_session(session, head, log).await,
+        Action::ListSessions => list_sessions(session, head),
+        Action::Metadata => metadata(session, head).await,
         Action::PassExecute => pass_execute(session, head, body, log).await,
         Action::PassRuntimes => pass_runtimes(session).await,
+        Action::Files(action) => files::act(session, action, head, body, log).await,
     };
     result.unwrap_or_else(|error| failure(&error, log))
 }
 
 async fn execution(
-    session: &Session,
+    session: &Arc<Session>,
     dialect: &Dialect,
     head: &Parts,
     body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Answer {
-    let operation_id = operation_id(&head.headers);
-    let result = match &operation_id {
-        Ok(id) => run(session, dialect, head, body, id, log).await,
-        Err(_) => Err(ApiError::OperationId),
+    let operation_id = match head.headers.get("operation-id") {
+        Some(given) => OperationId::given(given.as_bytes()),
+        None => Ok(OperationId::new()),
     };
-    let mut response = match result {
-        Ok(rendered) => respond(rendered),
-        Err(error) => failure(&error, log),
+    let mut response = match &operation_id {
+        Ok(id) => run(session, dialect, head, body, id, log)
+            .await
+            .unwrap_or_else(|error| failure(&error, log)),
+        Err(error) => failure(error, log),
     };
     let headers = response.headers_mut();
     headers.insert("api-supported-versions", supported_versions());
     headers.insert("x-ms-session-guid", header_value(&session.guid.to_string()));
     if let Ok(id) = operation_id {
-        headers.insert("operation-id", header_value(&id));
+        headers.insert("operation-id", header_value(id.as_str()));
     }
     response
 }
 
 async fn run(
-    session: &Session,
+    session: &Arc<Session>,
     dialect: &Dialect,
     head: &Parts,
     body: &mut RequestBody,
-    operation_id: &str,
+    id: &OperationId,
     log: &mut RequestLog,
-) -> Result<Rendered, ApiError> {
-    log.operation_id(operation_id);
+) -> Result<Answer, ApiError> {
+    log.operation_id(id.as_str());
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
     log.identifier(query.identifier.as_ref());
     check_json(&head.headers)?;
     let held = body.read(session).await?;
     log.bytes_in(held.bytes.len());
+    let version = query.version_or_newest();
     let execution = api::parse(dialect, query, &held.bytes)?;
     log.identifier(execution.identifier.as_ref());
-    let (form, identifier) = (execution.form, execution.identifier.clone());
-    let outcome = execute(session, execution, log.timings()).await?;
-    log.outcome(outcome.ended_by);
-    Ok(api::render(
-        form,
-        identifier.as_ref(),
-        operation_id,
-        &outcome,
-    ))
+    session.sessions.used_by(execution.identifier.as_ref());
+    let form = execution.form;
+    let location = operation_location(id, version, execution.identifier.as_ref());
+    let waits = !execution.is_asynchronous;
+    let arrived = log.timings().arrived();
+    let tracked = begin(session, id.clone(), execution, held.share, arrived)?;
+    drop(held.bytes);
+    log.execution(&tracked);
+    let state = match waits {
+        true => State::Ended(Waiting::on(Arc::clone(&tracked)).ended().await),
+        false => tracked.state(),
+    };
+    let mut response = match api::render(form, &tracked, &state) {
+        Ok(rendered) => {
+            log.outcome(outcome_of(&state));
+            respond(rendered)
+        }
+        Err(error) => failure(error, log),
+    };
+    response
+        .headers_mut()
+        .insert("operation-location", header_value(&location));
+    Ok(response)
 }
 
-/// The client's own id for its execution, else a new one.
-fn operation_id(headers: &HeaderMap) -> Result<String, ApiError> {
-    let Some(given) = headers.get("operation-id") else {
-        return Ok(Uuid::new_v4().to_string());
-    };
-    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
-    match given.to_str() {
-        Ok(id) if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(allowed) => {
-            Ok(id.to_owned())
-        }
-        _ => Err(ApiError::OperationId),
+/// Where the execution can be asked for.
+fn operation_location(id: &OperationId, version: &str, identifier: Option<&Identifier>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("api-version", version);
+    if let Some(identifier) = identifier {
+        query.append_pair("identifier", identifier.as_str());
     }
+    format!("/executions/{}?{}", id.as_str(), query.finish())
+}
+
+/// How an execution stands, in one word for the log.
+fn outcome_of(state: &State) -> &'static str {
+    match state {
+        State::NotStarted => "not_started",
+        State::Running => "running",
+        State::Ended(result) => match &**result {
+            Ok(outcome) => outcome.ended_by,
+            Err(error) => error.told().code,
+        },
+    }
+}
+
+fn get_execution(
+    session: &Session,
+    id: &str,
+    head: &Parts,
+    log: &mut RequestLog,
+) -> Result<Answer, ApiError> {
+    let query = query_of(head, log)?;
+    let not_found = || ApiError::ExecutionNotFound {
+        id: id.chars().take(128).collect(),
+    };
+    let tracked = session.executions.find(id).ok_or_else(not_found)?;
+    log.operation_id(tracked.id.as_str());
+    let state = tracked.state();
+    log.outcome(outcome_of(&state));
+    let mut response = respond(api::render_resource(&tracked, &state, &query));
+    let id = header_value(tracked.id.as_str());
+    response.headers_mut().insert("operation-id", id);
+    Ok(response)
+}
+
+fn get_session(session: &Session, head: &Parts, log: &mut RequestLog) -> Result<Answer, ApiError> {
+    let query = query_of(head, log)?;
+    let record = find_session(session, &query)?;
+    let identifier = query.identifier.as_ref();
+    Ok(respond_json(api::session(session, &record, identifier)))
+}
+
+async fn delete_session(
+    session: &Session,
+    head: &Parts,
+    log: &mut RequestLog,
+) -> Result<Answer, ApiError> {
+    find_session(session, &query_of(head, log)?)?;
+    delete(session).await?;
+    let mut response = Response::new(AnswerBody::from(Full::default()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+async fn stop_session(
+    session: &Session,
+    head: &Parts,
+    log: &mut RequestLog,
+) -> Result<Answer, ApiError> {
+    let query = query_of(head, log)?;
+    find_session(session, &query)?;
+    delete(session).await?;
+    Ok(respond_json(api::stopped(query.identifier.as_ref())))
+}
+
+fn find_session(session: &Session, query: &Query) -> Result<SessionRecord, ApiError> {
+    let identifier = query.identifier.as_ref();
+    let not_found = || ApiError::SessionNotFound {
+        identifier: identifier.map_or("", Identifier::as_str).to_owned(),
+    };
+    session.sessions.find(identifier).ok_or_else(not_found)
+}
+
+fn list_sessions(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
+    Ok(respond_json(api::list(session, &query)))
+}
+
+async fn metadata(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
+    Query::parse(head.uri.query().unwrap_or_default())?;
+    let packages = session.packages.list(session).await?;
+    Ok(respond_json(api::metadata(session, packages)))
+}
+
+/// The query of a request about a session.
+fn query_of(head: &Parts, log: &mut RequestLog) -> Result<Query, ApiError> {
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
+    log.identifier(query.identifier.as_ref());
+    Ok(query)
 }
 
 async fn pass_execute(
@@ -165,19 +282,33 @@ async fn pass_execute(
     body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
-    let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
+    let content_type = if is_untyped(&head.headers) {
+        Some(HeaderValue::from_static("application/json"))
+    } else {
+        head.headers.get(header::CONTENT_TYPE).cloned()
+    };
     let held = body.read(session).await?;
     log.bytes_in(held.bytes.len());
     let timings = log.timings();
     timings.queued();
     let longest = session.config.max_run_timeout;
-    let _pass = session.enter(timings.arrived(), longest).await?;
-    timings.entered();
     let deadline = timings.arrived() + session.answer_within();
-    let answer = tokio::select! {
-        answer = session.client.post_execute(held.bytes, content_type, deadline) => answer?,
-        () = session.reached(Phase::Killing) => return Err(ApiError::ShuttingDown),
+    let passing = async {
+        let _alive = session.life.read().await;
+        let _pass = session
+            .admit(session.join()?, Some(deadline), longest)
+            .await?;
+        timings.entered();
+        let client = &session.client;
+        Ok(client
+            .post_execute(held.bytes, content_type, deadline)
+            .await?)
     };
+    let answer = tokio::select! {
+        answer = passing => answer,
+        () = session.canceled() => Err(ApiError::ExecutionCanceled),
+        () = session.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
+    }?;
     timings.ran();
     Ok(pass_on(answer))
 }
@@ -195,7 +326,7 @@ fn pass_on(answer: RawAnswer) -> Answer {
     } else {
         (answer.body, answer.content_type)
     };
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(Full::new(body).into());
     *response.status_mut() = answer.status;
     match content_type {
         Some(content_type) => with_type(response, content_type),
@@ -213,26 +344,22 @@ fn ready(session: &Session) -> Result<Answer, ApiError> {
         return Err(ApiError::ShuttingDown);
     }
     session.readiness.check().map_err(ApiError::NotReady)?;
-    Ok(respond(Rendered {
-        status: StatusCode::OK,
-        body: api::json(&Ready { status: "ready" }),
-    }))
+    Ok(respond_json(api::json(&Ready { status: "ready" })))
 }
 
 async fn about(session: &Session) -> Answer {
     let deadline = Instant::now() + Duration::from_secs(2);
-    let sandbox = session.client.sandbox(deadline).await;
-    respond(Rendered {
-        status: StatusCode::OK,
-        body: api::json(&api::About::new(session, sandbox)),
-    })
+    let engine = session.client.about(deadline).await;
+    respond_json(api::json(&api::About::new(session, engine.sandbox)))
 }
 
 fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     let told = error.told();
     log.outcome(told.code);
-    if let ApiError::Engine(cause) = error {
-        log.cause(causes(cause));
+    match error {
+        ApiError::Engine(cause) => log.cause(causes(cause)),
+        ApiError::File(cause @ FileError::Disk(_)) => log.cause(causes(cause)),
+        _ => {}
     }
     let mut response = respond(api::render_error(error));
     let headers = response.headers_mut();
@@ -246,10 +373,15 @@ fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     response
 }
 
-fn respond(rendered: Rendered) -> Answer {
-    let mut response = Response::new(Full::new(rendered.body));
+/// An answer of JSON.
+pub fn respond(rendered: Rendered) -> Answer {
+    let mut response = Response::new(Full::new(rendered.body).into());
     *response.status_mut() = rendered.status;
     with_type(response, JSON)
+}
+
+fn respond_json(body: Bytes) -> Answer {
+    with_type(Response::new(Full::new(body).into()), JSON)
 }
 
 fn with_type(mut response: Answer, content_type: HeaderValue) -> Answer {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::adapter::error::ApiError;
@@ -16,7 +16,7 @@ use crate::adapter::session::{Phase, Session};
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a body that nobody wants is read and thrown away, so that its sender gets to read
 /// the answer instead of a reset connection.
-const DISCARD_BYTES: usize = 64 << 20;
+const DISCARD_BYTES: usize = 1 << 30;
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
 /// Whether a body declares itself as JSON, or as nothing.
@@ -57,10 +57,11 @@ pub struct RequestBody {
 
 /// A whole body, and its share of what all requests may hold.
 #[derive(Debug)]
-pub struct Held<'a> {
+pub struct Held {
     /// The body.
     pub bytes: Bytes,
-    _share: Option<SemaphorePermit<'a>>,
+    /// To be kept as long as what was made of the body.
+    pub share: Option<OwnedSemaphorePermit>,
 }
 
 impl RequestBody {
@@ -77,7 +78,7 @@ impl RequestBody {
     /// # Errors
     /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyIncomplete`],
     /// [`ApiError::TooManyBodies`], [`ApiError::ShuttingDown`].
-    pub async fn read<'a>(&mut self, session: &'a Session) -> Result<Held<'a>, ApiError> {
+    pub async fn read(&mut self, session: &Session) -> Result<Held, ApiError> {
         let limit = session.config.max_body;
         let announced = self.incoming.size_hint().lower();
         if announced > limit as u64 {
@@ -108,8 +109,37 @@ impl RequestBody {
         }
         Ok(Held {
             bytes: bytes.freeze(),
-            _share: share,
+            share,
         })
+    }
+
+    /// How many bytes the body has at least.
+    pub fn announced(&self) -> u64 {
+        self.incoming.size_hint().lower()
+    }
+
+    /// Reads what comes next, or nothing at the end.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTimeout`] where nothing comes, [`ApiError::BodyIncomplete`],
+    /// [`ApiError::ShuttingDown`].
+    pub async fn next_chunk(&mut self, session: &Session) -> Result<Option<Bytes>, ApiError> {
+        self.waits = false;
+        let reading = async {
+            while let Some(frame) = self.incoming.frame().await {
+                let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Ok(None)
+        };
+        tokio::select! {
+            read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
+                seconds: BODY_TIMEOUT.as_secs(),
+            })),
+            () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
+        }
     }
 
     /// Throws away what was not read, and says whether the connection can take another request.
@@ -134,7 +164,7 @@ impl RequestBody {
     }
 }
 
-fn take_share<'a>(share: &mut Option<SemaphorePermit<'a>>, more: SemaphorePermit<'a>) {
+fn take_share(share: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
     match share {
         Some(share) => share.merge(more),
         None => *share = Some(more),

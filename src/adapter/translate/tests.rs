@@ -7,11 +7,12 @@ fn execution() -> Execution {
     crate::adapter::api::parse(&dialect, query, body).unwrap()
 }
 
-fn limits() -> Limits {
-    Limits {
+fn terms() -> Terms {
+    Terms {
         run_timeout: Duration::from_secs(60),
         max_run_timeout: Duration::from_secs(220),
         memory: 512 << 20,
+        working_directory: None,
     }
 }
 
@@ -20,7 +21,7 @@ fn request() -> ExecuteRequest {
         name: "py".to_owned(),
         language: "python".to_owned(),
     };
-    piston_request(execution(), python, &limits())
+    piston_request(execution(), python, &terms())
 }
 
 fn stage(json: &str) -> Stage {
@@ -62,7 +63,7 @@ fn a_time_limit_is_clamped_and_never_nothing() {
             timeout: Some(timeout),
             ..execution()
         };
-        piston_request(execution, python, &limits()).run_timeout
+        piston_request(execution, python, &terms()).run_timeout
     };
     assert_eq!(run_timeout(Duration::from_millis(1500)), Some(1500));
     assert_eq!(run_timeout(Duration::MAX), Some(220_000));
@@ -168,4 +169,54 @@ fn an_answer_without_an_outcome_is_the_engines_fault() {
         ClientError::SandboxFailed
     ));
     assert!(matches!(read("{}"), ClientError::AnswerInvalid(_)));
+}
+
+#[test]
+fn streams_are_cut_at_a_character_and_stderr_says_so() {
+    let cut = |run: &str, most| read(run).cut_streams(most);
+    let outcome = cut(r#"{"code":0,"stdout":"aéb","stderr":"err\n"}"#, 200);
+    assert_eq!((outcome.stdout(), outcome.stderr()), ("aéb", "err\n"));
+    let outcome = cut(
+        r#"{"code":0,"stdout":"aéb","stderr":"e\n","output":"aéb"}"#,
+        2,
+    );
+    assert_eq!(outcome.stdout(), "a");
+    let notice = "stdout was cut to 2 of 4 bytes, as outputStreamsMaxLength says.\n";
+    assert_eq!(outcome.stderr(), format!("e\n{notice}"));
+    let long = format!(r#"{{"code":1,"stderr":"{}"}}"#, "x".repeat(3000));
+    let outcome = cut(&long, 1000);
+    assert!(outcome.stderr().starts_with("xxx") && outcome.stderr().len() <= 1000);
+    let last = outcome.stderr().lines().last();
+    assert_eq!(
+        last,
+        Some("stderr was cut to 1000 of 3000 bytes, as outputStreamsMaxLength says.")
+    );
+}
+
+#[test]
+fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
+    let marker = Marker::new();
+    let mut request = request();
+    let options = ValueOptions {
+        most: 1000,
+        jupyter: false,
+    };
+    marker.put_before(&mut request, options);
+    assert_eq!(request.files[0].name, "session_runner.py");
+    assert_eq!(request.files[1].name, "main.py");
+    let (_, begun) = request.files[0].content.rsplit_once("b\"session-").unwrap();
+    let begun = format!("session-{}", begun.split_once('"').unwrap().0);
+    let run = format!(
+        r#"{{"signal":"SIGKILL","code":null,"status":"EL","message":"stderr length exceeded",
+            "stdout":"out\n","stderr":"err\n{begun}?{begun}<[1, 2","output":"out\nerr\n{begun}?"}}"#
+    );
+    let outcome = outcome_with_value(&request, answer(&run, None), &marker).unwrap();
+    assert_eq!((outcome.exit_code, outcome.ended_by), (0, "success"));
+    assert_eq!((outcome.stdout(), outcome.stderr()), ("out\n", "err\n"));
+    assert!(outcome.value_overflowed && outcome.value.is_none());
+
+    let without = run.replace(&begun, "");
+    let outcome = outcome_with_value(&request, answer(&without, None), &marker).unwrap();
+    assert_eq!((outcome.exit_code, outcome.ended_by), (137, "output_limit"));
+    assert!(!outcome.value_overflowed);
 }

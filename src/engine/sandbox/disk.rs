@@ -11,51 +11,12 @@ use rustix::fs::{
 };
 use rustix::process::{Gid, Uid};
 
+use crate::tree::{DEEPEST, Next, OPEN_DIR, Space, delete_tree, walk};
+
 use super::files::SHARED;
-use super::walk::{DEEPEST, Next, OPEN_DIR, walk};
-use super::workspace::delete_tree;
-
-/// Bytes and entries.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Space {
-    /// What the files take up on disk.
-    pub(super) bytes: u64,
-    /// Files, folders, links.
-    pub(super) entries: u64,
-}
-
-impl Space {
-    fn add(&mut self, found: &Stat) {
-        let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
-        // A file with several names is there once.
-        let names = u64::from(u32::try_from(found.st_nlink).unwrap_or(u32::MAX)).max(1);
-        let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-        let share = if is_folder { 1 } else { names };
-        self.bytes = self
-            .bytes
-            .saturating_add(blocks.saturating_mul(512) / share);
-        self.entries = self.entries.saturating_add(1);
-    }
-}
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OPEN_DIR, Mode::empty())?)
-}
-
-/// What is in a folder. What is nested too deep to be counted is as good as without end.
-pub(super) fn in_folder(path: &Path) -> Space {
-    let mut space = Space::default();
-    let Ok(root) = open(path) else {
-        return space;
-    };
-    let complete = walk(root, |_, _, found, _| {
-        space.add(found);
-        Ok(Next::Enter)
-    });
-    if !matches!(complete, Ok(true)) {
-        space.entries = u64::MAX;
-    }
-    space
 }
 
 /// What a user has in the shared folders.
@@ -170,34 +131,4 @@ pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
         Ok(Next::Enter)
     })?;
     Ok(())
-}
-
-/// Bytes that are free on the file system of a folder.
-pub(super) fn free_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(u64::MAX, |found| {
-        found.f_bavail.saturating_mul(found.f_frsize)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_and_entries_of_a_folder_are_counted() {
-        let temp = tempfile::tempdir().unwrap();
-        std::fs::create_dir(temp.path().join("a")).unwrap();
-        std::fs::write(temp.path().join("a/b"), vec![1; 100_000]).unwrap();
-        std::fs::hard_link(temp.path().join("a/b"), temp.path().join("c")).unwrap();
-        let space = in_folder(temp.path());
-        assert_eq!(space.entries, 3);
-        assert!((100_000..150_000).contains(&space.bytes), "{space:?}");
-    }
-
-    #[test]
-    fn what_is_too_deep_to_count_is_over_every_limit() {
-        let temp = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(temp.path().join("d/".repeat(220))).unwrap();
-        assert_eq!(in_folder(temp.path()).entries, u64::MAX);
-    }
 }

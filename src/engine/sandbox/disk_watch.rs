@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::disk::{self, Space};
+use crate::tree::{Space, free_bytes, in_folder};
+
+use super::disk;
 use super::protocol::StageLimits;
 use super::stage::Stage;
 
@@ -28,7 +30,7 @@ pub(super) struct DiskWatch {
 impl DiskWatch {
     pub(super) fn new(stage: &Stage<'_>, started: Instant) -> Self {
         let root = stage.workspace.root.clone();
-        let least_free = if disk::free_bytes(&root) > 2 * LEAST_FREE {
+        let least_free = if free_bytes(&root) > 2 * LEAST_FREE {
             LEAST_FREE
         } else {
             0
@@ -57,17 +59,17 @@ impl DiskWatch {
     }
 
     fn measure(&self) -> bool {
-        let mut job = disk::in_folder(&self.root);
+        let mut job = in_folder(&self.root);
         if let Some(uid) = self.uid {
             let shared = disk::shared_of(uid);
             job.bytes = job.bytes.saturating_add(shared.bytes);
             job.entries = job.entries.saturating_add(shared.entries);
         }
-        let data = disk::in_folder(&self.data_dir);
+        let data = in_folder(&self.data_dir);
         job.bytes > self.limits.job_bytes
             || job.entries > self.limits.job_files
             || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)
             || data.entries > self.limits.data_files.max(self.data_before.entries)
-            || disk::free_bytes(&self.root) < self.least_free
+            || free_bytes(&self.root) < self.least_free
     }
 }

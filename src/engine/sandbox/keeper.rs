@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::disk::{self, Space};
+use crate::tree::{Space, in_folder};
+
+use super::disk;
 use super::policy::Policy;
 use super::protocol::{FileHeader, Order, Report};
 use super::slots::Slot;
@@ -106,7 +108,7 @@ fn serve(
                 wire.send(&Report::Warm)?;
             }
             Order::Open(files) => {
-                data_before = disk::in_folder(&job.policy.data_dir);
+                data_before = in_folder(&job.policy.data_dir);
                 let workspace = match place {
                     Some(workspace) => workspace,
                     None => place.insert(Workspace::create(job.work, job.name, job.slot.uid)?),

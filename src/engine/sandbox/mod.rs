@@ -25,7 +25,6 @@ mod slots;
 mod spawner;
 mod stage;
 mod sys;
-mod walk;
 mod warm;
 mod wire;
 mod work_folder;

@@ -15,6 +15,8 @@ use rustix::fs::Mode;
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
+use crate::tree::delete_tree;
+
 use super::disk;
 use super::keeper::{Job, clean_up, keep};
 use super::policy::{Layer, Policy, SandboxReport};
@@ -25,7 +27,7 @@ use super::stage::kill_user;
 use super::sys::{self, End, Fork, OneThread, Wait, Waiting};
 use super::wire::{receive_with_fds, send_with_fds};
 use super::work_folder::work_folder;
-use super::workspace::{Workspace, delete_tree};
+use super::workspace::Workspace;
 
 /// How long the last jobs may take to go once the engine is gone.
 const FAREWELL: Duration = Duration::from_secs(15);

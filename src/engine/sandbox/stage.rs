@@ -9,7 +9,8 @@ use rustix::fs::fchown;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
 
-use super::disk::Space;
+use crate::tree::Space;
+
 use super::disk_watch::DiskWatch;
 use super::policy::Policy;
 use super::process_tree::usage_below;

@@ -35,7 +35,8 @@ use super::slots::Slot;
 use super::stage::{Begin, Program, Stage, end_all, wait_for};
 use super::sys::{self, OneThread};
 use super::wire::Wire;
-use super::workspace::{Workspace, delete_tree, give_path};
+use super::workspace::{Workspace, give_path};
+use crate::tree::{Space, delete_tree};
 
 /// How long a program may take until it waits for its source.
 const START: Duration = Duration::from_secs(60);
@@ -101,7 +102,7 @@ impl Warm {
             workspace,
             slot,
             order: &stage,
-            data_before: super::disk::Space::default(),
+            data_before: Space::default(),
         }
         .start(&stdio)?;
         let Some(source) = wait_for_reader(&mut program, wire, &pipe)? else {

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, Mode, flock, openat};
 
-use super::walk::OPEN_DIR;
-use super::workspace::delete_tree;
+use crate::tree::{OPEN_DIR, delete_tree};
 
 /// What the names of the folders for jobs begin with.
 const WORK_PREFIX: &str = "session-jobs-";

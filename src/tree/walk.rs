@@ -8,17 +8,17 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
 
 /// Folders deeper than this are not entered: each level holds a descriptor.
-pub(super) const DEEPEST: usize = 200;
+pub const DEEPEST: usize = 200;
 
 /// Opens a folder that is not a link.
-pub(super) const OPEN_DIR: OFlags = OFlags::DIRECTORY
+pub const OPEN_DIR: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
     .union(OFlags::RDONLY);
 
 /// What to do with an entry that was visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// Go into it, where it is a folder.
     Enter,
     /// Leave it.
@@ -31,7 +31,7 @@ pub(super) enum Next {
 ///
 /// # Errors
 /// Those of `visit`.
-pub(super) fn walk(
+pub fn walk(
     root: OwnedFd,
     mut visit: impl FnMut(&OwnedFd, &CStr, &Stat, usize) -> io::Result<Next>,
 ) -> io::Result<bool> {

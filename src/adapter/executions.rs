@@ -1,0 +1,422 @@
+//! The executions of this session: those under way, and the results of those that have ended, for
+//! as long and as many as there is room for.
+//!
+//! An execution runs in a task of its own, so that it outlives its request where it has to: an
+//! asynchronous one, and one to which the client gave an id and may come back.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::api::{Execution, Identifier};
+use super::error::ApiError;
+use super::log::{Timings, ended_alone};
+use super::translate::Outcome;
+
+/// Ended executions that are remembered.
+const MAX_KEPT: usize = 1000;
+/// Bytes of output and values of all that are remembered; the last one is, whatever its size.
+const MAX_KEPT_BYTES: usize = 16 << 20;
+/// How long an ended execution is remembered.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// What an execution is called: the client's own word for it, or one of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OperationId {
+    text: String,
+    is_given: bool,
+}
+
+impl OperationId {
+    /// A new one.
+    pub fn new() -> Self {
+        Self {
+            text: Uuid::new_v4().to_string(),
+            is_given: false,
+        }
+    }
+
+    /// The id that a client has chosen.
+    ///
+    /// # Errors
+    /// [`ApiError::OperationId`] where it has no 1 to 128 letters, digits, `.`, `_` and `-`.
+    pub fn given(text: &[u8]) -> Result<Self, ApiError> {
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
+        let is_fine = (1..=128).contains(&text.len()) && text.iter().all(allowed);
+        match std::str::from_utf8(text) {
+            Ok(text) if is_fine => Ok(Self {
+                text: text.to_owned(),
+                is_given: true,
+            }),
+            _ => Err(ApiError::OperationId),
+        }
+    }
+
+    /// The id as headers and bodies have it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// One execution, from the moment at which it was accepted.
+pub struct Tracked {
+    /// Its id.
+    pub id: OperationId,
+    /// The session that it was asked for.
+    pub identifier: Option<Identifier>,
+    /// Whether its client does not wait for it.
+    pub is_asynchronous: bool,
+    /// Whether its status is an exit code.
+    pub is_shell: bool,
+    state: watch::Sender<State>,
+    timings: Mutex<Timings>,
+    task: OnceLock<AbortHandle>,
+}
+
+/// How far an execution is.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// It waits for its turn.
+    NotStarted,
+    /// The engine has it.
+    Running,
+    /// It is over.
+    Ended(Arc<Result<Outcome, ApiError>>),
+}
+
+impl fmt::Debug for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked").field("id", &self.id).finish()
+    }
+}
+
+impl Tracked {
+    /// One that has not started.
+    pub fn new(id: OperationId, execution: &Execution, arrived: Instant) -> Self {
+        Self {
+            id,
+            identifier: execution.identifier.clone(),
+            is_asynchronous: execution.is_asynchronous,
+            is_shell: execution.form.is_shell(),
+            state: watch::Sender::new(State::NotStarted),
+            timings: Mutex::new(Timings::since(arrived)),
+            task: OnceLock::new(),
+        }
+    }
+
+    /// How far it is.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) -> Arc<Result<Outcome, ApiError>> {
+        let mut state = self.state.subscribe();
+        loop {
+            if let State::Ended(result) = &*state.borrow_and_update() {
+                return Arc::clone(result);
+            }
+            // The sender lives as long as `self`, so that the wait cannot fail.
+            let _ = state.changed().await;
+        }
+    }
+
+    /// When it reached which step.
+    pub fn timings(&self) -> MutexGuard<'_, Timings> {
+        self.timings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine has it now.
+    pub fn started(&self) {
+        self.timings().entered();
+        self.state.send_replace(State::Running);
+    }
+
+    /// The task in which it runs.
+    pub fn runs_in(&self, task: AbortHandle) {
+        // There is one task an execution.
+        let _ = self.task.set(task);
+    }
+
+    /// Ends it, if it is not over.
+    pub fn cancel(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+/// A request that waits for an execution. Dropped early, because the client has gone, it cancels
+/// an execution that nobody can ask for any more.
+#[derive(Debug)]
+pub struct Waiting(Arc<Tracked>);
+
+impl Waiting {
+    /// Waits for `tracked`.
+    pub fn on(tracked: Arc<Tracked>) -> Self {
+        Self(tracked)
+    }
+
+    /// The end of the execution.
+    pub async fn ended(&self) -> Arc<Result<Outcome, ApiError>> {
+        self.0.ended().await
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.0.id.is_given && !self.0.is_asynchronous {
+            self.0.cancel();
+        }
+    }
+}
+
+/// Whether an id was heard for the first time.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is to be run.
+    New(Arc<Tracked>),
+    /// It runs, or has run.
+    Known(Arc<Tracked>),
+}
+
+/// All executions that are known.
+#[derive(Debug, Default)]
+pub struct Executions {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_id: HashMap<String, Arc<Tracked>>,
+    /// Those that have ended, oldest first.
+    ended: VecDeque<Ended>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Ended {
+    tracked: Arc<Tracked>,
+    at: Instant,
+    bytes: usize,
+}
+
+impl Executions {
+    /// Takes in an execution, unless there is one of its id.
+    pub fn begin(&self, tracked: Tracked) -> Begun {
+        let mut kept = self.kept();
+        kept.forget_old();
+        if let Some(known) = kept.by_id.get(tracked.id.as_str()) {
+            return Begun::Known(Arc::clone(known));
+        }
+        let tracked = Arc::new(tracked);
+        let id = tracked.id.as_str().to_owned();
+        kept.by_id.insert(id, Arc::clone(&tracked));
+        Begun::New(tracked)
+    }
+
+    /// The execution of this id.
+    pub fn find(&self, id: &str) -> Option<Arc<Tracked>> {
+        let mut kept = self.kept();
+        kept.forget_old();
+        kept.by_id.get(id).cloned()
+    }
+
+    /// Forgets one that was never run.
+    pub fn forget(&self, tracked: &Arc<Tracked>) {
+        self.kept().remove(tracked);
+    }
+
+    /// One has ended. It is remembered, unless nothing of it can be asked for: it was not run and
+    /// its client knows that, or the client has gone without having had an id.
+    pub fn end(&self, tracked: &Arc<Tracked>, result: Result<Outcome, ApiError>) {
+        let is_kept = match &result {
+            Ok(_) => true,
+            Err(_) if tracked.is_asynchronous => true,
+            Err(ApiError::ExecutionCanceled) => tracked.id.is_given,
+            Err(error) => error.may_have_run(),
+        };
+        let bytes = result.as_ref().map_or(0, Outcome::size);
+        {
+            let mut kept = self.kept();
+            if is_kept {
+                kept.add(tracked, bytes);
+            } else {
+                kept.remove(tracked);
+            }
+        }
+        // Whoever gave no id waits, or has a line of its own that says that it went away.
+        let may_be_alone = tracked.is_asynchronous || tracked.id.is_given;
+        if may_be_alone && tracked.state.receiver_count() == 0 {
+            ended_alone(tracked, &result);
+        }
+        tracked.state.send_replace(State::Ended(Arc::new(result)));
+    }
+
+    /// Cancels what is under way.
+    pub fn cancel_all(&self) {
+        for tracked in self.kept().by_id.values() {
+            tracked.cancel();
+        }
+    }
+
+    /// Forgets all that have ended with an outcome; who asks for a canceled one is told so.
+    pub fn clear(&self) {
+        let mut kept = self.kept();
+        let ended = std::mem::take(&mut kept.ended);
+        kept.bytes = 0;
+        for one in ended {
+            match one.tracked.state() {
+                State::Ended(result) if result.is_err() => kept.ended.push_back(one),
+                _ => kept.remove(&one.tracked),
+            }
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn add(&mut self, tracked: &Arc<Tracked>, bytes: usize) {
+        self.bytes += bytes;
+        self.ended.push_back(Ended {
+            tracked: Arc::clone(tracked),
+            at: Instant::now(),
+            bytes,
+        });
+        while self.ended.len() > MAX_KEPT || (self.bytes > MAX_KEPT_BYTES && self.ended.len() > 1) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_old(&mut self) {
+        while self
+            .ended
+            .front()
+            .is_some_and(|one| one.at.elapsed() > MAX_AGE)
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.ended.pop_front() {
+            self.bytes -= oldest.bytes;
+            self.remove(&oldest.tracked);
+        }
+    }
+
+    fn remove(&mut self, tracked: &Arc<Tracked>) {
+        let id = tracked.id.as_str();
+        if self
+            .by_id
+            .get(id)
+            .is_some_and(|one| Arc::ptr_eq(one, tracked))
+        {
+            self.by_id.remove(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::api::{Query, parse};
+    use crate::adapter::route::Dialect;
+    use crate::adapter::translate::StageOutput;
+
+    fn tracked(id: &str) -> Tracked {
+        let execution = parse(&Dialect::Executions, Query::default(), br#"{"code":"1"}"#).unwrap();
+        let id = OperationId::given(id.as_bytes()).unwrap();
+        Tracked::new(id, &execution, Instant::now())
+    }
+
+    fn begin(executions: &Executions, id: &str) -> Arc<Tracked> {
+        match executions.begin(tracked(id)) {
+            Begun::New(tracked) => tracked,
+            Begun::Known(known) => panic!("{known:?} is known"),
+        }
+    }
+
+    fn outcome(bytes: usize) -> Outcome {
+        Outcome {
+            exit_code: 0,
+            run: StageOutput {
+                stdout: "x".repeat(bytes),
+                ..StageOutput::default()
+            },
+            compile: None,
+            value: None,
+            value_overflowed: false,
+            time_ms: 1,
+            timed_out_after: None,
+            ended_by: "success",
+        }
+    }
+
+    #[test]
+    fn ids_are_judged() {
+        for good in ["a", "test-1_2.3", &"x".repeat(128)] {
+            assert_eq!(OperationId::given(good.as_bytes()).unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "ü", "a/b", &"x".repeat(129)] {
+            assert!(OperationId::given(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_one_of_the_same_id_is_the_first() {
+        let executions = Executions::default();
+        let first = begin(&executions, "one");
+        let Begun::Known(same) = executions.begin(tracked("one")) else {
+            panic!("it was run twice");
+        };
+        assert!(Arc::ptr_eq(&first, &same));
+        executions.end(&first, Ok(outcome(1)));
+        assert_eq!(same.ended().await.as_ref().as_ref().unwrap().exit_code, 0);
+        assert!(matches!(executions.begin(tracked("one")), Begun::Known(_)));
+    }
+
+    #[tokio::test]
+    async fn one_that_was_not_run_may_be_tried_again() {
+        let executions = Executions::default();
+        let first = begin(&executions, "one");
+        executions.end(&first, Err(ApiError::QueueTimeout));
+        assert!(executions.find("one").is_none());
+        begin(&executions, "one");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_are_forgotten_where_there_are_too_many_or_too_much() {
+        let executions = Executions::default();
+        for number in 0..=MAX_KEPT {
+            let one = begin(&executions, &format!("small-{number}"));
+            executions.end(&one, Ok(outcome(1)));
+        }
+        assert!(executions.find("small-0").is_none());
+        assert!(executions.find("small-1").is_some());
+        let large = begin(&executions, "large");
+        executions.end(&large, Ok(outcome(MAX_KEPT_BYTES + 1)));
+        assert!(executions.find("small-1000").is_none());
+        assert!(executions.find("large").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_old_are_forgotten_and_what_runs_is_not() {
+        let executions = Executions::default();
+        let ended = begin(&executions, "ended");
+        let _running = begin(&executions, "running");
+        executions.end(&ended, Ok(outcome(1)));
+        tokio::time::advance(MAX_AGE + Duration::from_secs(1)).await;
+        assert!(executions.find("ended").is_none());
+        assert!(executions.find("running").is_some());
+    }
+}

@@ -1,0 +1,282 @@
+//! The session's files: one store over one directory, which the programs of the session share.
+//!
+//! Those programs may be hostile: they plant links, FIFOs, folders without end, names that are not
+//! UTF-8, and move everything about at any time. So a path is judged once ([`Names`]), then walked
+//! by descriptors (`folder`); only regular files are read; a file is replaced by a rename
+//! (`draft`); and nothing is done by recursion. Every function here blocks on the disk.
+
+mod content;
+mod disposition;
+mod draft;
+mod folder;
+mod listing;
+mod multipart;
+mod name;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
+
+use crate::tree::{Next, Space, delete_contents, walk};
+
+pub use content::Content;
+pub use disposition::Disposition;
+pub use draft::{Draft, Sealed};
+pub use listing::{Entry, Kind};
+pub use multipart::{Multipart, Piece, boundary};
+pub use name::{FilePath, FolderPath, Names};
+
+/// Why something cannot be done with a file. Messages are meant for clients.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The name of the file, and what is wrong with it.
+    #[error("The name of the file {0}.")]
+    Name(&'static str),
+    /// The folder, and what is wrong with it or with a name in it.
+    #[error("A name in the path {0}.")]
+    Path(&'static str),
+    /// No such file or folder.
+    #[error("There is no such file or folder in the session.")]
+    NotFound,
+    /// A folder is in the place of a file, or the other way round.
+    #[error("Something else is in this place: a folder instead of a file, or the other way round.")]
+    Conflict,
+    /// A program of the session has made it unreadable.
+    #[error(
+        "The file cannot be read or changed: a program of the session has closed it to others."
+    )]
+    Denied,
+    /// The disk or the session's share of it is used up.
+    #[error("There is no room left for the session's files.")]
+    Full,
+    /// The files do not fit into a request to the engine.
+    #[error(
+        "The session's files have {bytes} bytes, which is more than the {limit} bytes that can be \
+         sent along with an execution."
+    )]
+    TooMuch {
+        /// What there is.
+        bytes: u64,
+        /// What can be sent.
+        limit: u64,
+    },
+    /// The disk.
+    #[error("The session's files cannot be read or written.")]
+    Disk(#[source] io::Error),
+}
+
+impl FileError {
+    /// What a failed change means: what stands in the way is not what it should be.
+    fn of_write(error: Errno) -> Self {
+        match error {
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::ISDIR
+            | Errno::LOOP
+            | Errno::EXIST
+            | Errno::NOTEMPTY => Self::Conflict,
+            other => other.into(),
+        }
+    }
+
+    fn of_io(error: io::Error) -> Self {
+        Errno::from_io_error(&error).map_or(Self::Disk(error), Self::of_write)
+    }
+}
+
+impl From<Errno> for FileError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO => Self::NotFound,
+            Errno::ISDIR => Self::Conflict,
+            Errno::NAMETOOLONG => Self::Name("is too long"),
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full,
+            other => Self::Disk(other.into()),
+        }
+    }
+}
+
+/// What the data directory may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct FileLimits {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files and folders.
+    pub entries: u64,
+}
+
+/// The session's files. Clones are the same store.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    shared: Arc<Shared>,
+    names: Names,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: OwnedFd,
+    limits: FileLimits,
+    /// Programs cannot make links to files that are not theirs to read and write.
+    links_are_own: bool,
+}
+
+impl Shared {
+    /// Another descriptor of the data directory.
+    fn root(&self) -> Result<OwnedFd, FileError> {
+        folder::open(&self.root, &FolderPath::default())
+    }
+
+    /// Bytes that may still be added, along with so many entries.
+    fn room_for(&self, entries: u64) -> Result<u64, FileError> {
+        let used = Space::of(self.root()?);
+        if used.entries.saturating_add(entries) > self.limits.entries {
+            return Err(FileError::Full);
+        }
+        let left = self.limits.bytes.checked_sub(used.bytes);
+        left.ok_or(FileError::Full)
+    }
+}
+
+impl FileStore {
+    /// Opens the store over a directory, and deletes unfinished uploads of an earlier process.
+    ///
+    /// # Errors
+    /// Where the directory cannot be opened.
+    pub fn open(data_dir: &Path, limits: FileLimits) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, data_dir, flags, Mode::empty())?;
+        let protected = std::fs::read_to_string("/proc/sys/fs/protected_hardlinks");
+        let store = Self {
+            names: Names::new(&data_dir.to_string_lossy()),
+            shared: Arc::new(Shared {
+                root,
+                limits,
+                links_are_own: protected.is_ok_and(|text| text.trim() == "1"),
+            }),
+        };
+        store.delete_unfinished();
+        Ok(store)
+    }
+
+    /// What reads the paths that clients write.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The entries of a folder, or of all folders in it too, by folder and name.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], [`FileError::Denied`].
+    pub fn list(&self, folder: &FolderPath, recursive: bool) -> Result<Vec<Entry>, FileError> {
+        let folder = folder::open(&self.shared.root, folder)?;
+        Ok(listing::list(folder, recursive))
+    }
+
+    /// What is known of a file or folder.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], also for what is neither.
+    pub fn entry(&self, path: &FilePath) -> Result<Entry, FileError> {
+        let (_, found) = folder::look_up(&self.shared.root, path)?;
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::RegularFile | FileType::Directory => {
+                Ok(Entry::new(path.name.as_str(), "", &found))
+            }
+            _ => Err(FileError::NotFound),
+        }
+    }
+
+    /// Opens a file to read it. It stays as it is for the reader, even where it is replaced.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], also for what is no regular file; [`FileError::Denied`].
+    pub fn read(&self, path: &FilePath) -> Result<Content, FileError> {
+        Content::open(&self.shared, path)
+    }
+
+    /// Begins a file, which is there once it is sealed and committed.
+    ///
+    /// # Errors
+    /// [`FileError::Full`].
+    pub fn draft(&self, path: FilePath) -> Result<Draft, FileError> {
+        Draft::new(Arc::clone(&self.shared), path)
+    }
+
+    /// Deletes a file, or a link or the like that a program has left under its name.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], and [`FileError::Conflict`] for a folder.
+    pub fn delete(&self, path: &FilePath) -> Result<(), FileError> {
+        let (folder, found) = folder::look_up(&self.shared.root, path)?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            return Err(FileError::Conflict);
+        }
+        Ok(unlinkat(folder, path.name.as_str(), AtFlags::empty())?)
+    }
+
+    /// Deletes everything in the data directory, which itself stays.
+    ///
+    /// # Errors
+    /// Where something could not be deleted; the rest is deleted all the same.
+    pub fn clear(&self) -> Result<(), FileError> {
+        delete_contents(self.shared.root()?).map_err(FileError::of_io)
+    }
+
+    /// Whether there is nothing at all, as far as that can be seen.
+    pub fn is_empty(&self) -> bool {
+        let root = self.shared.root();
+        root.and_then(|root| folder::is_empty(&root))
+            .unwrap_or(true)
+    }
+
+    /// All regular files with names in UTF-8, as paths and bytes, for an engine that does not share
+    /// the data directory.
+    ///
+    /// # Errors
+    /// [`FileError::TooMuch`] where they have more than `limit` bytes together.
+    pub fn for_execution(&self, limit: u64) -> Result<Vec<(String, Vec<u8>)>, FileError> {
+        let mut total = 0;
+        let mut files = Vec::new();
+        listing::each_below(self.shared.root()?, |folder, entry| {
+            if entry.kind == Kind::File {
+                total += entry.size;
+                if total > limit {
+                    files.clear();
+                } else if let Some(bytes) = content::read_all(&self.shared, folder, &entry) {
+                    files.push((entry.path(), bytes));
+                }
+            }
+            Ok(Next::Enter)
+        })
+        .map_err(FileError::of_io)?;
+        if total > limit {
+            return Err(FileError::TooMuch {
+                bytes: total,
+                limit,
+            });
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    fn delete_unfinished(&self) {
+        let Ok(root) = self.shared.root() else {
+            return;
+        };
+        // What cannot be deleted now is hidden all the same.
+        let _ = walk(root, |folder, name, _, _| {
+            if name.to_bytes().starts_with(name::HIDDEN.as_bytes()) {
+                let _ = unlinkat(folder, name, AtFlags::empty());
+            }
+            Ok(Next::Skip)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

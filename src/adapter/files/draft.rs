@@ -1,0 +1,121 @@
+//! An upload that becomes a file all at once, or never.
+//!
+//! The bytes go to a hidden name in the data directory, which is renamed to the file's own in the
+//! end. Who reads the old file meanwhile keeps reading the old bytes.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, openat, renameat, unlinkat};
+use uuid::Uuid;
+
+use super::name::HIDDEN;
+use super::{Entry, FileError, FilePath, Shared, folder};
+
+/// Rights of a file: the programs of the session may change it through their group.
+const FILE: Mode = Mode::RUSR
+    .union(Mode::WUSR)
+    .union(Mode::RGRP)
+    .union(Mode::WGRP)
+    .union(Mode::ROTH);
+
+/// A file that is being written. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Draft {
+    hidden: Hidden,
+    file: File,
+    path: FilePath,
+    /// Bytes that the data directory still takes.
+    room: u64,
+}
+
+/// A file that is written and not yet there. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Sealed {
+    hidden: Hidden,
+    entry: Entry,
+    path: FilePath,
+}
+
+/// The name that an upload has until it is complete.
+#[derive(Debug)]
+struct Hidden {
+    shared: Arc<Shared>,
+    name: String,
+    is_there: bool,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if self.is_there {
+            // Where it fails a program of the session was faster.
+            let _ = unlinkat(&self.shared.root, self.name.as_str(), AtFlags::empty());
+        }
+    }
+}
+
+impl Draft {
+    pub(super) fn new(shared: Arc<Shared>, path: FilePath) -> Result<Self, FileError> {
+        let room = shared.room_for(1)?;
+        let name = format!("{HIDDEN}{}", Uuid::new_v4().simple());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let file = openat(&shared.root, name.as_str(), flags | OFlags::CLOEXEC, FILE)
+            .map_err(FileError::of_write)?;
+        let hidden = Hidden {
+            shared,
+            name,
+            is_there: true,
+        };
+        // Whatever the umask is.
+        fchmod(&file, FILE)?;
+        Ok(Self {
+            hidden,
+            file: file.into(),
+            path,
+            room,
+        })
+    }
+
+    /// Adds bytes. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`FileError::Full`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        let left = self.room.checked_sub(bytes.len() as u64);
+        self.room = left.ok_or(FileError::Full)?;
+        self.file.write_all(bytes).map_err(FileError::of_io)
+    }
+
+    /// The bytes are complete.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn seal(self) -> Result<Sealed, FileError> {
+        let entry = Entry::new(self.path.name.as_str(), "", &fstat(&self.file)?);
+        Ok(Sealed {
+            hidden: self.hidden,
+            entry,
+            path: self.path,
+        })
+    }
+}
+
+impl Sealed {
+    /// Puts the file in its place, where it replaces another, and makes the folders that are
+    /// missing above it.
+    ///
+    /// # Errors
+    /// [`FileError::Conflict`] where a folder is in its place, [`FileError::Full`] where others
+    /// have used the room meanwhile.
+    pub fn commit(mut self) -> Result<Entry, FileError> {
+        let shared = &self.hidden.shared;
+        shared.room_for(0)?;
+        let into: OwnedFd = folder::make(&shared.root, &self.path.folder)?;
+        let (hidden, name) = (self.hidden.name.as_str(), self.path.name.as_str());
+        renameat(&shared.root, hidden, &into, name).map_err(FileError::of_write)?;
+        self.hidden.is_there = false;
+        Ok(self.entry)
+    }
+}

@@ -1,0 +1,10 @@
+//! Folders that programs have filled: gone through, measured and deleted by descriptors, so that no
+//! link leads anywhere, and without recursion.
+
+mod delete;
+mod space;
+mod walk;
+
+pub use delete::{delete_contents, delete_tree};
+pub use space::{Space, free_bytes, in_folder};
+pub use walk::{DEEPEST, Next, OPEN_DIR, walk};

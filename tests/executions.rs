@@ -1,0 +1,288 @@
+//! Executions that are asked for again: asynchronous ones, and those that have an id.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use support::raw::{self, Connection};
+use support::{Adapter, Answer, Gate, StandIn};
+
+const NEWEST: &str = "2025-10-02-preview";
+
+fn request(id: Option<&str>, body: &Value) -> Vec<u8> {
+    request_to("/executions?identifier=demo-1", id, body)
+}
+
+fn request_to(path: &str, id: Option<&str>, body: &Value) -> Vec<u8> {
+    let mut headers = vec![("Content-Type", "application/json")];
+    headers.extend(id.map(|id| ("operation-id", id)));
+    raw::request("POST", path, &headers, &body.to_string())
+}
+
+fn asynchronous() -> Value {
+    json!({"code": "print(7*9)", "codeInputType": "Inline", "executionType": "Asynchronous",
+        "timeoutInSeconds": 60})
+}
+
+/// Asks for the execution until it is no longer under way.
+async fn end_of(addr: SocketAddr, location: &str) -> Value {
+    loop {
+        let answer = raw::get(addr, location).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let resource = answer.json();
+        match resource["status"].as_str().unwrap() {
+            "NotStarted" | "Running" => tokio::task::yield_now().await,
+            _ => return resource,
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_asynchronous_execution_is_answered_at_once_and_asked_for_later() {
+    let gate = Gate::closed();
+    let answer = Answer::stdout("63\n").held_by(&gate);
+    let piston = StandIn::script().answer(answer).start().await;
+    let adapter = Adapter::in_front_of(&piston).await;
+
+    let accepted = raw::exchange(adapter.addr, request(None, &asynchronous())).await;
+    assert_eq!(accepted.status, 200);
+    let id = accepted.header("operation-id").to_owned();
+    let location = accepted.header("operation-location");
+    assert_eq!(
+        location,
+        format!("/executions/{id}?api-version={NEWEST}&identifier=demo-1")
+    );
+    let resource = accepted.json();
+    assert_eq!(resource["id"], id.as_str());
+    assert_eq!(resource["identifier"], "demo-1");
+    assert_eq!(resource["executionType"], "Asynchronous");
+    assert_eq!(resource["status"], "Running");
+    assert_eq!(resource.get("result"), None);
+    piston.asked_times(1).await;
+    let running = raw::get(adapter.addr, location).await;
+    assert_eq!(running.json()["status"], "Running");
+    assert_eq!(running.header("operation-id"), id);
+
+    gate.open();
+    let ended = end_of(adapter.addr, location).await;
+    assert_eq!(ended["status"], "Succeeded");
+    assert_eq!(ended["result"]["stdout"], "63\n");
+    assert_eq!(ended["result"]["executionResult"], "");
+    assert_eq!(ended.get("error"), None);
+}
+
+#[tokio::test]
+async fn one_that_waits_for_its_turn_has_not_started() {
+    let gate = Gate::closed();
+    let piston = StandIn::script()
+        .always(Answer::stdout("1\n").held_by(&gate))
+        .start()
+        .await;
+    let adapter = Adapter::with(&piston, |config| {
+        config.max_jobs = 1;
+        config.queue = 1;
+    })
+    .await;
+    let first = raw::exchange(adapter.addr, request(Some("first"), &asynchronous())).await;
+    assert_eq!(first.status, 200);
+    piston.asked_times(1).await;
+    let second = raw::exchange(adapter.addr, request(Some("second"), &asynchronous())).await;
+    assert_eq!(second.json()["status"], "NotStarted");
+    let third = raw::exchange(adapter.addr, request(Some("third"), &asynchronous())).await;
+    assert_eq!(third.status, 429);
+    let third = raw::get(adapter.addr, "/executions/third").await;
+    assert_eq!(third.json()["error"]["code"], "ExecutionNotFound");
+    gate.open();
+    let second = end_of(adapter.addr, "/executions/second").await;
+    assert_eq!(second["status"], "Succeeded");
+}
+
+#[tokio::test]
+async fn a_repeated_id_is_the_same_execution_and_runs_once() {
+    let piston = StandIn::script()
+        .answer(Answer::stdout("first\n"))
+        .always(Answer::stdout("second\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = json!({"code": "print(1)"});
+    for _ in 0..3 {
+        let answer = raw::exchange(adapter.addr, request(Some("once"), &body)).await;
+        assert_eq!(answer.header("operation-id"), "once");
+        assert_eq!(answer.json()["result"]["stdout"], "first\n");
+    }
+    let path = "/python/execute";
+    let answer = raw::exchange(adapter.addr, request_to(path, Some("once"), &body)).await;
+    assert_eq!(answer.json()["stdout"], "first\n");
+    assert_eq!(piston.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn who_hung_up_comes_back_with_the_id_and_finds_the_result() {
+    let gate = Gate::closed();
+    let answer = Answer::stdout("late\n").held_by(&gate);
+    let piston = StandIn::script().answer(answer).start().await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = json!({"code": "print('late')"});
+    let mut impatient = Connection::to(adapter.addr).await;
+    impatient.send(request(Some("mine"), &body)).await;
+    piston.asked_times(1).await;
+    drop(impatient);
+    gate.open();
+    let answer = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
+    assert_eq!(answer.json()["result"]["stdout"], "late\n");
+    assert_eq!(piston.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn who_hung_up_without_an_id_leaves_nothing_running() {
+    let piston = StandIn::script().always(Answer::Never).start().await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let mut impatient = Connection::to(adapter.addr).await;
+    let body = json!({"code": "while True: pass"});
+    impatient.send(request(None, &body)).await;
+    piston.asked_times(1).await;
+    drop(impatient);
+    piston.left_times(1).await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_engine_is_a_failed_execution() {
+    let piston = StandIn::script()
+        .always(Answer::json(500, &json!({})))
+        .start()
+        .await;
+    let adapter = Adapter::start(Adapter::config(piston.url())).await;
+    raw::exchange(adapter.addr, request(Some("faulty"), &asynchronous())).await;
+    let ended = end_of(adapter.addr, "/executions/faulty").await;
+    assert_eq!(ended["status"], "Failed");
+    assert_eq!(ended["error"]["error"]["code"], "EngineFailed");
+    assert_eq!(ended.get("result"), None);
+}
+
+#[tokio::test]
+async fn one_that_was_refused_before_it_ran_may_be_tried_again_under_its_id() {
+    let piston = StandIn::script()
+        .answer(Answer::json(503, &json!({})))
+        .always(Answer::stdout("ran\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = json!({"code": "print('ran')"});
+    let refused = raw::exchange(adapter.addr, request(Some("again"), &body)).await;
+    assert_eq!(refused.status, 503);
+    let ran = raw::exchange(adapter.addr, request(Some("again"), &body)).await;
+    assert_eq!(ran.json()["result"]["stdout"], "ran\n");
+}
+
+#[tokio::test]
+async fn the_versions_tell_the_same_execution_in_their_own_forms() {
+    let answer = Answer::json(
+        200,
+        &json!({"run": {"code": 3, "signal": null, "stdout": "", "stderr": "", "output": "",
+            "status": "RE"}, "language": "bash", "version": "5.2.15"}),
+    );
+    let piston = StandIn::script().always(answer).start().await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let shell = json!({"shellCommand": "exit 3", "executionType": "Asynchronous"});
+    raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
+    let ended = end_of(adapter.addr, "/executions/shell").await;
+    assert_eq!(ended["status"], "3");
+    assert_eq!(ended.get("executionType"), None);
+
+    let path = "/python/execute?identifier=demo-1&api-version=2024-02-02-preview";
+    let accepted = request_to(path, Some("code"), &asynchronous());
+    let accepted = raw::exchange(adapter.addr, accepted).await.json();
+    assert_eq!(accepted["id"], "code");
+    assert_eq!(accepted["properties"]["stdout"], "");
+    let ended = end_of(
+        adapter.addr,
+        "/executions/code?api-version=2024-10-02-preview",
+    )
+    .await;
+    assert_eq!(ended["status"], "Failed");
+    assert_eq!(ended["executionType"], "Asynchronous");
+}
+
+#[tokio::test]
+async fn what_is_not_known_is_not_found() {
+    let piston = StandIn::script().start().await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let answer = raw::get(adapter.addr, "/executions/nobody").await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.header("x-ms-error-code"), "ExecutionNotFound");
+    let answer = raw::get(adapter.addr, "/executions/nobody?api-version=1999").await;
+    assert_eq!(answer.json()["error"]["code"], "InvalidApiVersion");
+}
+
+#[tokio::test]
+async fn the_adapter_does_not_end_before_an_asynchronous_execution_has() {
+    let gate = Gate::closed();
+    let piston = StandIn::script()
+        .answer(Answer::stdout("x\n").held_by(&gate))
+        .start()
+        .await;
+    let mut adapter = Adapter::in_front_of(&piston).await;
+    let mut kept = Connection::to(adapter.addr).await;
+    kept.send(request(Some("slow"), &asynchronous())).await;
+    assert_eq!(kept.answer().await.status, 200);
+    piston.asked_times(1).await;
+    adapter.shut_down();
+    while tokio::net::TcpStream::connect(adapter.addr).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    kept.send(raw::request("GET", "/executions/slow", &[], ""))
+        .await;
+    assert_eq!(kept.answer().await.json()["status"], "Running");
+    gate.open();
+    adapter.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn deleting_the_session_cancels_what_runs_and_forgets_what_ran() {
+    let piston = StandIn::script()
+        .answer(Answer::stdout("done\n"))
+        .always(Answer::Never)
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = json!({"code": "print('done')"});
+    raw::exchange(adapter.addr, request(Some("ended"), &body)).await;
+    raw::exchange(adapter.addr, request(Some("later"), &asynchronous())).await;
+    let mut waiting = Connection::to(adapter.addr).await;
+    waiting.send(request(None, &body)).await;
+    let mut passed = Connection::to(adapter.addr).await;
+    passed
+        .send(request_to("/api/v2/execute", None, &body))
+        .await;
+    piston.asked_times(4).await;
+
+    let path = "/session?identifier=demo-1&api-version=2025-02-02-preview";
+    let session = raw::get(adapter.addr, path).await.json();
+    assert_eq!(session["identifier"], "demo-1");
+    let sessions = raw::get(adapter.addr, "/listSessions").await.json();
+    assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1);
+
+    let deleted = raw::exchange(adapter.addr, raw::request("DELETE", path, &[], "")).await;
+    assert_eq!((deleted.status, deleted.text().as_str()), (204, ""));
+    for connection in [&mut waiting, &mut passed] {
+        let answer = connection.answer().await;
+        assert_eq!(answer.status, 409);
+        assert_eq!(answer.json()["error"]["code"], "ExecutionCanceled");
+    }
+    let canceled = raw::get(adapter.addr, "/executions/later").await.json();
+    assert_eq!(canceled["status"], "Canceled");
+    assert_eq!(
+        raw::get(adapter.addr, "/executions/ended").await.status,
+        404
+    );
+    let gone = raw::get(adapter.addr, path).await;
+    assert_eq!(gone.status, 404);
+    assert_eq!(gone.header("x-ms-error-code"), "NoSessionFoundError");
+    let sessions = raw::get(adapter.addr, "/listSessions").await.json();
+    assert_eq!(sessions, json!({"sessions": []}));
+    piston.left_times(3).await;
+}
