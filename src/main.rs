@@ -12,7 +12,7 @@ use session_adapter::config::{
     self, Cli, Command, ConfigError, EngineKind, Flags, PistonUrl, Settings, Target,
 };
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
-use session_adapter::engine::{self, Engine, EngineConfig};
+use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
 use session_adapter::replay;
 use session_adapter::startup::{self, DataDir, Places, Signals};
 use tokio::net::TcpListener;
@@ -117,11 +117,14 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     let adapter = adapter_config(&settings, &places);
     tokio::spawn(startup::announce(settings, places));
-    adapter::serve(listener, adapter, signals.first()).await?;
-    if let Some(engine) = engine {
-        engine.drain(Duration::ZERO).await;
-    }
-    Ok(())
+    let Some(engine) = engine else {
+        return Ok(adapter::serve(listener, adapter, signals.first()).await?);
+    };
+    let mut failed = Ok(());
+    let until = async { failed = engine.told_or_failed(signals).await };
+    adapter::serve(listener, adapter, until).await?;
+    engine.drain(Duration::ZERO).await;
+    Ok(failed?)
 }
 
 async fn engine_alone(settings: Settings) -> Result<(), Failure> {
@@ -130,9 +133,9 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
     let engine = RunningEngine::start(&settings).await?;
     engine.engine.drop_privileges()?;
     tokio::spawn(startup::announce(settings, engine.places(None)));
-    signals.first().await;
+    let failed = engine.told_or_failed(signals).await;
     engine.drain(drain_timeout).await;
-    Ok(())
+    Ok(failed?)
 }
 
 async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
@@ -198,6 +201,18 @@ impl RunningEngine {
             data_dir: Some(self.engine.data_dir().to_owned()),
             data_dir_is_temporary: self.data_dir_is_temporary,
             sandbox: Some(self.engine.sandbox().clone()),
+        }
+    }
+
+    /// Waits for a signal, or until the engine is of no more use: then it is best that whoever
+    /// started this program starts it anew.
+    async fn told_or_failed(&self, signals: Signals) -> Result<(), EngineError> {
+        tokio::select! {
+            () = signals.first() => Ok(()),
+            error = self.engine.failed() => {
+                tracing::error!(%error, "the engine has failed: going down");
+                Err(error)
+            }
         }
     }
 

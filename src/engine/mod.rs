@@ -57,6 +57,9 @@ pub enum EngineError {
         /// The layers, in words.
         missing: String,
     },
+    /// The process that starts the jobs is gone; its end in words.
+    #[error("the engine's spawner ended unexpectedly: {0}")]
+    SpawnerEnded(String),
 }
 
 /// A running engine. Clones are the same engine; when the last one is dropped every job ends.
@@ -176,6 +179,12 @@ impl Engine {
         // Jobs that share this process's user must not look into it either.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         Ok(self.inner.spawner.service)
+    }
+
+    /// Waits until no job can be started any more, and says why. Jobs that run may still end by
+    /// themselves.
+    pub async fn failed(&self) -> EngineError {
+        EngineError::SpawnerEnded(self.inner.spawner.ended().await)
     }
 
     /// Ends every job that runs now or is started later; each request is answered as if a signal

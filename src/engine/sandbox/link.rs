@@ -16,6 +16,7 @@ use rustix::net::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::policy::SandboxReport;
 use super::protocol::{
@@ -64,6 +65,8 @@ pub(crate) struct SpawnerHandle {
     pub(crate) report: SandboxReport,
     /// User and group that this process can become.
     pub(crate) service: Option<u32>,
+    /// How it ended, in words, once it has.
+    end: watch::Receiver<Option<String>>,
 }
 
 impl SpawnerHandle {
@@ -87,8 +90,15 @@ impl SpawnerHandle {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        // Collects it when it ends, after the engine has closed the socket.
-        std::thread::spawn(move || child.wait());
+        // Collects it when it ends: after the engine has closed the socket, or too early.
+        let (ended, end) = watch::channel(None);
+        std::thread::spawn(move || {
+            let how = match child.wait() {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            ended.send_replace(Some(how));
+        });
         // A start that takes this long has failed, whatever holds it up.
         set_socket_timeout(&control, Timeout::Recv, Some(START))?;
         send_with_fds(
@@ -114,9 +124,19 @@ impl SpawnerHandle {
                 data_dir,
                 report,
                 service,
+                end,
             }),
             Ready::Failed(why) => Err(io::Error::other(why)),
         }
+    }
+
+    /// Waits until the spawner has ended, which it does by itself only where something is wrong,
+    /// and says how.
+    pub(crate) async fn ended(&self) -> String {
+        let mut end = self.end.clone();
+        let how = end.wait_for(Option::is_some).await;
+        how.map_or_else(|_| None, |how| how.clone())
+            .unwrap_or_else(|| "nobody knows how".to_owned())
     }
 
     /// Asks for a keeper. The job has this pass, if it needs one, for as long as any process of it is
