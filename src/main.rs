@@ -265,6 +265,8 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         output_limit: settings.output_limit,
         // The adapter's request repeats a program with other escapes.
         max_body: 2 * settings.max_body + (1 << 10),
+        warm: jobs.warm,
+        preload: jobs.preload.clone(),
         max_processes: jobs.processes as u64,
         max_open_files: jobs.open_files as u64,
         max_file_size: jobs.file_size,

@@ -173,6 +173,8 @@ pub async fn announce(settings: Settings, places: Places) {
         memory_limit = settings.memory_limit,
         drain_timeout_s = settings.drain_timeout.as_secs_f64(),
         compile_timeout_s = settings.compile_timeout.as_secs_f64(),
+        warm = settings.jobs.warm,
+        preload = settings.jobs.preload.join(","),
         cpu_limit_s = settings.jobs.cpu.as_secs_f64(),
         process_limit = settings.jobs.processes,
         open_file_limit = settings.jobs.open_files,

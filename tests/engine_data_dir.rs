@@ -285,9 +285,10 @@ async fn what_lies_in_the_data_directory_is_not_taken_for_the_program() {
 
 /// How many jobs run and wait, as `GET /` says.
 async fn jobs(served: &Served) -> (u64, u64) {
-    let about = served.send("GET", "/", &[], b"").await.json();
-    let number = |name: &str| about["jobs"][name].as_u64().unwrap();
-    (number("running"), number("waiting"))
+    (
+        served.number("/jobs/running").await,
+        served.number("/jobs/waiting").await,
+    )
 }
 
 async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {

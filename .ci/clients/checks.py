@@ -32,6 +32,18 @@ def token(*_scopes, **_options):
     return "token"
 
 
+# A program whose value is a picture; the class stands in for Pillow's, which may not be installed.
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PICTURE = f"""import sys, types
+class Image:
+    mode = "RGB"
+    def save(self, file, *_arguments, **_options):
+        file.write({PNG!r})
+sys.modules["PIL"] = types.ModuleType("PIL")
+sys.modules["PIL.Image"] = types.SimpleNamespace(Image=Image)
+Image()"""
+
+
 class Credential:
     """A credential of azure.core whose token is always the same."""
 

@@ -36,6 +36,16 @@ def _():
     equal(invoke("x = 1")["result"], "")
 
 
+@check("a picture")
+def _():
+    import base64
+
+    seen = tool.execute(PICTURE)["result"]
+    equal((seen["type"], seen["format"]), ("image", "png"))
+    equal(base64.b64decode(seen["base64_data"]), PNG)
+    equal(invoke(PICTURE)["result"], {"type": "image", "format": "png"})
+
+
 @check("Unicode")
 def _():
     equal(invoke(f"print({UNICODE!r})\n{UNICODE!r}")["stdout"], UNICODE + "\n")

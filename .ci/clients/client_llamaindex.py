@@ -43,6 +43,14 @@ def _():
     equal(run("6 * 7")["result"], 42)
 
 
+@check("a picture, which it saves")
+def _():
+    seen = run(PICTURE)["result"]
+    equal((seen["type"], seen["format"], seen["saved_to_local_path"]), ("image", "png", True))
+    (saved,) = Path(folder).glob(f"{tool.session_id}_*.png")
+    equal(saved.read_bytes(), PNG)
+
+
 @check("Unicode")
 def _():
     seen = run(f"print({UNICODE!r})\n{UNICODE!r}")

@@ -61,6 +61,11 @@ pub struct EngineConfig {
     pub runtimes: Option<String>,
     /// How long a program may take to tell its version at start.
     pub version_timeout: Duration,
+    /// How many interpreters are started ahead of their jobs, at most; none with 0, and none where
+    /// jobs have no users of their own.
+    pub warm: usize,
+    /// Python modules that are imported ahead of jobs.
+    pub preload: Vec<String>,
 }
 
 impl Default for EngineConfig {
@@ -92,6 +97,8 @@ impl Default for EngineConfig {
             work_dir: None,
             runtimes: None,
             version_timeout: Duration::from_secs(10),
+            warm: 2 * cores,
+            preload: Vec::new(),
         }
     }
 }
@@ -107,7 +114,11 @@ impl EngineConfig {
         };
         Setup {
             // A finished job's slot is busy until it has been cleaned.
-            slots: self.max_jobs.saturating_mul(2).saturating_add(4),
+            slots: self
+                .max_jobs
+                .saturating_mul(2)
+                .saturating_add(4)
+                .saturating_add(self.warm.saturating_mul(2)),
             work_parent: self.work_dir.clone().unwrap_or(usual),
             data_dir: self.data_dir.clone(),
             allow_network: self.allow_network,

@@ -89,11 +89,15 @@ impl Query {
     }
 }
 
+/// Reads what the documents call an `int32`, which is not negative here.
 fn number(field: &'static str, text: &str) -> Result<usize, ApiError> {
-    text.parse().map_err(|_| ApiError::Property {
+    let number = text.parse::<i32>().ok();
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| ApiError::Property {
         field,
         problem: format!(
-            "must be a whole number, not '{}'",
+            "must be a whole number from 0 to {}, not '{}'",
+            i32::MAX,
             text.chars().take(32).collect::<String>()
         ),
     })
@@ -131,6 +135,14 @@ mod tests {
         assert_eq!(query.identifier.unwrap().as_str(), "demo-1");
         assert_eq!(query.version.as_deref(), Some(">=3"));
         assert_eq!(Query::parse("").unwrap(), Query::default());
+    }
+
+    #[test]
+    fn what_is_skipped_is_a_number_that_the_documents_allow() {
+        assert_eq!(Query::parse("skip=2147483647").unwrap().skip, 2_147_483_647);
+        for wrong in ["2147483648", "-1", "1.5", "", "one"] {
+            Query::parse(&format!("skip={wrong}")).unwrap_err();
+        }
     }
 
     #[test]

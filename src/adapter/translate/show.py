@@ -1,14 +1,14 @@
 # A value that JSON does not have: as an image, or as the text that IPython shows. Runs with the
 # names of tell.py.
 
+import _thread
+from _io import BytesIO
+
 WIDTH = 79
 MOST_ITEMS = 1000
 
 
-def shown(value, most):
-    import _thread
-    import sys
-
+def shown(value):
     streams = sys.stdout, sys.stderr
     thread = _thread.get_ident()
 
@@ -27,10 +27,10 @@ def shown(value, most):
     sys.stdout, sys.stderr = (stream and Mute(stream) for stream in streams)
     try:
         figure = figure_of(value)
-        json = image(figure, value, most) if figure or is_picture(value) else None
+        json = image(figure, value) if figure or is_picture(value) else None
         if json or value is None:
-            return json or "null"
-        return cut(text_of(value, most), most)
+            return json or ("null" if jupyter and values else "")
+        return cut(text_of(value))
     finally:
         sys.stdout, sys.stderr = streams
 
@@ -78,12 +78,10 @@ def is_picture(value):
     return bool(pil) and issubclass(type(value), pil.Image)
 
 
-def image(figure, picture, most):
+def image(figure, picture):
     """`None` where the image is too large."""
-    import _io
-
     def png(save, *arguments, **options):
-        file = _io.BytesIO()
+        file = BytesIO()
         save(file, *arguments, **options)
         data = standard("binascii").b2a_base64(file.getvalue(), newline=False).decode()
         json = '{"type": "image", "format": "png", "base64_data": "%s"}' % data
@@ -92,7 +90,11 @@ def image(figure, picture, most):
     if figure is None:
         if picture.mode not in ("1", "L", "LA", "I", "P", "RGB", "RGBA"):
             picture = picture.convert("RGB")
-        return png(picture.save, "PNG")
+        json = png(picture.save, "PNG")
+        while json is None and max(picture.size) > 64:
+            picture = picture.resize([max(1, side // 2) for side in picture.size])
+            json = png(picture.save, "PNG")
+        return json
     for dpi in "figure", 50, 25:
         json = png(figure.savefig, format="png", bbox_inches="tight", dpi=dpi)
         if json:
@@ -102,8 +104,6 @@ def image(figure, picture, most):
 
 def standard(name):
     """A module of the standard library, whatever files the program has beside it."""
-    import sys
-
     if name not in sys.modules:
         path, sys.path = sys.path, library
         try:
@@ -131,7 +131,7 @@ class Group:
 class Printer:
     """Has the methods that `_repr_pretty_` calls."""
 
-    def __init__(self, most):
+    def __init__(self):
         self.left = most
         self.written = []
         self.column = 0
@@ -430,9 +430,6 @@ def as_namespace(value, out, is_cycle):
 
 
 def printers():
-    import os
-    import sys
-
     return {
         list: as_sequence,
         tuple: as_sequence,
@@ -460,8 +457,8 @@ NAMED_PRINTERS = {
 }
 
 
-def text_of(value, most):
-    out = Printer(most)
+def text_of(value):
+    out = Printer()
     try:
         out.pretty(value)
     except Full:

@@ -1,5 +1,60 @@
-# A value as JSON. Runs once the program has ended, with names of its own; `library` is where the
-# standard library is, `show` the source of what shows values as text and as images.
+# What happens at the end of a program that has a value or fails. The names that this file does not
+# define come from runner.py: `display`, the interpreter's own way to show an exception; `library`,
+# where the standard library is; `marker`; `out`, where values are told, and which file that is;
+# `process`, the one whose value counts; the settings `most`, `jupyter` and `show`, the source of what
+# shows values as text and as images; and `os`, `sys` and `TextIOWrapper`, because an import could find
+# a file of the program.
+
+
+def report(error):
+    """Shows the exception that ended the program as the interpreter does; the exit code."""
+    kind, trace = type(error), error.__traceback__
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    try:
+        hook = sys.excepthook
+    except AttributeError:
+        complain("sys.excepthook is missing\n")
+        hook = display
+    try:
+        hook(kind, error, trace)
+    except SystemExit as exit:
+        return exit.code
+    except BaseException as other:
+        complain("Error in sys.excepthook:\n")
+        # The first entry is this function's.
+        trace_of_hook = other.__traceback__.tb_next
+        display(type(other), other.with_traceback(trace_of_hook), trace_of_hook)
+        complain("\nOriginal exception was:\n")
+        display(kind, error, trace)
+    return 130 if issubclass(kind, KeyboardInterrupt) else 1
+
+
+def complain(text):
+    if sys.stderr:
+        sys.stderr.write(text)
+
+
+def tell(value):
+    """Writes a value, unless this is a process that the program has forked."""
+    number, identity = out
+    if os.getpid() != process or number is None or os.fstat(number)[1:3] != identity:
+        return
+    # What has been printed is not lost where the engine has no room for the value.
+    for stream in sys.stdout, sys.stderr:
+        if type(stream) is TextIOWrapper:
+            try:
+                stream.flush()
+            except Exception:
+                pass
+    os.set_blocking(number, True)
+    os.write(number, marker + b"?")
+    text = json_of(value)
+    # What fits into 4096 bytes is written in one piece, whoever else writes there.
+    for at in range(0, len(text), 1000):
+        part = text[at : at + 1000].encode()
+        os.write(number, marker + b"<" + part + marker + b">")
 
 
 class NotJson(Exception):
@@ -79,12 +134,10 @@ def number(value):
 
 
 def loaded(name):
-    import sys
-
     return sys.modules.get(name)
 
 
-def native(value, most):
+def native(value):
     pieces, length = [], 0
     for piece in parts(value):
         pieces.append(piece)
@@ -94,7 +147,7 @@ def native(value, most):
     return "".join(pieces)
 
 
-def cut(text, most):
+def cut(text):
     """The JSON of as much of a text as may be."""
     if len(text) <= most:
         json = quote(text)
@@ -108,19 +161,19 @@ def cut(text, most):
         end = min(end - 1, end * most // size(json))
 
 
-def tell(value, most, jupyter):
-    """A value as JSON of at most `most` bytes; without one, `None` asks for the open figure."""
+def json_of(value):
+    """A value as JSON of at most `most` bytes; for none, the figure that is open."""
     kind = type(value)
     if jupyter and kind in (bool, int, float, str):
-        return cut(repr(value), most)
+        return cut(repr(value))
     if value is not None and not (jupyter and issubclass(kind, (int, float, str))):
         try:
-            return native(value, most)
+            return native(value)
         except NotJson:
             pass
         except TooLong:
             if issubclass(kind, str):
-                return cut(str.__str__(value), most)
+                return cut(str.__str__(value))
     names = dict(globals())
     exec(compile(show, "<session>", "exec"), names)
-    return names["shown"](value, most)
+    return names["shown"](value)
