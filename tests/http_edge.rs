@@ -1,0 +1,144 @@
+//! The HTTP edge, byte by byte: whatever arrives on a socket has the answer that the table states,
+//! nothing is executed that was not asked for in a well-formed request, nothing twice, and the
+//! adapter serves the next client.
+//!
+//! The cases follow RFC 9112 and, in words of their own, the lists of three public suites:
+//!
+//! | suite | of its categories | state here |
+//! |---|---|---|
+//! | h1spec (uNetworking) | fragments, request line, headers, Host, lengths, Expect | see [`cases`] |
+//! | Http11Probe (MDA2AV) | compliance, smuggling, malformed input | see [`cases`] |
+//! | http-desync-guardian (AWS) | severe, ambiguous | see [`cases`] |
+
+mod support;
+
+#[path = "http_edge/cases.rs"]
+mod cases;
+
+use std::io;
+use std::time::Duration;
+
+use cases::{Case, Ending, Seen, Sending};
+use support::raw::{self, Connection};
+use support::{Adapter, Answer, StandIn};
+use tokio::time::timeout;
+
+/// A case for which nothing happens for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+async fn adapter() -> (StandIn, Adapter) {
+    let piston = StandIn::script()
+        .always(Answer::stdout("lives\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    (piston, adapter)
+}
+
+#[tokio::test]
+async fn every_request_has_the_answer_that_the_table_states() {
+    let (piston, adapter) = adapter().await;
+    let mut wrong = Vec::new();
+    let cases = cases::all();
+    let mut runs = 0;
+    for case in &cases {
+        let seen = play(&adapter, case).await;
+        let more = piston.asked().len() - runs;
+        if seen != case.wanted || !case.runs.contains(&more) {
+            wrong.push(format!(
+                "{}: {seen}, {more} executions; wanted {}, {:?}",
+                case.name, case.wanted, case.runs
+            ));
+        }
+        let next = raw::post(adapter.addr, "/python/execute", cases::CODE).await;
+        if next.status != 200 {
+            wrong.push(format!(
+                "{}: {} for the next client",
+                case.name, next.status
+            ));
+        }
+        runs = piston.asked().len();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(cases.len() >= 150, "{} cases", cases.len());
+}
+
+/// Sends a case's bytes over a connection of their own, and says what came.
+async fn play(adapter: &Adapter, case: &Case) -> Seen {
+    let mut connection = Connection::to(adapter.addr).await;
+    // Who is refused half-way may be reset while sending.
+    let _ = match case.sending {
+        Sending::AtOnce => connection.try_send(&case.bytes).await,
+        Sending::ByteByByte => byte_by_byte(&mut connection, &case.bytes).await,
+        Sending::ThenFinish => match connection.try_send(&case.bytes).await {
+            Ok(()) => {
+                connection.finish().await;
+                Ok(())
+            }
+            failed => failed,
+        },
+    };
+    let mut seen = Seen::default();
+    while seen.answers.len() < case.wanted.answers.len() {
+        match next_answer(&mut connection).await {
+            Some(answer) => seen.answers.push(judged(&answer)),
+            None => return seen.ending(Ending::Closes),
+        }
+    }
+    if case.wanted.ending == Ending::Closes {
+        return match next_answer(&mut connection).await {
+            Some(answer) => {
+                seen.answers.push(judged(&answer));
+                seen.ending(Ending::Stays)
+            }
+            None => seen.ending(Ending::Closes),
+        };
+    }
+    let _ = connection
+        .try_send(raw::request("GET", "/health", &[], ""))
+        .await;
+    match next_answer(&mut connection).await {
+        Some(answer) if answer.status == 200 => seen.ending(Ending::Stays),
+        Some(answer) => {
+            seen.answers.push(judged(&answer));
+            seen.ending(Ending::Stays)
+        }
+        None => seen.ending(Ending::Closes),
+    }
+}
+
+async fn byte_by_byte(connection: &mut Connection, bytes: &[u8]) -> io::Result<()> {
+    for byte in bytes {
+        connection.try_send([*byte]).await?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// The next answer, or `None` at the end of the connection.
+async fn next_answer(connection: &mut Connection) -> Option<raw::Answer> {
+    match timeout(PATIENCE, connection.try_answer()).await {
+        Ok(answer) => answer.ok(),
+        Err(_) => Some(raw::Answer {
+            status: 0,
+            headers: http::HeaderMap::new(),
+            body: b"nothing, for too long".to_vec(),
+        }),
+    }
+}
+
+/// Status and code of an answer. An error is Azure's, or the code says what it is instead.
+fn judged(answer: &raw::Answer) -> (u16, String) {
+    if answer.status < 400 {
+        return (answer.status, String::new());
+    }
+    let body: Option<serde_json::Value> = serde_json::from_slice(&answer.body).ok();
+    let code = body
+        .as_ref()
+        .and_then(|body| body["error"]["code"].as_str());
+    let code = match code {
+        Some(code) if code == answer.header("x-ms-error-code") => code.to_owned(),
+        _ => format!("not Azure's: {:?}", answer.text()),
+    };
+    (answer.status, code)
+}
