@@ -43,6 +43,7 @@ async fn every_request_has_the_answer_that_the_table_states() {
     let mut runs = 0;
     for case in &cases {
         let seen = play(&adapter, case).await;
+        eprintln!("{} {seen}", case.name);
         let more = piston.asked().len() - runs;
         if seen != case.wanted || !case.runs.contains(&more) {
             wrong.push(format!(
