@@ -24,7 +24,7 @@ use support::{Adapter, Answer, StandIn};
 use tokio::time::timeout;
 
 /// A case for which nothing happens for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn adapter() -> (StandIn, Adapter) {
     let piston = StandIn::script()
@@ -43,7 +43,6 @@ async fn every_request_has_the_answer_that_the_table_states() {
     let mut runs = 0;
     for case in &cases {
         let seen = play(&adapter, case).await;
-        eprintln!("{} {seen}", case.name);
         let more = piston.asked().len() - runs;
         if seen != case.wanted || !case.runs.contains(&more) {
             wrong.push(format!(
@@ -62,6 +61,103 @@ async fn every_request_has_the_answer_that_the_table_states() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(cases.len() >= 150, "{} cases", cases.len());
+}
+
+#[tokio::test]
+async fn every_error_of_the_adapter_is_azures() {
+    let (_piston, adapter) = adapter().await;
+    for (method, path, status, code) in [
+        ("GET", "/nothing", 404, "PathNotFound"),
+        ("DELETE", "/executions", 405, "MethodNotAllowed"),
+        ("POST", "/%ff/execute", 400, "InvalidRequestTarget"),
+        (
+            "POST",
+            "/python/execute?identifier=a",
+            400,
+            "InvalidIdentifier",
+        ),
+        ("POST", "/python/execute", 400, "InvalidRequestBody"),
+        (
+            "GET",
+            &format!("/{}", "x".repeat(20_000)),
+            414,
+            "RequestTargetTooLong",
+        ),
+    ] {
+        let answer = raw::exchange(adapter.addr, raw::request(method, path, &[], "")).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.json()["error"]["code"], code, "{path}");
+        assert_eq!(answer.header("x-ms-error-code"), code, "{path}");
+        assert_eq!(
+            answer.header("content-type"),
+            "application/json; charset=utf-8"
+        );
+    }
+    let value = "x".repeat(70_000);
+    let large = raw::request("GET", "/", &[("X", value.as_str())], "");
+    let answer = raw::exchange(adapter.addr, large).await;
+    assert_eq!(answer.status, 431);
+    assert_eq!(answer.json()["error"]["code"], "RequestHeadersTooLarge");
+    let answer = raw::exchange(adapter.addr, raw::request("PUT", "/health", &[], "")).await;
+    assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"));
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let piston = StandIn::script()
+        .answer(Answer::stdout("first\n"))
+        .answer(Answer::stdout("second\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let one = raw::request("POST", "/python/execute", &[], r#"{"code":"1"}"#);
+    let mut connection = Connection::to(adapter.addr).await;
+    connection.send([one.clone(), one].concat()).await;
+    assert_eq!(connection.answer().await.json()["stdout"], "first\n");
+    assert_eq!(connection.answer().await.json()["stdout"], "second\n");
+}
+
+/// Whatever a HEAD brings along, there is one answer, and none to what hides in its body.
+#[tokio::test]
+async fn a_body_of_a_head_request_is_no_request() {
+    let (piston, adapter) = adapter().await;
+    let hidden = raw::request("POST", "/python/execute", &[], cases::CODE);
+    let chunks = [b"0\r\n\r\n", hidden.as_slice()].concat();
+    for (headers, body) in [
+        (format!("Content-Length: {}\r\n", hidden.len()), &hidden),
+        (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n".to_owned(),
+            &chunks,
+        ),
+    ] {
+        let head =
+            format!("HEAD /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n");
+        let mut connection = Connection::to(adapter.addr).await;
+        connection
+            .try_send([head.as_bytes(), body].concat())
+            .await
+            .unwrap();
+        let all = connection.everything().await;
+        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
+    }
+    assert!(piston.asked().is_empty());
+}
+
+/// A client that says that it sends no more may have gone: there may be no answer, and there is
+/// never a second execution.
+#[tokio::test]
+async fn a_client_that_closes_its_half_is_taken_for_gone() {
+    let (piston, adapter) = adapter().await;
+    for n in 1..=5 {
+        let mut connection = Connection::to(adapter.addr).await;
+        let request = raw::request("POST", "/python/execute", &[], cases::CODE);
+        connection.try_send(request).await.unwrap();
+        connection.finish().await;
+        let _ = connection.try_answer().await;
+        assert!(piston.asked().len() <= n);
+    }
+    let next = raw::post(adapter.addr, "/python/execute", cases::CODE).await;
+    assert_eq!(next.json()["stdout"], "lives\n");
 }
 
 /// Sends a case's bytes over a connection of their own, and says what came.

@@ -1127,11 +1127,7 @@ fn targets() -> Vec<Case> {
             line("https://a/health"),
             fine(),
         ),
-        case(
-            "an absolute target without a path",
-            line("http://a"),
-            fine(),
-        ),
+        case("an absolute target without a path", line("http://a"), ran()),
         case(
             "an absolute target with a user",
             line("http://user@a/health"),
@@ -1150,11 +1146,7 @@ fn targets() -> Vec<Case> {
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
             invalid(),
         ),
-        case(
-            "a target that is not a URI",
-            line("http://%@a/"),
-            malformed(),
-        ),
+        case("a target that is not a URI", line("http://%@a/"), invalid()),
         case("a NUL in the target", line("/\0"), malformed()),
         case(
             "a control character in the target",
@@ -1258,14 +1250,14 @@ fn targets() -> Vec<Case> {
         case(
             "a language of a NUL",
             format!("POST /%00/execute HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{CODE}"),
-            refused(400, "RuntimeNotFound"),
+            ran(),
         ),
         case(
             "a language that is encoded twice",
             format!(
                 "POST /%2570ython/execute HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{CODE}"
             ),
-            refused(400, "RuntimeNotFound"),
+            ran(),
         ),
     ];
     cases.push(case(
@@ -1291,7 +1283,7 @@ fn methods() -> Vec<Case> {
         case(
             "CONNECT",
             "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
-            ended(405, "MethodNotAllowed"),
+            refused(405, "MethodNotAllowed"),
         ),
         case(
             "a method of 100 letters",
@@ -1431,7 +1423,7 @@ fn too_long() -> Vec<Case> {
         case(
             "a header's name of 70 000 bytes",
             get("/health", &format!("{}: 1\r\n", "x".repeat(70_000))),
-            malformed(),
+            ended(431, "RequestHeadersTooLarge"),
         ),
         case("99 headers", many(98), fine()),
         case(
@@ -1747,7 +1739,7 @@ fn json_bodies() -> Vec<Case> {
             body("{\"code\":\"'\\ude00\\ud83d'\"}"),
             ran(),
         ),
-        case("half an escape", body("{\"code\":\"\\ud8\"}"), property()),
+        case("half an escape", body("{\"code\":\"\\ud8\"}"), invalid()),
         case("a byte order mark", body(&bom), ran()),
         case("an empty body in blanks", body(" \r\n\t "), invalid()),
         case(
@@ -1767,7 +1759,7 @@ fn json_bodies() -> Vec<Case> {
         ),
         case("JSON in single quotes", body("{'code':'1'}"), invalid()),
         case("JSON cut short", body("{\"code\":\"1"), invalid()),
-        case("a NUL in a string", body("{\"code\":\"a\0b\"}"), property()),
+        case("a NUL in a string", body("{\"code\":\"a\0b\"}"), invalid()),
         case(
             "a time of 1e400",
             body("{\"code\":\"1\",\"timeoutInSeconds\":1e400}"),
@@ -1824,7 +1816,7 @@ fn json_bodies() -> Vec<Case> {
         case(
             "members that nobody knows, 20 000 deep",
             body(&format!("{{\"code\":\"1\",\"x\":{}}}", deep("[", "]"))),
-            invalid(),
+            ran(),
         ),
     ];
     for (name, text) in [
