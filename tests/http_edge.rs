@@ -2,13 +2,26 @@
 //! nothing is executed that was not asked for in a well-formed request, nothing twice, and the
 //! adapter serves the next client.
 //!
-//! The cases follow RFC 9112 and, in words of their own, the lists of three public suites:
+//! The cases follow RFC 9112 and, in words of their own, the lists of three public suites, which
+//! themselves are not run here:
 //!
-//! | suite | of its categories | state here |
-//! |---|---|---|
-//! | h1spec (uNetworking) | fragments, request line, headers, Host, lengths, Expect | see [`cases`] |
-//! | Http11Probe (MDA2AV) | compliance, smuggling, malformed input | see [`cases`] |
-//! | http-desync-guardian (AWS) | severe, ambiguous | see [`cases`] |
+//! | suite | what of it | as the suite wants it | otherwise |
+//! |---|---|---|---|
+//! | h1spec (uNetworking) | all 32 | 30 | both lengths: (a) below; its `POST /` is a 405 here |
+//! | http-desync-guardian (AWS) | the 27 severe | 27 refused with 400 | |
+//! | | the ambiguous, by kind | refused with 400, but for | (a), (b), a body of GET and HEAD (read and thrown away), `Transfer_Encoding` and the like (headers that mean nothing) |
+//! | Http11Probe (MDA2AV) | compliance, smuggling and malformed input, by kind | refused, but for | (a) to (f); its cookies, caching and capabilities have no place here |
+//!
+//! What hyper takes, and RFC 9112 lets it take:
+//! (a) both `Content-Length` and `Transfer-Encoding`: the chunks count, and the connection closes;
+//! (b) `Content-Length` twice with one value, or with zeros ahead;
+//! (c) a bare LF at the end of a line of the head, though not within chunks;
+//! (d) extensions of chunks without a name, and blanks behind a chunk's size;
+//! (e) a fragment in the target, which is cut off;
+//! (f) empty lines ahead of a request.
+//! What hyper decides otherwise than others do: HTTP/1.2 and everything above is 400, not 505; a
+//! client that closes its half of the connection is taken for gone; the preface of HTTP/2 is
+//! dropped without an answer.
 
 mod support;
 
@@ -60,7 +73,8 @@ async fn every_request_has_the_answer_that_the_table_states() {
         runs = piston.asked().len();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(cases.len() >= 150, "{} cases", cases.len());
+    println!("{} cases", cases.len());
+    assert!(cases.len() >= 150);
 }
 
 #[tokio::test]

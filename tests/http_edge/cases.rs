@@ -300,6 +300,7 @@ fn content_length() -> Vec<Case> {
         "12abc",
         "12\u{b}",
         "１２",
+        "12\u{11}",
         "18446744073709551616",
         "18446744073709551628",
         "99999999999999999999999999999999",
@@ -967,6 +968,16 @@ fn header_names() -> Vec<Case> {
             malformed(),
         ),
         case(
+            "a header that is folded behind a bare LF",
+            get("/health", "X: 1\n content-length: 1000\r\n"),
+            malformed(),
+        ),
+        case(
+            "a name with a bare LF",
+            get("/health", "X\n: Content-Length: 5\r\n"),
+            malformed(),
+        ),
+        case(
             "a first header that is folded",
             "GET /health HTTP/1.1\r\n X: 1\r\nHost: a\r\n\r\n",
             malformed(),
@@ -1008,6 +1019,8 @@ fn header_values() -> Vec<Case> {
     ];
     for control in [
         "\0",
+        "\0a",
+        "a\0",
         "a\0b",
         "\u{1}",
         "\u{7}",
