@@ -37,6 +37,21 @@ pub enum ApiError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The bytes are not a request of HTTP/1.1.
+    #[error("The request is not valid HTTP/1.1.")]
+    Malformed,
+    /// `Host` is missing, is there twice or is not a host.
+    #[error("The request must have one header Host, with a host and perhaps a port.")]
+    HostInvalid,
+    /// The transfer coding is another than `chunked`, or there are several.
+    #[error("The only value of Transfer-Encoding is 'chunked', once.")]
+    TransferEncodingInvalid,
+    /// The client expects what is not offered.
+    #[error("The only value of Expect is '100-continue'.")]
+    ExpectationFailed,
+    /// The body is compressed.
+    #[error("The body must have no Content-Encoding.")]
+    ContentEncoding,
     /// `api-version` is not one of Azure's.
     #[error("api-version '{given}' is not supported. Supported are {}.", API_VERSIONS.join(", "))]
     ApiVersion {
@@ -183,6 +198,11 @@ impl ApiError {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "RequestHeadersTooLarge",
             ),
+            Self::Malformed => (StatusCode::BAD_REQUEST, "MalformedRequest"),
+            Self::HostInvalid => (StatusCode::BAD_REQUEST, "InvalidHost"),
+            Self::TransferEncodingInvalid => (StatusCode::BAD_REQUEST, "InvalidTransferEncoding"),
+            Self::ExpectationFailed => (StatusCode::EXPECTATION_FAILED, "ExpectationFailed"),
+            Self::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
             Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),

@@ -9,9 +9,13 @@ mod error;
 mod execute;
 mod executions;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod log;
 mod packages;
+#[cfg(test)]
+mod properties;
 mod route;
 mod server;
 mod session;

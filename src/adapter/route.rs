@@ -117,6 +117,12 @@ pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
     if target.authority().is_some_and(has_user) {
         return Err(ApiError::TargetInvalid);
     }
+    // RFC 9112, 3.2: a path, or an absolute URI; a bare authority is for CONNECT alone.
+    let is_http = matches!(target.scheme_str(), Some("http" | "https"));
+    let is_path = target.authority().is_none() && target.path().starts_with('/');
+    if !is_http && !is_path && *method != Method::CONNECT {
+        return Err(ApiError::TargetInvalid);
+    }
     let segments = target
         .path()
         .split('/')

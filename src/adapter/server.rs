@@ -2,7 +2,9 @@
 
 mod answer;
 mod body;
+mod explain;
 mod files;
+mod head;
 mod stream;
 
 use std::convert::Infallible;
@@ -22,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use explain::Explaining;
 pub use files::Transfers;
 
 use super::AdapterConfig;
@@ -34,8 +37,8 @@ const MAX_CONNECTIONS: usize = 4096;
 /// How long a connection may be idle, or take to send its header; long enough that a proxy rarely
 /// sends a request as its connection is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// What is read ahead of a connection. Hyper answers a head that is larger with 431 and no body;
-/// the bounds that have Azure's body are below it.
+/// What is read ahead of a connection. Hyper answers a head that is larger with 431; the bounds
+/// that are told to clients are below it.
 const READ_AHEAD: usize = 128 << 10;
 /// How long a client may take none of an answer before its connection is broken.
 const UNTAKEN_MILLIS: u32 = 75_000;
@@ -161,12 +164,12 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(READ_AHEAD)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Explaining::new(stream)), service);
     let watched = graceful.watch(connection);
     async move {
         let _permit = permit;
         match watched.await {
-            // Hyper has answered with 400, 414 or 431; nothing else of the request is known.
+            // 400, 414 or 431 was answered; nothing else of the request is known.
             Err(error) if error.is_parse() => tracing::info!(%error, "malformed request"),
             // The client went away or was too slow: its requests have lines of their own.
             Ok(()) | Err(_) => {}

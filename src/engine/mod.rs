@@ -10,6 +10,8 @@
 //! of the job's. `GET /` says what contains the jobs, and how many there are.
 
 mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 mod job;
 mod json;
 mod memory;

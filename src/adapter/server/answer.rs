@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
@@ -26,15 +26,11 @@ use crate::piston::{RawAnswer, is_untyped};
 
 use super::body::{RequestBody, check_json};
 use super::files;
+use super::head::check_head;
 use super::stream::AnswerBody;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-
-/// Longest path with its query.
-const MAX_TARGET_BYTES: usize = 16 << 10;
-/// Names and values of all headers together.
-const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// An answer on its way.
 pub type Answer = Response<AnswerBody>;
@@ -45,7 +41,9 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answe
     let mut log = RequestLog::start();
     let (head, incoming) = request.into_parts();
     let mut body = RequestBody::new(&head.headers, incoming);
-    let mut response = match check_size(&head).and_then(|()| route(&head.method, &head.uri)) {
+    let checked = check_head(&head);
+    let is_sound = checked.is_ok();
+    let mut response = match checked.and_then(|()| route(&head.method, &head.uri)) {
         Ok(action) => {
             log.route(action.label());
             act(session, action, &head, &mut body, &mut log).await
@@ -53,7 +51,7 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answe
         Err(error) => failure(&error, &mut log),
     };
     let is_at_its_end = body.finish(session).await;
-    if !is_at_its_end || session.phase() != Phase::Serving {
+    if !is_sound || !is_at_its_end || session.phase() != Phase::Serving {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
@@ -63,26 +61,6 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answe
         file.account(log, counted);
     }
     response
-}
-
-/// Hyper bounds what it reads ahead, but not sharply.
-fn check_size(head: &Parts) -> Result<(), ApiError> {
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    if target > MAX_TARGET_BYTES {
-        return Err(ApiError::TargetTooLong {
-            limit: MAX_TARGET_BYTES,
-        });
-    }
-    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    if head.headers.iter().map(field).sum::<usize>() > MAX_HEADER_BYTES {
-        return Err(ApiError::HeadersTooLarge {
-            limit: MAX_HEADER_BYTES,
-        });
-    }
-    Ok(())
 }
 
 async fn act(

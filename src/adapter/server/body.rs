@@ -24,9 +24,11 @@ const DISCARD_TIME: Duration = Duration::from_secs(3);
 /// # Errors
 /// [`ApiError::MediaType`].
 pub fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(given) = headers.get(header::CONTENT_TYPE) else {
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
+    let Some(given) = all.next() else {
         return Ok(());
     };
+    let is_single = all.next().is_none();
     let text = String::from_utf8_lossy(given.as_bytes());
     let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
     let media = parts.next().unwrap_or_default();
@@ -39,7 +41,7 @@ pub fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
                 .map(|c| c.trim_matches('"').to_owned())
         })
         .all(|charset| matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii"));
-    if is_json && is_utf8 {
+    if is_json && is_utf8 && is_single {
         return Ok(());
     }
     Err(ApiError::MediaType {
@@ -53,6 +55,8 @@ pub struct RequestBody {
     incoming: Incoming,
     /// The client waits for `100 Continue`, and gets it when the body is first read.
     waits: bool,
+    /// All of it was read. Hyper does not say so of a body in chunks.
+    has_ended: bool,
 }
 
 /// A whole body, and its share of what all requests may hold.
@@ -68,6 +72,7 @@ impl RequestBody {
     /// The body that comes with these headers.
     pub fn new(headers: &HeaderMap, incoming: Incoming) -> Self {
         Self {
+            has_ended: incoming.is_end_stream(),
             incoming,
             waits: headers.contains_key(header::EXPECT),
         }
@@ -99,6 +104,7 @@ impl RequestBody {
                 take_share(&mut share, session.take_body_bytes(data.len())?);
                 bytes.extend_from_slice(data);
             }
+            self.has_ended = true;
             Ok(())
         };
         tokio::select! {
@@ -132,6 +138,7 @@ impl RequestBody {
                     return Ok(Some(data));
                 }
             }
+            self.has_ended = true;
             Ok(None)
         };
         tokio::select! {
@@ -144,23 +151,27 @@ impl RequestBody {
 
     /// Throws away what was not read, and says whether the connection can take another request.
     pub async fn finish(mut self, session: &Session) -> bool {
-        if !self.waits {
+        if !self.waits && !self.has_ended {
             tokio::select! {
                 _ = timeout(DISCARD_TIME, self.discard()) => {}
                 () = session.reached(Phase::Draining) => {}
             }
         }
-        self.incoming.is_end_stream()
+        self.has_ended || self.incoming.is_end_stream()
     }
 
     async fn discard(&mut self) {
         let mut seen = 0;
-        while let Some(Ok(frame)) = self.incoming.frame().await {
+        while let Some(frame) = self.incoming.frame().await {
+            let Ok(frame) = frame else {
+                return;
+            };
             seen += frame.data_ref().map_or(0, Bytes::len);
             if seen > DISCARD_BYTES {
-                break;
+                return;
             }
         }
+        self.has_ended = true;
     }
 }
 
