@@ -120,12 +120,15 @@ pub fn form(bytes: &[u8]) {
     }
 }
 
+/// The file name of a part, and its bytes.
+pub(super) type Part = (Option<String>, Vec<u8>);
+
 /// The parts of a form that comes in `step` bytes at a time, or the first error.
 pub(super) fn pieces(
     boundary: Option<&[u8]>,
     body: &[u8],
     step: usize,
-) -> Result<Vec<(Option<String>, Vec<u8>)>, &'static str> {
+) -> Result<Vec<Part>, &'static str> {
     let mut form = Multipart::new(boundary)?;
     let mut parts = Vec::new();
     for chunk in body.chunks(step) {
@@ -157,15 +160,15 @@ pub fn answer(bytes: &[u8]) {
         run_memory_limit: Some(64 << 20),
         ..ExecuteRequest::default()
     };
-    let with_value = outcome_with_value(&request, response.clone(), &Marker::new());
-    let Ok(outcome) = outcome(&request, response) else {
-        assert!(with_value.is_err());
-        return;
-    };
-    for most in [0, 1, 100] {
-        let cut = outcome.clone().cut_streams(most);
-        // The notice takes no more than two lines.
+    for most in [0, 1, 100, usize::MAX] {
+        let marker = Marker::new();
+        let with_value = outcome_with_value(&request, response.clone(), &marker, most);
+        let Ok(cut) = outcome(&request, response.clone(), most) else {
+            assert!(with_value.is_err());
+            continue;
+        };
         assert!(cut.stdout().len() <= most);
-        assert!(cut.stderr().len() <= most.max(300));
+        // The notices take no more than three lines.
+        assert!(cut.stderr().len() <= most.max(400));
     }
 }

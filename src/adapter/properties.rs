@@ -15,7 +15,7 @@ use super::translate::{ends_in_print, outcome};
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
-        rng_seed: RngSeed::Fixed(2024_02_02),
+        rng_seed: RngSeed::Fixed(20_240_202),
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -53,7 +53,7 @@ proptest! {
 
     #[test]
     fn what_a_program_prints_comes_out_as_it_is(stdout in printed(), code in 0..=255) {
-        let outcome = outcome(&ExecuteRequest::default(), ran(&stdout, "", code)).unwrap();
+        let outcome = outcome(&ExecuteRequest::default(), ran(&stdout, "", code), usize::MAX).unwrap();
         prop_assert_eq!(outcome.stdout(), stdout.as_str());
         prop_assert_eq!(outcome.exit_code, code);
     }
@@ -71,7 +71,7 @@ proptest! {
             response.run.status = Some(Status::RuntimeError);
             response.run.message = Some("/piston/jobs/x has failed".to_owned());
         }
-        let outcome = outcome(&ExecuteRequest::default(), response).unwrap();
+        let outcome = outcome(&ExecuteRequest::default(), response, usize::MAX).unwrap();
         for text in [outcome.stderr(), &outcome.run.output] {
             prop_assert!(!text.contains("/piston/"), "{}", text);
         }
@@ -79,8 +79,9 @@ proptest! {
 
     #[test]
     fn streams_are_cut_between_characters(stdout in printed(), stderr in printed(), most in 0usize..400) {
-        let whole = outcome(&ExecuteRequest::default(), ran(&stdout, &stderr, 0)).unwrap();
-        let cut = whole.clone().cut_streams(most);
+        let request = ExecuteRequest::default();
+        let whole = outcome(&request, ran(&stdout, &stderr, 0), usize::MAX).unwrap();
+        let cut = outcome(&request, ran(&stdout, &stderr, 0), most).unwrap();
         prop_assert!(whole.stdout().starts_with(cut.stdout()));
         prop_assert!(cut.stdout().len() <= most);
         // No character less than there is room for.
