@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use session_adapter::adapter::{self, AdapterConfig};
+use session_adapter::adapter::{self, AdapterConfig, Listeners};
 use session_adapter::causes::causes;
 use session_adapter::config::{
-    self, Cli, Command, ConfigError, EngineKind, Flags, PistonUrl, Settings, Target,
+    self, Cli, Command, ConfigError, EngineKind, Flags, MetricsPlace, PistonUrl, Settings, Target,
 };
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig};
@@ -93,10 +93,18 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Failure> {
+async fn serve(mut settings: Settings) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let listener = bind(settings.listen).await?;
     let listen = Some(listener.local_addr()?);
+    let metrics = match settings.metrics {
+        MetricsPlace::Listener(address) => {
+            let listener = bind(address).await?;
+            settings.metrics = MetricsPlace::Listener(listener.local_addr()?);
+            Some(listener)
+        }
+        MetricsPlace::Path | MetricsPlace::Off => None,
+    };
     let (engine, data_dir) = match settings.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
         EngineKind::Piston => (None, Some(DataDir::of(settings.data_dir.clone())?)),
@@ -117,7 +125,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     let adapter = adapter_config(&settings, &places);
     tokio::spawn(startup::announce(settings, places));
-    adapter::serve(listener, adapter, signals.first()).await?;
+    let listeners = Listeners {
+        sessions: listener,
+        metrics,
+    };
+    adapter::serve(listeners, adapter, signals.first()).await?;
     if let Some(engine) = engine {
         engine.drain(Duration::ZERO).await;
     }
@@ -234,6 +246,7 @@ fn adapter_config(settings: &Settings, places: &Places) -> AdapterConfig {
         memory_limit: settings.memory_limit,
         max_jobs: settings.max_jobs,
         queue: settings.queue,
+        metrics_path: settings.metrics == MetricsPlace::Path,
         drain_timeout: settings.drain_timeout,
     }
 }

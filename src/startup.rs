@@ -171,6 +171,7 @@ pub async fn announce(settings: Settings, places: Places) {
         max_jobs = settings.max_jobs,
         queue = settings.queue,
         memory_limit = settings.memory_limit,
+        metrics = %settings.metrics,
         drain_timeout_s = settings.drain_timeout.as_secs_f64(),
         compile_timeout_s = settings.compile_timeout.as_secs_f64(),
         cpu_limit_s = settings.jobs.cpu.as_secs_f64(),

@@ -19,6 +19,7 @@ use super::api::{AnswerForm, Execution};
 use super::error::ApiError;
 use super::executions::{Begun, OperationId, Tracked};
 use super::files::FileError;
+use super::log::Arrival;
 use super::session::{Phase, Session};
 use super::translate::{self, Marker, Outcome, ResolvedLanguage, ValueOptions};
 
@@ -39,9 +40,9 @@ pub fn begin(
     id: OperationId,
     execution: Execution,
     share: Option<OwnedSemaphorePermit>,
-    arrived: Instant,
+    arrival: Arrival,
 ) -> Result<Arc<Tracked>, ApiError> {
-    let tracked = Tracked::new(id, &execution, arrived);
+    let tracked = Tracked::new(id, &execution, arrival);
     let tracked = match session.executions.begin(tracked) {
         Begun::Known(tracked) => return Ok(tracked),
         Begun::New(tracked) => tracked,
@@ -89,6 +90,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         let result = self.result.take();
         let result = result.unwrap_or(Err(ApiError::ExecutionCanceled));
+        self.session.count_execution(&self.tracked, &result);
         self.session.executions.end(&self.tracked, result);
     }
 }

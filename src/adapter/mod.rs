@@ -11,12 +11,14 @@ mod executions;
 mod files;
 mod health;
 mod log;
+mod metrics;
 mod packages;
 mod route;
 mod server;
 mod session;
 mod sessions;
 mod timestamp;
+mod trace;
 mod translate;
 
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 pub use crate::config::EngineKind;
 pub use error::ApiError;
-pub use server::{AdapterError, serve};
+pub use server::{AdapterError, Listeners, serve};
 
 /// What the adapter needs to know.
 #[derive(Debug, Clone)]
@@ -57,6 +59,8 @@ pub struct AdapterConfig {
     pub max_jobs: usize,
     /// Executions that may wait.
     pub queue: usize,
+    /// Whether the metrics are at `/metrics` among the other paths.
+    pub metrics_path: bool,
     /// How long running executions may take to end once `shutdown` resolves.
     pub drain_timeout: Duration,
 }

@@ -97,6 +97,17 @@ impl Outcome {
         streams.sum::<usize>() + self.value.as_ref().map_or(0, |value| value.get().len())
     }
 
+    /// The limit that ended it, in one word.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self.ended_by {
+            "time_limit" => Some("time"),
+            "cpu_limit" => Some("cpu"),
+            "memory_limit" => Some("memory"),
+            "output_limit" => Some("output"),
+            _ => None,
+        }
+    }
+
     /// Keeps `most` bytes of each stream, and says so in the last line of stderr.
     pub fn cut_streams(mut self, most: usize) -> Self {
         for stage in self.compile.iter_mut().chain([&mut self.run]) {
