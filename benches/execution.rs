@@ -1,9 +1,10 @@
 //! What an execution costs: `cargo bench --bench execution`.
 //!
-//! A program that prints 42 goes through the adapter and through the engine, and is run by bare
-//! `python3`, in turns, so that a noisy machine disturbs all alike. Then the same with 500 MB in
-//! this process, which is the engine's own: the jobs are started by another process, that must not
-//! cost more.
+//! A program that prints 42 goes through the adapter and through the engine, with an interpreter
+//! that was started ahead and with one that was not, and is run by the bare interpreter, in turns,
+//! so that a noisy machine disturbs all alike. One client asks when interpreters wait again, eight
+//! ask without a pause. Then there are 500 MB more in this process, which is the engine's own: the
+//! jobs are started by another process, that must not cost more.
 
 #![allow(clippy::expect_used)]
 
@@ -12,6 +13,7 @@ mod support;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -22,6 +24,8 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 const ROUNDS: usize = 200;
+const CLIENTS: usize = 8;
+const WARM: usize = 4;
 const BALLAST: usize = 500 << 20;
 
 #[tokio::main(flavor = "current_thread")]
@@ -30,125 +34,246 @@ async fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let engine = start_engine().await;
-    let adapter = Adapter::start(Adapter::config(format!("http://{engine}"))).await;
-    adapter.ready().await;
-    let python = python_of(engine).await;
-    println!("python3 is {python}; {ROUNDS} rounds; median, and ratio to bare python3");
-
-    let light = round_trip(engine, adapter.addr, &python).await;
-    light.print("with little memory");
-    let ballast = vec![1_u8; BALLAST];
-    let heavy = round_trip(engine, adapter.addr, &python).await;
-    heavy.print("with 500 MB");
+    let (cold, warm) = (Side::start(0).await, Side::start(WARM).await);
     println!(
-        "engine with 500 MB : engine with little = {:.2}, each as a ratio to bare python3",
-        heavy.engine_ratio() / light.engine_ratio()
+        "{ROUNDS} rounds in turns; ms: 10th percentile, median, 90th; ratio of medians to bare"
     );
-    drop(ballast);
-    throughput(adapter.addr).await;
+    for (language, code, path) in [
+        ("python", "print(42)", "/python/execute"),
+        ("javascript", "console.log(42)", "/javascript/execute"),
+    ] {
+        let work = Work::of(&cold, language, code, path).await;
+        println!("{language}, {}, one client:", work.program);
+        let light = work.one_client(&cold, &warm, ROUNDS).await;
+        light.print();
+        if language == "python" {
+            let ballast = vec![1_u8; BALLAST];
+            println!("{language}, one client, with 500 MB more in the engine's process:");
+            work.one_client(&cold, &warm, ROUNDS).await.print();
+            drop(ballast);
+        }
+        println!("{language}, {CLIENTS} clients:");
+        work.many_clients(&cold, &warm).await;
+    }
 }
 
-async fn start_engine() -> SocketAddr {
-    let engine = Engine::start(EngineConfig {
-        program: env!("CARGO_BIN_EXE_session-adapter").into(),
-        max_jobs: 8,
-        ..EngineConfig::default()
-    })
-    .expect("an engine");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let addr = listener.local_addr().expect("an address");
-    tokio::spawn(async move { engine.serve(listener, std::future::pending()).await });
-    addr
+/// An engine and an adapter in front of it.
+struct Side {
+    engine: SocketAddr,
+    adapter: SocketAddr,
+    warm: usize,
+    _adapter: Adapter,
 }
 
-/// The interpreter that jobs get, so that the same one is measured bare.
-async fn python_of(engine: SocketAddr) -> String {
-    let body = json!({
-        "language": "python", "version": "*",
-        "files": [{"content": "import sys; print(sys.executable)"}],
-    });
-    let answer = raw::post(engine, "/api/v2/execute", &body.to_string()).await;
-    let json = answer.json();
-    json["run"]["stdout"]
-        .as_str()
-        .expect("a path")
-        .trim()
-        .to_owned()
-}
-
-struct Times {
-    bare: Vec<Duration>,
-    engine: Vec<Duration>,
-    adapter: Vec<Duration>,
-}
-
-impl Times {
-    fn engine_ratio(&self) -> f64 {
-        median(&self.engine) / median(&self.bare)
+impl Side {
+    async fn start(warm: usize) -> Self {
+        let engine = Engine::start(EngineConfig {
+            program: env!("CARGO_BIN_EXE_session-adapter").into(),
+            max_jobs: CLIENTS,
+            warm,
+            ..EngineConfig::default()
+        })
+        .expect("an engine");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        tokio::spawn(async move { engine.serve(listener, std::future::pending()).await });
+        let adapter = Adapter::start(Adapter::config(format!("http://{addr}"))).await;
+        adapter.ready().await;
+        Self {
+            engine: addr,
+            adapter: adapter.addr,
+            warm,
+            _adapter: adapter,
+        }
     }
 
-    fn print(&self, title: &str) {
-        println!("{title}:");
-        for (name, times) in [
-            ("bare python3 -c", &self.bare),
-            ("engine, port 2001", &self.engine),
-            ("adapter, port 2000", &self.adapter),
-        ] {
+    /// Waits until as many interpreters wait as there can be.
+    async fn full(&self) {
+        loop {
+            let about = raw::get(self.engine, "/").await.json();
+            if about["warm"]["waiting"] == self.warm && about["jobs"]["running"] == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A program, and the requests that run it.
+struct Work {
+    /// The interpreter that jobs get, so that the same one is measured bare.
+    program: String,
+    flag: &'static str,
+    code: &'static str,
+    to_engine: Vec<u8>,
+    to_adapter: Vec<u8>,
+}
+
+impl Work {
+    async fn of(side: &Side, language: &str, code: &'static str, path: &str) -> Self {
+        let (file, flag, which) = match language {
+            "python" => ("main.py", "-c", "import sys; print(sys.executable)"),
+            _ => ("main.js", "-e", "console.log(process.execPath)"),
+        };
+        let headers = [("Content-Type", "application/json")];
+        let body = |code| {
+            let file = json!({"name": file, "content": code});
+            json!({"language": language, "version": "*", "files": [file]}).to_string()
+        };
+        let asked = raw::post(side.engine, "/api/v2/execute", &body(which)).await;
+        let program = asked.json()["run"]["stdout"]
+            .as_str()
+            .map(str::trim)
+            .map(str::to_owned);
+        let code_body = json!({ "code": code }).to_string();
+        Self {
+            program: program.expect("a path"),
+            flag,
+            code,
+            to_engine: raw::request("POST", "/api/v2/execute", &headers, &body(code)),
+            to_adapter: raw::request("POST", path, &headers, &code_body),
+        }
+    }
+
+    async fn one_client(&self, cold: &Side, warm: &Side, rounds: usize) -> Times {
+        let mut connections = Vec::new();
+        for (side, request) in self.ways(cold, warm) {
+            connections.push((Connection::to(side).await, request));
+        }
+        // What is asked for often is what interpreters are started for.
+        for (connection, request) in &mut connections {
+            for _ in 0..3 {
+                time(connection, request).await;
+            }
+        }
+        let mut times = Times::default();
+        for _ in 0..rounds {
+            let [bare, ways @ ..] = &mut times.0;
+            warm.full().await;
+            bare.push(self.bare().await);
+            for ((connection, request), times) in connections.iter_mut().zip(ways) {
+                warm.full().await;
+                times.push(time(connection, request).await);
+            }
+        }
+        times
+    }
+
+    /// The ways of [`Times`], but for the first.
+    fn ways(&self, cold: &Side, warm: &Side) -> [(SocketAddr, &Vec<u8>); 4] {
+        [
+            (cold.engine, &self.to_engine),
+            (warm.engine, &self.to_engine),
+            (cold.adapter, &self.to_adapter),
+            (warm.adapter, &self.to_adapter),
+        ]
+    }
+
+    async fn bare(&self) -> Duration {
+        let began = Instant::now();
+        let output = Command::new(&self.program)
+            .args([self.flag, self.code])
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .expect("an interpreter");
+        let took = began.elapsed();
+        assert_eq!(output.stdout, b"42\n");
+        took
+    }
+
+    async fn many_clients(&self, cold: &Side, warm: &Side) {
+        let mut times = Times::default();
+        let mut rates = [0.0; 5];
+        for _ in 0..2 {
+            warm.full().await;
+            let [bare, ways @ ..] = &mut times.0;
+            let began = Instant::now();
+            let lanes = (0..CLIENTS).map(|_| async {
+                let mut times = Vec::new();
+                for _ in 0..ROUNDS / CLIENTS {
+                    times.push(self.bare().await);
+                }
+                times
+            });
+            bare.extend(all(lanes).await);
+            let mut took = vec![began.elapsed()];
+            for ((side, request), times) in self.ways(cold, warm).into_iter().zip(ways) {
+                warm.full().await;
+                let began = Instant::now();
+                let lanes = (0..CLIENTS).map(|_| async move {
+                    let mut connection = Connection::to(side).await;
+                    let mut times = Vec::new();
+                    for _ in 0..ROUNDS / CLIENTS {
+                        times.push(time(&mut connection, request).await);
+                    }
+                    times
+                });
+                times.extend(all(lanes).await);
+                took.push(began.elapsed());
+            }
+            for (rate, took) in rates.iter_mut().zip(took) {
+                *rate += (ROUNDS / CLIENTS * CLIENTS) as f64 / took.as_secs_f64() / 2.0;
+            }
+        }
+        times.print();
+        let rates: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+        println!("  executions a second, in this order: {}", rates.join(", "));
+    }
+}
+
+/// What all of these come to, side by side.
+async fn all(lanes: impl Iterator<Item = impl Future<Output = Vec<Duration>>>) -> Vec<Duration> {
+    let mut lanes: Vec<_> = lanes.map(Box::pin).collect();
+    let mut done = Vec::new();
+    std::future::poll_fn(|context| {
+        lanes.retain_mut(|lane| match lane.as_mut().poll(context) {
+            Poll::Ready(times) => {
+                done.extend(times);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if lanes.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    done
+}
+
+const WAYS: [&str; 5] = [
+    "bare interpreter",
+    "engine, cold",
+    "engine, warm",
+    "adapter, cold",
+    "adapter, warm",
+];
+
+#[derive(Default)]
+struct Times([Vec<Duration>; 5]);
+
+impl Times {
+    fn print(&self) {
+        let [bare, ..] = &self.0;
+        for (name, times) in WAYS.iter().zip(&self.0) {
             println!(
-                "  {name:<20} {:6.2} ms  {:.2}",
-                median(times),
-                median(times) / median(&self.bare)
+                "  {name:<18} {:7.2} {:7.2} {:7.2}  {:.2}",
+                percentile(times, 10),
+                percentile(times, 50),
+                percentile(times, 90),
+                percentile(times, 50) / percentile(bare, 50)
             );
         }
     }
 }
 
-fn median(times: &[Duration]) -> f64 {
+fn percentile(times: &[Duration], percent: usize) -> f64 {
     let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-async fn round_trip(engine: SocketAddr, adapter: SocketAddr, python: &str) -> Times {
-    let piston = json!({
-        "language": "python", "version": "*",
-        "files": [{"name": "main.py", "content": "print(42)"}],
-    });
-    let headers = [("Content-Type", "application/json")];
-    let to_engine = raw::request("POST", "/api/v2/execute", &headers, &piston.to_string());
-    let to_adapter = raw::request(
-        "POST",
-        "/python/execute",
-        &headers,
-        r#"{"code":"print(42)"}"#,
-    );
-    let mut engine = Connection::to(engine).await;
-    let mut adapter = Connection::to(adapter).await;
-    let mut times = Times {
-        bare: Vec::new(),
-        engine: Vec::new(),
-        adapter: Vec::new(),
-    };
-    for _ in 0..ROUNDS {
-        times.bare.push(bare(python).await);
-        times.engine.push(time(&mut engine, &to_engine).await);
-        times.adapter.push(time(&mut adapter, &to_adapter).await);
-    }
-    times
-}
-
-async fn bare(python: &str) -> Duration {
-    let began = Instant::now();
-    let output = Command::new(python)
-        .args(["-c", "print(42)"])
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("python3");
-    let took = began.elapsed();
-    assert_eq!(output.stdout, b"42\n");
-    took
+    times[(times.len() - 1) * percent / 100]
 }
 
 async fn time(connection: &mut Connection, request: &[u8]) -> Duration {
@@ -158,27 +283,4 @@ async fn time(connection: &mut Connection, request: &[u8]) -> Duration {
     let took = began.elapsed();
     assert_eq!(answer.json()["run"]["stdout"], "42\n");
     took
-}
-
-/// Executions a second with eight clients.
-async fn throughput(adapter: SocketAddr) {
-    let began = Instant::now();
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..8 {
-        clients.spawn(async move {
-            let headers = [("Content-Type", "application/json")];
-            let body = r#"{"code":"print(42)"}"#;
-            let request = raw::request("POST", "/python/execute", &headers, body);
-            let mut connection = Connection::to(adapter).await;
-            for _ in 0..ROUNDS / 4 {
-                time(&mut connection, &request).await;
-            }
-        });
-    }
-    while clients.join_next().await.is_some() {}
-    let count = (8 * (ROUNDS / 4)) as f64;
-    println!(
-        "8 clients: {:.0} executions a second",
-        count / began.elapsed().as_secs_f64()
-    );
 }

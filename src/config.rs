@@ -15,7 +15,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rustix::fs::Access;
 
-use parse::{Given, bytes, choice, count, seconds, toml_file, writable_directory, yes_or_no};
+use parse::{
+    Given, bytes, choice, count, module_names, seconds, toml_file, writable_directory, yes_or_no,
+};
 
 pub use cli::{Cli, Command, Flags, JobFlags, Target};
 
@@ -126,6 +128,10 @@ pub struct Settings {
 pub struct JobSettings {
     /// More languages, as TOML.
     pub runtimes: Option<String>,
+    /// Interpreters that are started ahead of executions, at most.
+    pub warm: usize,
+    /// Python modules that these import.
+    pub preload: Vec<String>,
     /// CPU time of all processes.
     pub cpu: Duration,
     /// Processes and threads.
@@ -314,6 +320,10 @@ impl JobSettings {
         Ok(Self {
             runtimes: from("--runtimes", &flags.runtimes, "SESSION_RUNTIMES")
                 .parse_or(None, |text| toml_file(text).map(Some))?,
+            warm: from("--warm", &flags.warm, "WARM_INTERPRETERS")
+                .parse_or(2 * cores(), count(0, 64))?,
+            preload: from("--preload", &flags.preload, "PRELOAD_MODULES")
+                .parse_or(Vec::new(), module_names)?,
             cpu: from("--cpu-limit", &flags.cpu_limit, "JOB_CPU_SECONDS").parse_or(
                 max_run_timeout.saturating_mul(u32::try_from(cores()).unwrap_or(1)),
                 seconds(0.001, 1e7),

@@ -9,10 +9,11 @@ use clap::Parser;
 use session_adapter::adapter::{self, AdapterConfig, Listeners};
 use session_adapter::causes::causes;
 use session_adapter::config::{
-    self, Cli, Command, ConfigError, EngineKind, Flags, MetricsPlace, PistonUrl, Settings, Target,
+    self, Cli, Command, ConfigError, EngineKind, Flags, LogFormat, MetricsPlace, PistonUrl,
+    Settings, Target,
 };
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
-use session_adapter::engine::{self, Engine, EngineConfig};
+use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
 use session_adapter::replay;
 use session_adapter::startup::{self, DataDir, Places, Signals};
 use tokio::net::TcpListener;
@@ -129,11 +130,14 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
         sessions: listener,
         metrics,
     };
-    adapter::serve(listeners, adapter, signals.first()).await?;
-    if let Some(engine) = engine {
-        engine.drain(Duration::ZERO).await;
-    }
-    Ok(())
+    let Some(engine) = engine else {
+        return Ok(adapter::serve(listeners, adapter, signals.first()).await?);
+    };
+    let mut failed = Ok(());
+    let until = async { failed = engine.told_or_failed(signals).await };
+    adapter::serve(listeners, adapter, until).await?;
+    engine.drain(Duration::ZERO).await;
+    Ok(failed?)
 }
 
 async fn engine_alone(settings: Settings) -> Result<(), Failure> {
@@ -142,9 +146,9 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
     let engine = RunningEngine::start(&settings).await?;
     engine.engine.drop_privileges()?;
     tokio::spawn(startup::announce(settings, engine.places(None)));
-    signals.first().await;
+    let failed = engine.told_or_failed(signals).await;
     engine.drain(drain_timeout).await;
-    Ok(())
+    Ok(failed?)
 }
 
 async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
@@ -213,6 +217,18 @@ impl RunningEngine {
         }
     }
 
+    /// Waits for a signal, or until the engine is of no more use: then it is best that whoever
+    /// started this program starts it anew.
+    async fn told_or_failed(&self, signals: Signals) -> Result<(), EngineError> {
+        tokio::select! {
+            () = signals.first() => Ok(()),
+            error = self.engine.failed() => {
+                tracing::error!(%error, "the engine has failed: going down");
+                Err(error)
+            }
+        }
+    }
+
     /// Lets jobs end for as long as `time`, then ends them, and waits until nothing is left.
     async fn drain(mut self, time: Duration) {
         // The receiver is gone only where the server is.
@@ -263,6 +279,8 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         output_limit: settings.output_limit,
         // The adapter's request repeats a program with other escapes.
         max_body: 2 * settings.max_body + (1 << 10),
+        warm: jobs.warm,
+        preload: jobs.preload.clone(),
         max_processes: jobs.processes as u64,
         max_open_files: jobs.open_files as u64,
         max_file_size: jobs.file_size,
@@ -273,6 +291,7 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         allow_network: jobs.allow_network,
         allow_weak_sandbox: jobs.allow_weak_sandbox,
         runtimes: jobs.runtimes.clone(),
+        json_log: startup::log_format(settings.log_format) == LogFormat::Json,
         data_dir: startup::data_dir(settings.data_dir.clone()),
         ..EngineConfig::default()
     }

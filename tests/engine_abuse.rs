@@ -11,7 +11,7 @@ mod engine_support;
 use std::collections::HashMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -542,7 +542,7 @@ async fn files_are_limited_in_number_size_and_depth() {
         let run = high.run("python", &program).await;
         assert_eq!(run["stdout"], "done\n", "{name}: {run}");
     }
-    left_nothing(&low).await;
+    low.settled().await;
 }
 
 /// Rows 19 and 31: neither a daemon nor what holds a pipe outlives its job.
@@ -638,7 +638,7 @@ async fn shared_folders_are_swept_after_a_job() {
         );
         let run = served.run("python", &program).await;
         assert_eq!(run["stdout"], "done\n", "{run}");
-        left_nothing(&served).await;
+        served.settled().await;
         drop(served);
         for path in paths {
             assert_eq!(Path::new(&path).exists(), !swept, "{path}");
@@ -689,7 +689,7 @@ print('done')
         .replace("KEPT", kept.to_str().unwrap());
     let run = served.run("python", &program).await;
     assert_eq!(run["stdout"], "done\n", "{run}");
-    left_nothing(&served).await;
+    served.settled().await;
     let service = std::fs::metadata(data.join("plain")).unwrap();
     assert!(service.uid() >= 30_000);
     assert_eq!(service.mode() & 0o777, 0o660);
@@ -832,7 +832,7 @@ time.sleep(600)
             "files": [{"content": program.replace("FILE", file.to_str().unwrap())}],
         });
         assert_eq!(served.execute(&body).await.status, 500);
-        left_nothing(&served).await;
+        served.settled().await;
         let pid: u32 = std::fs::read_to_string(&file).unwrap().parse().unwrap();
         let process = Path::new("/proc").join(pid.to_string());
         until(|| !process.exists()).await;
@@ -854,9 +854,11 @@ async fn a_client_that_hangs_up_ends_its_job() {
     let stream = served
         .begin("POST", "/api/v2/execute", &json, body.as_bytes())
         .await;
-    until(|| !jobs(&served).is_empty()).await;
+    while served.number("/jobs/running").await == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
     drop(stream);
-    left_nothing(&served).await;
+    served.settled().await;
     assert_eq!(served.run("python", "print(1)").await["stdout"], "1\n");
 }
 
@@ -875,7 +877,9 @@ async fn dropping_the_engine_ends_its_jobs() {
     let mut stream = served
         .begin("POST", "/api/v2/execute", &json, body.as_bytes())
         .await;
-    until(|| !jobs(&served).is_empty()).await;
+    while served.number("/jobs/running").await == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
     served.engine.kill_all();
     let mut answer = Vec::new();
     tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer)
@@ -888,19 +892,6 @@ async fn dropping_the_engine_ends_its_jobs() {
     );
     drop(served);
     until(|| !work.exists()).await;
-}
-
-/// Directories of jobs that are there at this moment.
-fn jobs(served: &Served) -> Vec<PathBuf> {
-    std::fs::read_dir(served.engine.work_dir())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect()
-}
-
-/// Waits until every job has been cleaned up after.
-async fn left_nothing(served: &Served) {
-    until(|| jobs(served).is_empty()).await;
 }
 
 async fn until(condition: impl Fn() -> bool) {

@@ -182,6 +182,19 @@ async fn arguments_and_other_files_are_where_they_were() {
 }
 
 #[tokio::test]
+async fn a_program_can_delete_what_another_left_where_the_data_directory_was_sticky() {
+    // As a `--tmpfs` of a container is.
+    let (_place, data) = data_dir();
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o1777)).unwrap();
+    let served = serve_at(&data).await;
+    let run = in_data(&served, "bash", "echo kept > kept").await;
+    assert_eq!(run["code"], 0, "{run}");
+    let run = in_data(&served, "bash", "rm -f kept || exit 1").await;
+    assert_eq!(run["code"], 0, "{run}");
+    assert!(!data.join("kept").exists());
+}
+
+#[tokio::test]
 async fn without_being_asked_programs_start_in_the_jobs_directory() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
@@ -272,9 +285,10 @@ async fn what_lies_in_the_data_directory_is_not_taken_for_the_program() {
 
 /// How many jobs run and wait, as `GET /` says.
 async fn jobs(served: &Served) -> (u64, u64) {
-    let about = served.send("GET", "/", &[], b"").await.json();
-    let number = |name: &str| about["jobs"][name].as_u64().unwrap();
-    (number("running"), number("waiting"))
+    (
+        served.number("/jobs/running").await,
+        served.number("/jobs/waiting").await,
+    )
 }
 
 async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {

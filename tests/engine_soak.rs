@@ -165,9 +165,8 @@ fn children_of(parent: u32) -> Vec<u32> {
 async fn settled(served: &Served) {
     let spawner = spawner_of(served);
     let late = Instant::now() + Duration::from_secs(60);
-    while std::fs::read_dir(served.engine.work_dir()).unwrap().count() > 0
-        || !children_of(spawner).is_empty()
-    {
+    served.settled().await;
+    while children_of(spawner).len() as u64 != served.number("/warm/waiting").await {
         assert!(Instant::now() < late, "jobs are not cleaned up after");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -286,3 +286,103 @@ async fn deleting_the_session_cancels_what_runs_and_forgets_what_ran() {
     assert_eq!(sessions, json!({"sessions": []}));
     piston.left_times(3).await;
 }
+
+/// An adapter whose session has many files, so that deleting it takes a while.
+async fn with_many_files(piston: &StandIn) -> (Adapter, tempfile::TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    for number in 0..20_000 {
+        std::fs::write(data.path().join(number.to_string()), "").unwrap();
+    }
+    let adapter = Adapter::with(piston, |config| config.data_dir = data.path().to_owned()).await;
+    (adapter, data)
+}
+
+fn count(data: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(data.path()).unwrap().count()
+}
+
+#[tokio::test]
+async fn who_hangs_up_on_a_deletion_gets_it_all_the_same() {
+    let piston = StandIn::script()
+        .always(Answer::stdout("x\n"))
+        .start()
+        .await;
+    let (adapter, data) = with_many_files(&piston).await;
+    let passed = json!({"language": "c", "version": "*", "files": [{"content": ""}]});
+    let path = "/api/v2/execute?identifier=demo-1";
+    raw::exchange(adapter.addr, request_to(path, None, &passed)).await;
+    let mut impatient = Connection::to(adapter.addr).await;
+    let delete = raw::request("DELETE", "/session?identifier=demo-1", &[], "");
+    impatient.send(delete).await;
+    while count(&data) == 20_000 {
+        tokio::task::yield_now().await;
+    }
+    drop(impatient);
+    // It waits for the deletion, and belongs to the new session.
+    let body = json!({"code": "int main() {}", "language": "c"});
+    let answer = raw::exchange(adapter.addr, request(Some("new"), &body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(count(&data), 0);
+    let session = raw::get(adapter.addr, "/session?identifier=demo-1").await;
+    assert_eq!(session.status, 200);
+}
+
+#[tokio::test]
+async fn an_id_that_was_canceled_or_never_ran_is_free_again() {
+    let piston = StandIn::script()
+        .answer(Answer::json(
+            400,
+            &json!({"message": "cobol-* runtime is unknown"}),
+        ))
+        .answer(Answer::Never)
+        .always(Answer::stdout("ran\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let unknown = json!({"code": "1", "language": "cobol", "executionType": "Asynchronous"});
+    raw::exchange(adapter.addr, request(Some("mine"), &unknown)).await;
+    let refused = end_of(adapter.addr, "/executions/mine").await;
+    assert_eq!(refused["error"]["error"]["code"], "RuntimeNotFound");
+    raw::exchange(adapter.addr, request(Some("mine"), &asynchronous())).await;
+    piston.asked_times(2).await;
+    let delete = raw::request("DELETE", "/session?identifier=demo-1", &[], "");
+    assert_eq!(raw::exchange(adapter.addr, delete).await.status, 204);
+    let canceled = raw::get(adapter.addr, "/executions/mine").await.json();
+    assert_eq!(canceled["status"], "Canceled");
+    let body = json!({"code": "print('ran')"});
+    let answer = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
+    assert_eq!(answer.json()["result"]["stdout"], "ran\n");
+}
+
+#[tokio::test]
+async fn a_refused_execution_cannot_be_asked_for() {
+    let piston = StandIn::script()
+        .always(Answer::json(
+            400,
+            &json!({"message": "cobol-* runtime is unknown"}),
+        ))
+        .start()
+        .await;
+    let adapter = Adapter::start(Adapter::config(piston.url())).await;
+    let body = json!({"code": "1", "language": "cobol"});
+    let refused = raw::exchange(adapter.addr, request(None, &body)).await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.header("operation-location"), "");
+}
+
+#[tokio::test]
+async fn who_asks_again_in_another_dialect_gets_the_form_that_fits() {
+    let piston = StandIn::script()
+        .always(Answer::stdout("x\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let (code, shell) = (json!({"code": "1"}), json!({"shellCommand": "true"}));
+    raw::exchange(adapter.addr, request(Some("code"), &code)).await;
+    let again = request_to("/shellExecute", Some("code"), &shell);
+    let again = raw::exchange(adapter.addr, again).await.json();
+    assert_eq!(again["status"], "Succeeded");
+    raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
+    let again = raw::exchange(adapter.addr, request(Some("shell"), &code)).await;
+    assert_eq!(again.json()["status"], "0");
+}

@@ -209,6 +209,17 @@ async fn piston_gets_the_files_with_each_execution() {
 }
 
 #[tokio::test]
+async fn of_several_files_none_is_stored_where_one_cannot_be() {
+    let session = Session::start().await;
+    fs::create_dir(session.data.path().join("folder")).unwrap();
+    let part = |name: &str| format!("form-data; name=\"file\"; filename=\"{name}\"");
+    let body = form(&[(&part("first"), b"1"), (&part("folder"), b"2")]);
+    let answer = session.post(&content_type(), &body).await;
+    assert_error(&answer, 409, "FileConflict");
+    assert_eq!(session.on_disk(), 1);
+}
+
+#[tokio::test]
 async fn deleting_the_session_deletes_its_files() {
     let session = Session::start().await;
     session

@@ -318,6 +318,29 @@ async fn a_second_signal_ends_the_program_and_its_jobs_at_once() {
 }
 
 #[tokio::test]
+async fn a_program_whose_spawner_is_gone_says_so_and_ends_when_what_runs_has_ended() {
+    let mut program = Program::start(&[]).await;
+    let spawner = descendants(program.pid())[0];
+    let code = "import time\nprint('on', flush=True)\ntime.sleep(3)\nprint('end')";
+    let body = json!({"code": code}).to_string();
+    let mut connection = Connection::to(program.addr).await;
+    let request = raw::request("POST", "/python/execute", &[], &body);
+    connection.send(request).await;
+    // The request is under way once a later one on another connection has been answered.
+    assert_eq!(python(&program, "print(1)").await["stdout"], "1\n");
+    let spawner = rustix::process::Pid::from_raw(spawner).unwrap();
+    rustix::process::kill_process(spawner, Signal::KILL).unwrap();
+    let line = program.logged("the engine has failed: going down").await;
+    assert_eq!(line["level"], "ERROR");
+    assert_eq!(
+        line["error"],
+        "the engine's spawner ended unexpectedly: signal: 9 (SIGKILL)"
+    );
+    assert_eq!(connection.answer().await.json()["stdout"], "on\nend\n");
+    assert_eq!(program.ended().await, Some(1));
+}
+
+#[tokio::test]
 async fn nothing_is_left_behind() {
     let mut program = Program::start(&[]).await;
     let data_dir = std::path::PathBuf::from(program.started["data_dir"].as_str().unwrap());

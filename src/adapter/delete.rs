@@ -1,10 +1,12 @@
 //! Deletes the session: ends what runs, and forgets what was kept.
 
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::EngineKind;
 use super::error::ApiError;
@@ -15,31 +17,43 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Leaves the session as it was before its first use. Executions that come meanwhile wait until
-/// it is done, and belong to the new session.
+/// it is done, and belong to the new session. It goes on when its client hangs up.
 ///
 /// # Errors
 /// [`ApiError::DeletionFailed`] where something of the old session is left.
-pub async fn delete(session: &Session) -> Result<(), ApiError> {
+pub async fn delete(session: &Arc<Session>) -> Result<(), ApiError> {
+    let deleting = Arc::clone(session);
+    let deletion = tokio::spawn(async move {
+        let _counted = deleting.count_request();
+        clear(&deleting).await
+    });
+    let ended = deletion.await;
+    ended.unwrap_or(Err(ApiError::DeletionFailed("it was interrupted")))
+}
+
+async fn clear(session: &Session) -> Result<(), ApiError> {
     let deadline = Instant::now() + PATIENCE;
-    let _alone = loop {
-        session.cancel_executions();
-        match timeout(PAUSE, session.life.write()).await {
-            Ok(alone) => break alone,
-            Err(_) if Instant::now() > deadline => {
-                return Err(ApiError::DeletionFailed("an execution does not end"));
-            }
-            Err(_) => {}
-        }
+    // First in line, so that whoever comes from now on waits behind it.
+    let mut alone = pin!(session.life.write());
+    let taken = tokio::select! {
+        biased;
+        taken = &mut alone => Some(taken),
+        () = std::future::ready(()) => None,
+    };
+    session.cancel_executions();
+    let _alone = match taken {
+        Some(taken) => taken,
+        None => timeout_at(deadline, alone)
+            .await
+            .map_err(|_| ApiError::DeletionFailed("an execution does not end"))?,
     };
     if session.config.engine == EngineKind::Embedded {
         wait_for_the_engine(session, deadline).await?;
     }
     let files = session.files.clone();
     let cleared = spawn_blocking(move || files.clear()).await;
-    if let Err(error) = cleared
-        .map_err(io::Error::other)
-        .and_then(|done| done.map_err(io::Error::other))
-    {
+    let cleared = cleared.map_err(io::Error::other);
+    if let Err(error) = cleared.and_then(|done| done.map_err(io::Error::other)) {
         tracing::error!(%error, "the session's files cannot be deleted");
         return Err(ApiError::DeletionFailed("a file cannot be deleted"));
     }
@@ -51,14 +65,12 @@ pub async fn delete(session: &Session) -> Result<(), ApiError> {
 /// Waits until no process of a job is left that could still write. Real Piston does not end a job
 /// that nobody waits for, but its jobs cannot write to the session's files.
 async fn wait_for_the_engine(session: &Session, deadline: Instant) -> Result<(), ApiError> {
-    loop {
+    while Instant::now() < deadline {
         let about = session.client.about(deadline).await;
-        if about.jobs.is_none_or(|jobs| jobs.running == 0) {
+        if about.is_ok_and(|about| about.jobs.is_some_and(|jobs| jobs.running == 0)) {
             return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(ApiError::DeletionFailed("a process does not end"));
         }
         sleep(PAUSE).await;
     }
+    Err(ApiError::DeletionFailed("a process does not end"))
 }

@@ -282,6 +282,7 @@ fn file_status(error: &FileError) -> (StatusCode, &'static str) {
         FileError::Path(_) => (StatusCode::BAD_REQUEST, "FilePathInvalid"),
         FileError::NotFound => (StatusCode::NOT_FOUND, "FileNotFound"),
         FileError::Conflict => (StatusCode::CONFLICT, "FileConflict"),
+        FileError::Deleted => (StatusCode::CONFLICT, "UploadCanceled"),
         FileError::Denied => (StatusCode::FORBIDDEN, "FileAccessDenied"),
         FileError::Full => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
         FileError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "ExecutionTooLarge"),

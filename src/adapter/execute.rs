@@ -42,14 +42,21 @@ pub fn begin(
     share: Option<OwnedSemaphorePermit>,
     arrival: Arrival,
 ) -> Result<Arc<Tracked>, ApiError> {
-    let tracked = Tracked::new(id, &execution, arrival);
-    let tracked = match session.executions.begin(tracked) {
+    if let Some(known) = session
+        .executions
+        .find(id.as_str())
+        .filter(|one| one.counts())
+    {
+        return Ok(known);
+    }
+    let place = session.join()?;
+    let tracked = match session
+        .executions
+        .begin(Tracked::new(id, &execution, arrival))
+    {
         Begun::Known(tracked) => return Ok(tracked),
         Begun::New(tracked) => tracked,
     };
-    let place = session
-        .join()
-        .inspect_err(|_| session.executions.forget(&tracked))?;
     tracked.timings().queued();
     if place.is_inside() {
         tracked.started();
@@ -102,6 +109,8 @@ async fn run(
     place: Place,
 ) -> Result<Outcome, ApiError> {
     let _alive = session.life.read().await;
+    // Once more, for a session that was deleted meanwhile.
+    session.sessions.used_by(tracked.identifier.as_ref());
     let language = session.resolve(&execution.language).await;
     tracked.timings().language(&language.language);
     let marker = has_value(session, &execution, &language).then(Marker::new);
@@ -109,13 +118,10 @@ async fn run(
         most: session.longest_value(),
         jupyter: execution.jupyter_format,
     };
-    let most_of_a_stream = execution.output_streams_max_length;
+    let most = execution.output_streams_max_length.unwrap_or(usize::MAX);
     let mut request = translate::piston_request(execution, language, &session.terms());
     if let Some(marker) = &marker {
         marker.put_before(&mut request, value_options);
-    }
-    if session.config.engine == EngineKind::Piston {
-        send_along(session, &mut request).await?;
     }
     let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
 
@@ -125,6 +131,9 @@ async fn run(
     };
     let pass = session.admit(place, latest_answer, timeout).await?;
     tracked.started();
+    if session.config.engine == EngineKind::Piston {
+        send_along(session, &mut request).await?;
+    }
     let deadline = Instant::now() + timeout + session.config.compile_timeout + GRACE;
     let deadline = latest_answer.map_or(deadline, |latest| latest.min(deadline));
     let answer = session.client.execute(&mut request, deadline).await;
@@ -132,8 +141,8 @@ async fn run(
     drop(pass);
 
     let outcome = answer.and_then(|response| match &marker {
-        Some(marker) => translate::outcome_with_value(&request, response, marker),
-        None => translate::outcome(&request, response),
+        Some(marker) => translate::outcome_with_value(&request, response, marker, most),
+        None => translate::outcome(&request, response, most),
     });
     session.readiness.learn_from(&outcome);
     let outcome = outcome.map_err(|error| match error {
@@ -145,12 +154,9 @@ async fn run(
         error => ApiError::Engine(error),
     })?;
     if outcome.value_overflowed {
-        session.values_are_too_long();
+        session.value_overflowed(outcome.stderr().len());
     }
-    Ok(match most_of_a_stream {
-        Some(most) => outcome.cut_streams(most),
-        None => outcome,
-    })
+    Ok(outcome)
 }
 
 /// Adds the session's files to a request for an engine that does not share the data directory.
@@ -161,13 +167,18 @@ async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(
         return Ok(());
     }
     let most = session.config.max_body as u64;
-    let files = spawn_blocking(move || store.for_execution(most)).await;
-    let files = files.map_err(|error| FileError::Disk(io::Error::other(error)))??;
-    for (name, bytes) in files {
-        if request.files.iter().all(|file| file.name != name) {
-            request.files.push(File::bytes(name, &bytes));
-        }
-    }
+    let read = spawn_blocking(move || -> Result<Vec<File>, FileError> {
+        let files = store.for_execution(most)?;
+        let encode = |(name, bytes): (String, Vec<u8>)| File::bytes(name, &bytes);
+        Ok(files.into_iter().map(encode).collect())
+    });
+    let files = read
+        .await
+        .map_err(|error| FileError::Disk(io::Error::other(error)))??;
+    let own: Vec<String> = request.files.iter().map(|file| file.name.clone()).collect();
+    request
+        .files
+        .extend(files.into_iter().filter(|file| !own.contains(&file.name)));
     Ok(())
 }
 

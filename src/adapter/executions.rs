@@ -46,10 +46,13 @@ impl OperationId {
     /// The id that a client has chosen.
     ///
     /// # Errors
-    /// [`ApiError::OperationId`] where it has no 1 to 128 letters, digits, `.`, `_` and `-`.
+    /// [`ApiError::OperationId`] where it has no 1 to 128 letters, digits, `.`, `_` and `-`, or dots
+    /// alone, which mean another place in a URL.
     pub fn given(text: &[u8]) -> Result<Self, ApiError> {
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
-        let is_fine = (1..=128).contains(&text.len()) && text.iter().all(allowed);
+        let is_fine = (1..=128).contains(&text.len())
+            && text.iter().all(allowed)
+            && text.iter().any(|b| *b != b'.');
         match std::str::from_utf8(text) {
             Ok(text) if is_fine => Ok(Self {
                 text: text.to_owned(),
@@ -117,6 +120,18 @@ impl Tracked {
     /// How far it is.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// Whether it runs, or has run.
+    pub fn counts(&self) -> bool {
+        match &*self.state.borrow() {
+            State::NotStarted | State::Running => true,
+            State::Ended(result) => match &**result {
+                Ok(_) => true,
+                Err(ApiError::ExecutionCanceled) => false,
+                Err(error) => error.may_have_run(),
+            },
+        }
     }
 
     /// Waits for its end.
@@ -212,11 +227,16 @@ struct Ended {
 }
 
 impl Executions {
-    /// Takes in an execution, unless there is one of its id.
+    /// Takes in an execution, unless there is one of its id. One that was not run, or was canceled,
+    /// gives way.
     pub fn begin(&self, tracked: Tracked) -> Begun {
         let mut kept = self.kept();
         kept.forget_old();
-        if let Some(known) = kept.by_id.get(tracked.id.as_str()) {
+        if let Some(known) = kept
+            .by_id
+            .get(tracked.id.as_str())
+            .filter(|one| one.counts())
+        {
             return Begun::Known(Arc::clone(known));
         }
         let tracked = Arc::new(tracked);
@@ -230,11 +250,6 @@ impl Executions {
         let mut kept = self.kept();
         kept.forget_old();
         kept.by_id.get(id).cloned()
-    }
-
-    /// Forgets one that was never run.
-    pub fn forget(&self, tracked: &Arc<Tracked>) {
-        self.kept().remove(tracked);
     }
 
     /// One has ended. It is remembered, unless nothing of it can be asked for: it was not run and
@@ -375,7 +390,7 @@ mod tests {
         for good in ["a", "test-1_2.3", &"x".repeat(128)] {
             assert_eq!(OperationId::given(good.as_bytes()).unwrap().as_str(), good);
         }
-        for bad in ["", "a b", "ü", "a/b", &"x".repeat(129)] {
+        for bad in ["", ".", "..", "a b", "ü", "a/b", &"x".repeat(129)] {
             assert!(OperationId::given(bad.as_bytes()).is_err(), "{bad}");
         }
     }

@@ -45,6 +45,9 @@ pub enum FileError {
     /// A folder is in the place of a file, or the other way round.
     #[error("Something else is in this place: a folder instead of a file, or the other way round.")]
     Conflict,
+    /// The session was deleted while the file came in.
+    #[error("The upload was ended: the session was deleted.")]
+    Deleted,
     /// A program of the session has made it unreadable.
     #[error(
         "The file cannot be read or changed: a program of the session has closed it to others."

@@ -194,6 +194,7 @@ pub fn word_of(result: &Result<Outcome, ApiError>) -> &'static str {
 /// The page, as it is now.
 pub async fn page(session: &Session) -> String {
     let engine = session.client.about(Instant::now() + ABOUT).await;
+    let engine = engine.unwrap_or_default();
     let mut page = Page::default();
     about_session(&mut page, session);
     session.metrics.counts().write(&mut page);

@@ -1,8 +1,8 @@
 //! The Python packages that programs can use, as Python itself lists them.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::piston::{ExecuteRequest, File};
@@ -18,29 +18,41 @@ print(json.dumps([{'name': n, 'version': found[n]} for n in sorted(found, key=st
 ";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long it may wait for a place to run in.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The packages, once they are known.
 #[derive(Debug, Default)]
 pub struct Packages {
-    found: OnceCell<Vec<Package>>,
+    found: OnceLock<Vec<Package>>,
 }
 
 impl Packages {
-    /// Asks Python, the first time. Where there is no Python there are no packages.
+    /// Asks Python, until it has answered once. There are none where there is no Python, and where it
+    /// does not say.
     ///
     /// # Errors
     /// [`ApiError`] where there is no place for an execution, or none works.
     pub async fn list(&self, session: &Session) -> Result<&[Package], ApiError> {
-        let found = self.found.get_or_try_init(|| ask(session)).await?;
-        Ok(found)
+        if self.found.get().is_none()
+            && let Some(found) = ask(session).await?
+        {
+            // Where two ask at a time, they learn the same.
+            let _ = self.found.set(found);
+        }
+        Ok(self.found.get().map_or(&[], Vec::as_slice))
     }
 }
 
-async fn ask(session: &Session) -> Result<Vec<Package>, ApiError> {
+async fn ask(session: &Session) -> Result<Option<Vec<Package>>, ApiError> {
     let runtimes = session.known_runtimes();
     if !runtimes.iter().any(|runtime| runtime.language == "python") {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let _pass = session.join()?.admitted().await;
+    let latest = Instant::now() + PATIENCE;
+    let _pass = session
+        .admit(session.join()?, Some(latest), TIMEOUT)
+        .await?;
     let mut request = ExecuteRequest {
         language: "python".to_owned(),
         version: "*".to_owned(),
@@ -48,8 +60,7 @@ async fn ask(session: &Session) -> Result<Vec<Package>, ApiError> {
         run_timeout: Some(TIMEOUT.as_millis() as u64),
         ..ExecuteRequest::default()
     };
-    let deadline = Instant::now() + 2 * TIMEOUT;
-    let response = session.client.execute(&mut request, deadline).await?;
+    let response = session.client.execute(&mut request, latest).await?;
     // Real Piston keeps little output: what it has cut is no list.
-    Ok(serde_json::from_str(&response.run.stdout).unwrap_or_default())
+    Ok(serde_json::from_str(&response.run.stdout).ok())
 }

@@ -144,8 +144,12 @@ impl Session {
         self.longest_value.load(Ordering::Relaxed)
     }
 
-    /// The engine keeps less of standard error than was thought.
-    pub fn values_are_too_long(&self) {
+    /// There was no room for a value behind so many bytes of the program's own standard error.
+    /// Where they are few, real Piston keeps less than was thought.
+    pub fn value_overflowed(&self, own: usize) {
+        if self.config.engine == EngineKind::Embedded || own > LEAST_VALUE {
+            return;
+        }
         let most = self.longest_value.fetch_min(LEAST_VALUE, Ordering::Relaxed);
         if most > LEAST_VALUE {
             tracing::warn!(

@@ -108,14 +108,6 @@ impl Outcome {
         }
     }
 
-    /// Keeps `most` bytes of each stream, and says so in the last line of stderr.
-    pub fn cut_streams(mut self, most: usize) -> Self {
-        for stage in self.compile.iter_mut().chain([&mut self.run]) {
-            stage.cut_streams(most);
-        }
-        self
-    }
-
     fn decisive(&self) -> &StageOutput {
         match &self.compile {
             Some(compile) if compile.code != Some(0) => compile,
@@ -125,9 +117,11 @@ impl Outcome {
 }
 
 impl StageOutput {
-    fn cut_streams(&mut self, most: usize) {
+    /// Keeps `most` bytes of each stream, and adds what is to be said of that and of how the stage
+    /// ended to stderr.
+    fn finish(&mut self, most: usize, ending: Option<String>) {
         let streams = [("stdout", &self.stdout), ("stderr", &self.stderr)];
-        let cut: Vec<String> = streams
+        let notices: Vec<String> = streams
             .into_iter()
             .filter(|(_, text)| text.len() > most)
             .map(|(name, text)| {
@@ -136,16 +130,17 @@ impl StageOutput {
                     text.len()
                 )
             })
+            .chain(ending)
             .collect();
         for text in [&mut self.stdout, &mut self.stderr, &mut self.output] {
             cut_text(text, most);
         }
-        if cut.is_empty() {
+        if notices.is_empty() {
             return;
         }
-        let notice = cut.join("\n");
-        // The notice is part of what was asked for, unless nothing else would be left.
+        let notice = notices.join("\n");
         for text in [&mut self.stderr, &mut self.output] {
+            // The notice is part of what was asked for, unless nothing else would be left.
             if let Some(left) = most.checked_sub(notice.len() + 2) {
                 cut_text(text, left);
             }
@@ -216,6 +211,7 @@ pub fn outcome_with_value(
     request: &ExecuteRequest,
     mut response: ExecuteResponse,
     marker: &Marker,
+    most: usize,
 ) -> Result<Outcome, ClientError> {
     let run = &mut response.run;
     let taken = marker.take_from(&mut run.stderr);
@@ -228,7 +224,7 @@ pub fn outcome_with_value(
         // The program had ended; it was its value that the engine had no room for.
         (run.code, run.signal, run.status) = (Some(0), None, None);
     }
-    let outcome = outcome(request, response)?;
+    let outcome = outcome(request, response, most)?;
     Ok(Outcome {
         value: taken.value.filter(|_| outcome.exit_code == 0),
         value_overflowed,
@@ -236,7 +232,7 @@ pub fn outcome_with_value(
     })
 }
 
-/// Reads the engine's answer to `request`.
+/// Reads the engine's answer to `request`, and keeps `most` bytes of each stream.
 ///
 /// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
 ///
@@ -245,14 +241,15 @@ pub fn outcome_with_value(
 pub fn outcome(
     request: &ExecuteRequest,
     response: ExecuteResponse,
+    most: usize,
 ) -> Result<Outcome, ClientError> {
     let compile = response
         .compile
-        .map(|stage| read_stage(stage, StageLimits::Compile))
+        .map(|stage| read_stage(stage, StageLimits::Compile, most))
         .transpose()?;
     if let Some(compile) = compile {
         if compile.exit_code == 0 {
-            let run = read_stage(response.run, StageLimits::Run(request))?;
+            let run = read_stage(response.run, StageLimits::Run(request), most)?;
             return Ok(run.into_outcome(Some(compile.output)));
         }
         let run = StageOutput {
@@ -271,7 +268,7 @@ pub fn outcome(
             compile: Some(compile.output),
         });
     }
-    Ok(read_stage(response.run, StageLimits::Run(request))?.into_outcome(None))
+    Ok(read_stage(response.run, StageLimits::Run(request), most)?.into_outcome(None))
 }
 
 /// The limits that a stage was held to.
@@ -392,7 +389,11 @@ impl Ending {
     }
 }
 
-fn read_stage(stage: Stage, limits: StageLimits<'_>) -> Result<StageRead, ClientError> {
+fn read_stage(
+    stage: Stage,
+    limits: StageLimits<'_>,
+    most: usize,
+) -> Result<StageRead, ClientError> {
     if stage.status == Some(Status::SandboxError) {
         return Err(ClientError::SandboxFailed);
     }
@@ -407,22 +408,18 @@ fn read_stage(stage: Stage, limits: StageLimits<'_>) -> Result<StageRead, Client
     };
     let cleaned = stderr::clean(&stage.stderr, stage.code);
     let ending = Ending::of(&stage, limits, cleaned.died);
-    let mut output = stderr::clean_output(&stage.output, cleaned.died).into_owned();
-    let mut stderr = cleaned.text.into_owned();
-    if let Some(line) = ending.line() {
-        append_line(&mut stderr, &line);
-        append_line(&mut output, &line);
-    }
+    let mut output = StageOutput {
+        output: stderr::clean_output(&stage.output, cleaned.died).into_owned(),
+        stderr: cleaned.text.into_owned(),
+        stdout: stage.stdout,
+        code: stage.code,
+        signal: stage.signal,
+    };
+    output.finish(most, ending.line());
     Ok(StageRead {
         exit_code,
         time_ms: stage.wall_time.unwrap_or(0.0).max(0.0).round() as u64,
-        output: StageOutput {
-            stdout: stage.stdout,
-            stderr,
-            output,
-            code: stage.code,
-            signal: stage.signal,
-        },
+        output,
         ending,
     })
 }

@@ -126,6 +126,14 @@ pub struct JobFlags {
     /// More languages, or others in place of those built in: a TOML file [env: SESSION_RUNTIMES]
     #[arg(long, value_name = "FILE")]
     pub(super) runtimes: Option<String>,
+    /// Interpreters that are started ahead of executions, at most; 0 = none [env: WARM_INTERPRETERS]
+    /// [default: 2 for each core]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    pub(super) warm: Option<String>,
+    /// Python modules that these import ahead of executions, such as numpy,pandas
+    /// [env: PRELOAD_MODULES] [default: none]
+    #[arg(long, value_name = "NAMES")]
+    pub(super) preload: Option<String>,
     /// CPU time of all processes of an execution [env: JOB_CPU_SECONDS]
     /// [default: --max-run-timeout for each core]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]

@@ -130,3 +130,20 @@ pub(super) fn writable_directory(text: &str) -> Result<PathBuf, String> {
         Err("allowed is a directory that exists and can be written".to_owned())
     }
 }
+
+/// Names of Python modules with commas between them.
+pub(super) fn module_names(text: &str) -> Result<Vec<String>, String> {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && !word.starts_with(|c: char| c.is_ascii_digit())
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    text.split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| match name.split('.').all(is_word) {
+            true => Ok(name.to_owned()),
+            false => Err("allowed are names of Python modules with commas between them".to_owned()),
+        })
+        .collect()
+}

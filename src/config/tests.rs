@@ -34,6 +34,8 @@ fn defaults_are_the_documented_ones() {
         (1 << 20, 512 << 20)
     );
     assert_eq!((settings.max_jobs, settings.queue), (2 * cores(), 64));
+    assert_eq!(settings.jobs.warm, 2 * cores());
+    assert!(settings.jobs.preload.is_empty());
     assert_eq!(settings.drain_timeout, Duration::from_secs(25));
     assert_eq!(settings.metrics, MetricsPlace::Path);
 }
@@ -52,6 +54,20 @@ fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
     let both = [("PORT", "8080"), ("ADAPTER_LISTEN", "127.0.0.1:9")];
     assert_eq!(judge(&[], &both).unwrap().listen.to_string(), "127.0.0.1:9");
     assert_eq!(judge(&[], &[("PORT", "")]).unwrap().listen.port(), 2000);
+}
+
+#[test]
+fn modules_are_named_with_commas_between_them() {
+    let named = judge(
+        &["--preload", "numpy, xml.dom,"],
+        &[("WARM_INTERPRETERS", "0")],
+    )
+    .unwrap();
+    assert_eq!(named.jobs.preload, ["numpy", "xml.dom"]);
+    assert_eq!(named.jobs.warm, 0);
+    for wrong in ["os; x", "a..b", "1x", "a'"] {
+        assert!(judge(&["--preload", wrong], &[]).is_err(), "{wrong}");
+    }
 }
 
 #[test]

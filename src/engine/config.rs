@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub allow_weak_sandbox: bool,
     /// Layers to leave out, to see in a test that they matter.
     pub without: Vec<Layer>,
+    /// Whether the sandbox's processes write lines of JSON to stderr, or text.
+    pub json_log: bool,
     /// A folder that all jobs may read and write, and that outlives them; one that goes with the
     /// engine unless set.
     pub data_dir: Option<PathBuf>,
@@ -61,6 +63,11 @@ pub struct EngineConfig {
     pub runtimes: Option<String>,
     /// How long a program may take to tell its version at start.
     pub version_timeout: Duration,
+    /// How many interpreters are started ahead of their jobs, at most; none with 0, and none where
+    /// jobs have no users of their own.
+    pub warm: usize,
+    /// Python modules that are imported ahead of jobs.
+    pub preload: Vec<String>,
 }
 
 impl Default for EngineConfig {
@@ -88,10 +95,13 @@ impl Default for EngineConfig {
             allow_network: false,
             allow_weak_sandbox: false,
             without: Vec::new(),
+            json_log: true,
             data_dir: None,
             work_dir: None,
             runtimes: None,
             version_timeout: Duration::from_secs(10),
+            warm: 2 * cores,
+            preload: Vec::new(),
         }
     }
 }
@@ -107,10 +117,15 @@ impl EngineConfig {
         };
         Setup {
             // A finished job's slot is busy until it has been cleaned.
-            slots: self.max_jobs.saturating_mul(2).saturating_add(4),
+            slots: self
+                .max_jobs
+                .saturating_mul(2)
+                .saturating_add(4)
+                .saturating_add(self.warm.saturating_mul(2)),
             work_parent: self.work_dir.clone().unwrap_or(usual),
             data_dir: self.data_dir.clone(),
             allow_network: self.allow_network,
+            json_log: self.json_log,
             without: self.without.clone(),
         }
     }

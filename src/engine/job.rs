@@ -17,10 +17,11 @@ use super::output::{Output, Stream};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
 use super::runtimes::{Entry, Installed};
 use super::sandbox::{
-    Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, installed_with,
+    Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, WarmOrder, installed_with,
 };
+use super::warm::{Kind, LONGEST_SOURCE, Pool, Wanted, Warm};
 use crate::gate::Pass;
-use crate::piston::{ExecuteResponse, Stage};
+use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 
 /// How long output may take to arrive once every process of the job is gone. It is all in the
 /// pipes then; only a descriptor that was handed out of the job could keep them open.
@@ -32,6 +33,7 @@ const REPORT: Duration = Duration::from_secs(20);
 pub(super) struct Shop<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) spawner: &'a SpawnerHandle,
+    pub(super) pool: &'a Pool,
     /// Folders for `PATH`.
     pub(super) path: &'a [PathBuf],
     /// Turns true when all jobs are to end.
@@ -46,41 +48,40 @@ pub(super) struct Shop<'a> {
 pub(super) async fn execute(
     shop: &Shop<'_>,
     runtime: &Installed,
-    submission: Submission,
+    mut submission: Submission,
     pass: Pass,
 ) -> Result<ExecuteResponse, LinkError> {
     let entry = &runtime.entry;
-    let Layout {
-        files,
-        main,
-        sources,
-    } = Layout::of(entry, submission.files);
-    let words = Words {
-        program: runtime.program.to_string_lossy().into_owned(),
-        main,
-        sources,
-    };
-    let mut link = shop.spawner.open(Some(pass)).await?;
-    link.files(&files).await?;
-    drop(files);
-    let mut compile = None;
-    if let Some(command) = &entry.compile {
-        let order = shop.order(runtime, words.fill(command, &[], None), submission.compile);
-        let stage = shop
-            .stage(&mut link, order, submission.stdin.clone())
-            .await?;
-        if stage.code != Some(0) {
-            return Ok(answer(runtime, Some(stage.clone()), stage));
+    let layout = Layout::of(entry, std::mem::take(&mut submission.files));
+    let wanted = layout.wanted(runtime, &submission.args, submission.working_directory);
+    let words = Words::of(runtime, &layout.main, &layout.sources);
+    // The next interpreter is started when this job is through.
+    let _refill = wanted.map(|_| Refill(shop.pool));
+    let mut pass = Some(pass);
+    let warm = wanted.and_then(|wanted| shop.pool.take(wanted));
+    if let Some(Warm { mut link, streams }) = warm {
+        if let Some(pass) = pass.take() {
+            link.admit(pass);
         }
-        compile = Some(stage);
+        match shop
+            .run(
+                &mut link,
+                runtime,
+                &layout.files,
+                &words,
+                &submission,
+                Some(streams),
+            )
+            .await
+        {
+            // So much can happen between a look and a step: it runs in a fresh one.
+            Err(LinkError::Stale) => pass = link.turn_away(),
+            other => return other,
+        }
     }
-    let mut order = shop.order(runtime, Vec::new(), submission.run);
-    order.working_directory = submission.working_directory;
-    // What starts elsewhere does not find the job's files by their bare names.
-    let folder = order.working_directory.map(|_| link.directory());
-    order.command = words.fill(&entry.run, &submission.args, folder.as_deref());
-    let run = shop.stage(&mut link, order, submission.stdin).await?;
-    Ok(answer(runtime, compile, run))
+    let mut link = shop.spawner.open(pass).await?;
+    shop.run(&mut link, runtime, &layout.files, &words, &submission, None)
+        .await
 }
 
 fn answer(runtime: &Installed, compile: Option<Stage>, run: Stage) -> ExecuteResponse {
@@ -139,6 +140,37 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Which interpreter that was started ahead would do, if any.
+    fn wanted<'a>(
+        &'a self,
+        runtime: &'a Installed,
+        args: &[String],
+        working_directory: Option<WorkingDirectory>,
+    ) -> Option<Wanted<'a>> {
+        let entry = &runtime.entry;
+        let (file, source) = self.files.iter().find(|(name, _)| *name == self.main)?;
+        let rereads = |word: &String| {
+            let mut lines = source.split(|byte| matches!(byte, b'\n' | b'\r'));
+            // A line may end with both, and so be followed by an empty one.
+            let mut lines = lines.by_ref().take(4);
+            lines.any(|line| line.windows(word.len()).any(|part| part == word.as_bytes()))
+        };
+        let fits = !entry.warm.is_empty()
+            && (!entry.alone || self.files.len() == 1)
+            && entry.compile.is_none()
+            && args.is_empty()
+            && !file.contains('/')
+            && source.len() <= LONGEST_SOURCE
+            && !entry.rereads.as_ref().is_some_and(rereads);
+        fits.then_some(Wanted {
+            runtime,
+            file,
+            working_directory,
+        })
+    }
+}
+
 /// A file's name for a program that starts in the job's directory, or else its path in `folder`,
 /// which is the job's directory. No program takes it for an option.
 fn as_argument(name: &str, folder: Option<&Path>) -> String {
@@ -153,13 +185,34 @@ fn as_argument(name: &str, folder: Option<&Path>) -> String {
 }
 
 /// What stands for the placeholders of a command.
-struct Words {
+struct Words<'a> {
     program: String,
-    main: String,
-    sources: Vec<String>,
+    main: &'a str,
+    sources: &'a [String],
 }
 
-impl Words {
+impl<'a> Words<'a> {
+    fn of(runtime: &Installed, main: &'a str, sources: &'a [String]) -> Self {
+        Self {
+            program: runtime.program.to_string_lossy().into_owned(),
+            main,
+            sources,
+        }
+    }
+
+    /// The command of the run stage.
+    fn run(
+        &self,
+        runtime: &Installed,
+        args: &[String],
+        link: &JobLink,
+        working_directory: Option<WorkingDirectory>,
+    ) -> Vec<String> {
+        // What starts elsewhere does not find the job's files by their bare names.
+        let folder = working_directory.map(|_| link.directory());
+        self.fill(&runtime.entry.run, args, folder.as_deref())
+    }
+
     /// The command for a stage that starts in the job's directory, or else elsewhere: then that
     /// directory is `folder`.
     fn fill(&self, command: &[String], args: &[String], folder: Option<&Path>) -> Vec<String> {
@@ -168,7 +221,7 @@ impl Words {
             if word == "{files}" {
                 filled.extend(self.sources.iter().map(|name| as_argument(name, folder)));
             } else if word == "{file}" {
-                filled.push(as_argument(&self.main, folder));
+                filled.push(as_argument(self.main, folder));
             } else {
                 filled.push(word.replace("{program}", &self.program));
             }
@@ -186,6 +239,33 @@ impl Words {
 }
 
 impl Shop<'_> {
+    /// Runs a submission with this keeper, whose program may be there already.
+    async fn run(
+        &self,
+        link: &mut JobLink,
+        runtime: &Installed,
+        files: &[(String, Vec<u8>)],
+        words: &Words<'_>,
+        submission: &Submission,
+        streams: Option<Streams>,
+    ) -> Result<ExecuteResponse, LinkError> {
+        link.files(files).await?;
+        let mut compile = None;
+        if let Some(command) = &runtime.entry.compile {
+            let order = self.order(runtime, words.fill(command, &[], None), submission.compile);
+            let stage = self.stage(link, order, &submission.stdin, None).await?;
+            if stage.code != Some(0) {
+                return Ok(answer(runtime, Some(stage.clone()), stage));
+            }
+            compile = Some(stage);
+        }
+        let mut order = self.order(runtime, Vec::new(), submission.run);
+        order.working_directory = submission.working_directory;
+        order.command = words.run(runtime, &submission.args, link, order.working_directory);
+        let run = self.stage(link, order, &submission.stdin, streams).await?;
+        Ok(answer(runtime, compile, run))
+    }
+
     fn order(&self, runtime: &Installed, command: Vec<String>, bounds: Bounds) -> StageOrder {
         let mut environment = self.environment(&runtime.program);
         environment.push(("PISTON_LANGUAGE".to_owned(), runtime.entry.language.clone()));
@@ -259,26 +339,48 @@ impl Shop<'_> {
         };
         let mut link = self.spawner.open(None).await.ok()?;
         link.files(&[]).await.ok()?;
-        let stage = self.stage(&mut link, order, Vec::new()).await.ok()?;
+        let stage = self.stage(&mut link, order, &[], None).await.ok()?;
         (stage.code == Some(0)).then_some(stage.output)
     }
 
-    /// Runs one stage to its end.
+    /// Starts an interpreter for a job to come.
+    ///
+    /// # Errors
+    /// Where it does not come to wait for its source.
+    pub(super) async fn warm_up(&self, kind: &Kind) -> Result<Warm, LinkError> {
+        let runtime = &kind.runtime;
+        let mut link = self.spawner.open(None).await?;
+        let words = Words::of(runtime, &kind.file, &[]);
+        let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
+        stage.working_directory = kind.working_directory;
+        stage.command = words.run(runtime, &[], &link, stage.working_directory);
+        let order = WarmOrder {
+            stage,
+            file: kind.file.clone(),
+            home: preloading(runtime, &self.config.preload),
+        };
+        let (streams, theirs) = Streams::open()?;
+        link.warm_up(order, theirs).await?;
+        Ok(Warm { link, streams })
+    }
+
+    /// Runs one stage to its end, with these standard streams if its program has them already.
     async fn stage(
         &self,
         link: &mut JobLink,
         order: StageOrder,
-        stdin: Vec<u8>,
+        stdin: &[u8],
+        streams: Option<Streams>,
     ) -> Result<Stage, LinkError> {
         let limits = order.limits;
         let mut late = Instant::now() + Duration::from_secs_f64(limits.wall_ms / 1000.0) + REPORT;
-        let mut streams = Streams::open()?;
-        let (mut stdin_end, mut stdout, mut stderr) = (
-            streams.stdin.take(),
-            streams.stdout.take(),
-            streams.stderr.take(),
-        );
-        link.start_stage(order, streams.theirs).await?;
+        let (streams, theirs) = match streams {
+            Some(streams) => (streams, None),
+            None => Streams::open().map(|(ours, theirs)| (ours, Some(theirs)))?,
+        };
+        let mut stdin_end = Some(streams.stdin);
+        let (mut stdout, mut stderr) = (Some(streams.stdout), Some(streams.stderr));
+        link.start_stage(order, theirs).await?;
         let mut output = Output::new(self.config.output_limit);
         let mut ended: Option<Ended> = None;
         let mut killed = false;
@@ -341,25 +443,49 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// A pipe for each standard stream.
-struct Streams {
-    stdin: Option<pipe::Sender>,
-    stdout: Option<pipe::Receiver>,
-    stderr: Option<pipe::Receiver>,
-    theirs: [OwnedFd; 3],
+/// What a Python needs in its home to import modules ahead of its job: the last thing that it does
+/// of its own before it turns to the main file is to import `usercustomize`.
+fn preloading(runtime: &Installed, modules: &[String]) -> Vec<(String, String)> {
+    if modules.is_empty() || !runtime.entry.preloads {
+        return Vec::new();
+    }
+    let (major, minor) = (runtime.version.major(), runtime.version.minor());
+    let path = format!(".local/lib/python{major}.{minor}/site-packages/usercustomize.py");
+    // A list of strings is written alike in JSON and in Python.
+    let names = serde_json::Value::from(modules);
+    let content = include_str!("preload.py").replace("in NAMES", &format!("in {names}"));
+    vec![(path, content)]
+}
+
+/// Has the pool filled up when it is dropped.
+struct Refill<'a>(&'a Pool);
+
+impl Drop for Refill<'_> {
+    fn drop(&mut self) {
+        self.0.fill_up();
+    }
+}
+
+/// This side's ends of a program's standard streams.
+#[derive(Debug)]
+pub(super) struct Streams {
+    stdin: pipe::Sender,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
 }
 
 impl Streams {
-    fn open() -> std::io::Result<Self> {
+    /// A pipe for each; returns the program's ends, too.
+    fn open() -> std::io::Result<(Self, [OwnedFd; 3])> {
         let (in_read, in_write) = pipe_with(PipeFlags::CLOEXEC)?;
         let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
         let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        Ok(Self {
-            stdin: Some(pipe::Sender::from_owned_fd(in_write)?),
-            stdout: Some(pipe::Receiver::from_owned_fd(out_read)?),
-            stderr: Some(pipe::Receiver::from_owned_fd(err_read)?),
-            theirs: [in_read, out_write, err_write],
-        })
+        let ours = Self {
+            stdin: pipe::Sender::from_owned_fd(in_write)?,
+            stdout: pipe::Receiver::from_owned_fd(out_read)?,
+            stderr: pipe::Receiver::from_owned_fd(err_read)?,
+        };
+        Ok((ours, [in_read, out_write, err_write]))
     }
 }
 

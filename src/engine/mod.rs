@@ -12,6 +12,7 @@
 mod config;
 mod job;
 mod json;
+mod memory;
 mod outcome;
 mod output;
 mod request;
@@ -19,6 +20,7 @@ mod runtimes;
 #[allow(unsafe_code, reason = "what contains a job is made of system calls")]
 pub mod sandbox;
 mod server;
+mod warm;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ use crate::piston::{Jobs, Runtime};
 use job::Shop;
 use runtimes::{Entry, Installed, accepts, candidates, version_in};
 use sandbox::{SandboxReport, SpawnerHandle, installed_with};
+use warm::Pool;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,9 @@ pub enum EngineError {
         /// The layers, in words.
         missing: String,
     },
+    /// The process that starts the jobs is gone; its end in words.
+    #[error("the engine's spawner ended unexpectedly: {0}")]
+    SpawnerEnded(String),
 }
 
 /// A running engine. Clones are the same engine; when the last one is dropped every job ends.
@@ -68,6 +74,7 @@ struct About<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
     jobs: Jobs,
+    warm: warm::Count,
 }
 
 /// What all requests share.
@@ -75,6 +82,8 @@ struct About<'a> {
 struct Inner {
     config: EngineConfig,
     gate: Gate,
+    /// Dropped ahead of the spawner.
+    pool: Pool,
     spawner: SpawnerHandle,
     table: Vec<Entry>,
     path: Vec<PathBuf>,
@@ -98,9 +107,17 @@ impl Engine {
             });
         }
         let path = search_path(spawner.report.own_users);
+        // Where jobs share a user, an earlier one could reach into what runs a later one, and how
+        // many processes that may have could only be said when it is started.
+        let warm = if spawner.report.own_users {
+            config.warm
+        } else {
+            0
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(config.max_jobs, config.queue),
+                pool: Pool::new(warm),
                 config,
                 spawner,
                 table,
@@ -118,6 +135,10 @@ impl Engine {
         let asking = Arc::clone(&self.inner);
         tokio::spawn(async move {
             asking.installed().await;
+            // Nothing may keep the engine when its last owner lets go.
+            let filling = Arc::downgrade(&asking);
+            drop(asking);
+            warm::keep_full(filling).await;
         });
         server::serve(Arc::clone(&self.inner), listener, shutdown).await;
     }
@@ -160,6 +181,12 @@ impl Engine {
         Ok(self.inner.spawner.service)
     }
 
+    /// Waits until no job can be started any more, and says why. Jobs that run may still end by
+    /// themselves.
+    pub async fn failed(&self) -> EngineError {
+        EngineError::SpawnerEnded(self.inner.spawner.ended().await)
+    }
+
     /// Ends every job that runs now or is started later; each request is answered as if a signal
     /// had ended its program.
     pub fn kill_all(&self) {
@@ -188,6 +215,7 @@ impl Inner {
                 running: self.gate.running(),
                 waiting: self.gate.waiting(),
             },
+            warm: self.pool.count(),
         }
     }
 
@@ -195,6 +223,7 @@ impl Inner {
         Shop {
             config: &self.config,
             spawner: &self.spawner,
+            pool: &self.pool,
             path: &self.path,
             stop: self.stop.subscribe(),
         }

@@ -64,6 +64,14 @@ pub(super) struct Entry {
     pub(super) compile: Option<Vec<String>>,
     pub(super) run: Vec<String>,
     #[serde(default)]
+    pub(super) warm: Vec<String>,
+    #[serde(default)]
+    pub(super) alone: bool,
+    #[serde(default)]
+    pub(super) rereads: Option<String>,
+    #[serde(default)]
+    pub(super) preloads: bool,
+    #[serde(default)]
     pub(super) environment: BTreeMap<String, String>,
 }
 

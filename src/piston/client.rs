@@ -250,11 +250,13 @@ impl Client {
     }
 
     /// What the engine says of itself; real Piston says nothing of this.
-    pub async fn about(&self, deadline: Instant) -> EngineAbout {
+    ///
+    /// # Errors
+    /// [`ClientError`] where there is no answer.
+    pub async fn about(&self, deadline: Instant) -> Result<EngineAbout, ClientError> {
         let request = self.http.get(format!("{}/", self.base));
-        let answer = self.exchange(request, deadline).await;
-        let about = answer.map(|answer| serde_json::from_slice(&answer.body).unwrap_or_default());
-        about.unwrap_or_default()
+        let answer = self.exchange(request, deadline).await?;
+        Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
     /// What can run here.

@@ -10,11 +10,15 @@ use session_adapter::engine::{Engine, EngineConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant, sleep};
 
-/// The defaults, with this project's own program as the spawner.
+/// The defaults, with this project's own program as the spawner, and as many interpreters that are
+/// started ahead as `WARM` says: none unless set. Every test must hold with them and without.
 pub fn config() -> EngineConfig {
+    let warm = std::env::var("WARM").ok().and_then(|n| n.parse().ok());
     EngineConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_session-adapter")),
+        warm: warm.unwrap_or(0),
         ..EngineConfig::default()
     }
 }
@@ -114,8 +118,46 @@ impl Served {
         .await
     }
 
-    /// Runs a program of one file and returns the run stage.
+    /// A number that `GET /` says.
+    pub async fn number(&self, path: &str) -> u64 {
+        let about = self.send("GET", "/", &[], b"").await.json();
+        about.pointer(path).and_then(Value::as_u64).unwrap()
+    }
+
+    /// Waits until so many interpreters wait for a job.
+    pub async fn until_warm(&self, count: u64) {
+        let late = Instant::now() + Duration::from_secs(60);
+        while self.number("/warm/waiting").await != count {
+            assert!(Instant::now() < late, "interpreters are not ready");
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until no job runs, every job has been cleaned up after, and as many interpreters wait for
+    /// the next ones as may.
+    pub async fn settled(&self) {
+        let late = Instant::now() + Duration::from_secs(60);
+        loop {
+            let about = self.send("GET", "/", &[], b"").await.json();
+            let jobs = std::fs::read_dir(self.engine.work_dir()).unwrap().count();
+            let waiting = about["warm"]["waiting"].as_u64().unwrap();
+            if about["jobs"]["running"] == 0
+                && jobs as u64 == waiting
+                && about["warm"]["most"] == waiting
+            {
+                return;
+            }
+            assert!(Instant::now() < late, "jobs are not cleaned up after");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Runs a program of one file and returns the run stage. Where interpreters are started ahead, it
+    /// gets one, if not the first time.
     pub async fn run(&self, language: &str, code: &str) -> Value {
+        if self.number("/warm/most").await > 0 {
+            self.until_warm(self.number("/warm/most").await).await;
+        }
         let body = serde_json::json!({
             "language": language, "version": "*", "files": [{"content": code}],
         });

@@ -69,13 +69,7 @@ pub fn render<'a>(
 
 /// Renders `GET /executions/{id}`: an execution resource, whatever dialect it was asked for in.
 pub fn render_resource(tracked: &Tracked, state: &State, query: &Query) -> Rendered {
-    let form = if tracked.is_shell {
-        AnswerForm::Shell
-    } else if query.value_is_text() {
-        AnswerForm::ExecutionsWithText
-    } else {
-        AnswerForm::Executions
-    };
+    let form = AnswerForm::of_resource(tracked.is_shell, query.value_is_text());
     Rendered {
         status: StatusCode::OK,
         body: json(&executions::Resource::new(tracked, state, form)),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -39,6 +40,8 @@ pub struct Execution {
     pub output_streams_max_length: Option<usize>,
     /// Whether a value is told as Jupyter shows it.
     pub jupyter_format: bool,
+    /// Whether a value is text in this version.
+    pub value_is_text: bool,
     /// The form its answer takes.
     pub form: AnswerForm,
 }
@@ -60,6 +63,23 @@ pub enum AnswerForm {
 }
 
 impl AnswerForm {
+    /// The form of an execution resource.
+    pub fn of_resource(is_shell: bool, value_is_text: bool) -> Self {
+        match (is_shell, value_is_text) {
+            (true, _) => Self::Shell,
+            (false, true) => Self::ExecutionsWithText,
+            (false, false) => Self::Executions,
+        }
+    }
+
+    /// This form, or that of a resource of the other kind.
+    pub fn fitting(self, is_shell: bool, value_is_text: bool) -> Self {
+        match self {
+            Self::Language | Self::Code => self,
+            _ => Self::of_resource(is_shell, value_is_text),
+        }
+    }
+
     /// Whether the status is an exit code.
     pub fn is_shell(self) -> bool {
         self == Self::Shell
@@ -181,6 +201,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
             "returnJupyterFormatExecutionResult",
             given.return_jupyter_format_execution_result,
         )?,
+        value_is_text,
         form: program.form,
     })
 }
@@ -218,15 +239,14 @@ fn program(
     Ok(Program {
         language,
         code: match input_type {
-            Some(INLINE_BASE64) => decode_base64(&code)?,
+            Some(INLINE_BASE64) => decode_base64(code)?,
             _ => code,
         },
         args: strings("args", given.args)?,
         form: match dialect {
             Dialect::Language(_) | Dialect::Execute => AnswerForm::Language,
             Dialect::Code => AnswerForm::Code,
-            Dialect::Executions | Dialect::Shell if value_is_text => AnswerForm::ExecutionsWithText,
-            Dialect::Executions | Dialect::Shell => AnswerForm::Executions,
+            Dialect::Executions | Dialect::Shell => AnswerForm::of_resource(false, value_is_text),
         },
     })
 }
@@ -260,6 +280,11 @@ fn shell_program(dialect: &Dialect, given: &Fields<'_>) -> Result<Option<Program
     }))
 }
 
+/// Programs break lines of base64, and leave out what pads its end.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 const INLINE_BASE64: &str = "InlineBase64";
 const ASYNCHRONOUS: &str = "Asynchronous";
 const EXECUTION_TYPES: [&str; 2] = ["Synchronous", ASYNCHRONOUS];
@@ -393,13 +418,15 @@ fn wrong_number(field: &'static str, must: &str, given: &RawValue) -> ApiError {
     }
 }
 
-fn decode_base64(code: &str) -> Result<String, ApiError> {
+fn decode_base64(code: String) -> Result<String, ApiError> {
     let problem = |problem: &str| ApiError::Property {
         field: "code",
         problem: problem.to_owned(),
     };
-    let bytes = BASE64_STANDARD
-        .decode(code.trim())
+    let mut code = code.into_bytes();
+    code.retain(|byte| !byte.is_ascii_whitespace());
+    let bytes = BASE64
+        .decode(code)
         .map_err(|_| problem("must be base64, as codeInputType says"))?;
     String::from_utf8(bytes).map_err(|_| problem("must be UTF-8 once decoded"))
 }
@@ -456,6 +483,8 @@ mod tests {
         let body =
             r#"{"codeInputType":"inlineBASE64","executionType":"SYNCHRONOUS","code":"MQ=="}"#;
         assert_eq!(read(&Dialect::Executions, body).unwrap().code, "1");
+        let broken = r#"{"codeInputType":"InlineBase64","code":"cHJp\nbnQo\r\nMSk"}"#;
+        assert_eq!(read(&Dialect::Executions, broken).unwrap().code, "print(1)");
     }
 
     #[test]

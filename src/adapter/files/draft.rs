@@ -8,7 +8,8 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, unlinkat};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::name::HIDDEN;
@@ -103,6 +104,19 @@ impl Draft {
 }
 
 impl Sealed {
+    /// Whether the file can be put in its place, as things are now.
+    ///
+    /// # Errors
+    /// [`FileError::Conflict`] where a folder is in its place.
+    pub fn check(&self) -> Result<(), FileError> {
+        match folder::look_up(&self.hidden.shared.root, &self.path) {
+            Ok((_, found)) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
+                Err(FileError::Conflict)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the file in its place, where it replaces another, and makes the folders that are
     /// missing above it.
     ///
@@ -114,7 +128,11 @@ impl Sealed {
         shared.room_for(0)?;
         let into: OwnedFd = folder::make(&shared.root, &self.path.folder)?;
         let (hidden, name) = (self.hidden.name.as_str(), self.path.name.as_str());
-        renameat(&shared.root, hidden, &into, name).map_err(FileError::of_write)?;
+        renameat(&shared.root, hidden, &into, name).map_err(|error| match error {
+            // Nobody else takes it away.
+            Errno::NOENT => FileError::Deleted,
+            error => FileError::of_write(error),
+        })?;
         self.hidden.is_there = false;
         Ok(self.entry)
     }

@@ -159,7 +159,7 @@ async fn run(
     let execution = api::parse(dialect, query, &held.bytes)?;
     log.identifier(execution.identifier.as_ref());
     session.sessions.used_by(execution.identifier.as_ref());
-    let form = execution.form;
+    let (form, text) = (execution.form, execution.value_is_text);
     let location = operation_location(id, version, execution.identifier.as_ref());
     let waits = !execution.is_asynchronous;
     let tracked = begin(session, id.clone(), execution, held.share, log.arrival())?;
@@ -169,6 +169,8 @@ async fn run(
         true => State::Ended(Waiting::on(Arc::clone(&tracked)).ended().await),
         false => tracked.state(),
     };
+    // Who asks again may ask in another dialect.
+    let form = form.fitting(tracked.is_shell, text);
     let mut response = match api::render(form, &tracked, &state) {
         Ok(rendered) => {
             log.outcome(outcome_of(&state));
@@ -176,9 +178,10 @@ async fn run(
         }
         Err(error) => failure(error, log),
     };
-    response
-        .headers_mut()
-        .insert("operation-location", header_value(&location));
+    if session.executions.find(id.as_str()).is_some() {
+        let headers = response.headers_mut();
+        headers.insert("operation-location", header_value(&location));
+    }
     Ok(response)
 }
 
@@ -232,7 +235,7 @@ fn get_session(session: &Session, head: &Parts, log: &mut RequestLog) -> Result<
 }
 
 async fn delete_session(
-    session: &Session,
+    session: &Arc<Session>,
     head: &Parts,
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
@@ -244,7 +247,7 @@ async fn delete_session(
 }
 
 async fn stop_session(
-    session: &Session,
+    session: &Arc<Session>,
     head: &Parts,
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
@@ -286,6 +289,10 @@ async fn pass_execute(
     body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
+    // Piston knows of no query: what is wrong with it does not matter.
+    let query = Query::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
+    log.identifier(query.identifier.as_ref());
+    session.sessions.used_by(query.identifier.as_ref());
     let content_type = if is_untyped(&head.headers) {
         Some(HeaderValue::from_static("application/json"))
     } else {
@@ -299,6 +306,7 @@ async fn pass_execute(
     let deadline = timings.arrived() + session.answer_within();
     let passing = async {
         let _alive = session.life.read().await;
+        session.sessions.used_by(query.identifier.as_ref());
         let _pass = session
             .admit(session.join()?, Some(deadline), longest)
             .await?;
@@ -361,7 +369,7 @@ fn ready(session: &Session) -> Result<Answer, ApiError> {
 
 async fn about(session: &Session) -> Answer {
     let deadline = Instant::now() + Duration::from_secs(2);
-    let engine = session.client.about(deadline).await;
+    let engine = session.client.about(deadline).await.unwrap_or_default();
     respond_json(api::json(&api::About::new(session, engine.sandbox)))
 }
 

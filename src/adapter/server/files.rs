@@ -302,6 +302,7 @@ impl<'a> Files<'a> {
                     ..entry
                 })
             };
+            sealed.iter().try_for_each(|(_, sealed)| sealed.check())?;
             sealed.into_iter().map(commit).collect()
         };
         let committed: Result<Vec<Entry>, FileError> = blocking(committing).await?;

@@ -61,7 +61,7 @@ def run(main, name, marker, settings, later):
             exec(compile(later.pop(), "<session>", "exec"), names)
         return names[what](*arguments)
 
-    values = []
+    values = names["values"] = []
 
     class Value:
         """Stands in the program's code before the last expression: `Value() @ expression`."""

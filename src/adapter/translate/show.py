@@ -29,7 +29,7 @@ def shown(value):
         figure = figure_of(value)
         json = image(figure, value) if figure or is_picture(value) else None
         if json or value is None:
-            return json or ("null" if jupyter else "")
+            return json or ("null" if jupyter and values else "")
         return cut(text_of(value))
     finally:
         sys.stdout, sys.stderr = streams
@@ -90,7 +90,11 @@ def image(figure, picture):
     if figure is None:
         if picture.mode not in ("1", "L", "LA", "I", "P", "RGB", "RGBA"):
             picture = picture.convert("RGB")
-        return png(picture.save, "PNG")
+        json = png(picture.save, "PNG")
+        while json is None and max(picture.size) > 64:
+            picture = picture.resize([max(1, side // 2) for side in picture.size])
+            json = png(picture.save, "PNG")
+        return json
     for dpi in "figure", 50, 25:
         json = png(figure.savefig, format="png", bbox_inches="tight", dpi=dpi)
         if json:

@@ -38,7 +38,7 @@ fn answer(run: &str, compile: Option<&str>) -> ExecuteResponse {
 }
 
 fn read(run: &str) -> Outcome {
-    outcome(&request(), answer(run, None)).unwrap()
+    outcome(&request(), answer(run, None), usize::MAX).unwrap()
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn each_way_to_end_has_its_exit_code_and_its_last_line() {
 #[test]
 fn a_compile_error_is_shown_once() {
     let failed = r#"{"code":1,"stderr":"error: x\n","output":"error: x\n","status":"RE"}"#;
-    let outcome = outcome(&request(), answer(failed, Some(failed))).unwrap();
+    let outcome = outcome(&request(), answer(failed, Some(failed)), usize::MAX).unwrap();
     assert_eq!(outcome.stderr(), "error: x\n");
     assert_eq!(outcome.run.stderr, "");
     assert_eq!((outcome.run.code, outcome.exit_code), (Some(1), 1));
@@ -145,7 +145,7 @@ fn a_compile_error_is_shown_once() {
 fn a_compiler_that_was_stopped_says_so() {
     let stopped =
         r#"{"signal":"SIGKILL","status":"TO","message":"Time limit exceeded (wall clock)"}"#;
-    let outcome = outcome(&request(), answer(stopped, Some(stopped))).unwrap();
+    let outcome = outcome(&request(), answer(stopped, Some(stopped)), usize::MAX).unwrap();
     assert_eq!(
         outcome.stderr(),
         "Time limit exceeded: the compiler was stopped.\n"
@@ -156,14 +156,19 @@ fn a_compiler_that_was_stopped_says_so() {
 #[test]
 fn warnings_of_a_good_compile_stay_in_its_own_stage() {
     let warned = r#"{"code":0,"stderr":"warning\n"}"#;
-    let outcome = outcome(&request(), answer(r#"{"code":0}"#, Some(warned))).unwrap();
+    let outcome = outcome(
+        &request(),
+        answer(r#"{"code":0}"#, Some(warned)),
+        usize::MAX,
+    )
+    .unwrap();
     assert_eq!(outcome.stderr(), "");
     assert_eq!(outcome.compile.unwrap().stderr, "warning\n");
 }
 
 #[test]
 fn an_answer_without_an_outcome_is_the_engines_fault() {
-    let read = |run| outcome(&request(), answer(run, None)).unwrap_err();
+    let read = |run| outcome(&request(), answer(run, None), usize::MAX).unwrap_err();
     assert!(matches!(
         read(r#"{"status":"XX","code":0}"#),
         ClientError::SandboxFailed
@@ -173,7 +178,7 @@ fn an_answer_without_an_outcome_is_the_engines_fault() {
 
 #[test]
 fn streams_are_cut_at_a_character_and_stderr_says_so() {
-    let cut = |run: &str, most| read(run).cut_streams(most);
+    let cut = |run: &str, most| outcome(&request(), answer(run, None), most).unwrap();
     let outcome = cut(r#"{"code":0,"stdout":"aéb","stderr":"err\n"}"#, 200);
     assert_eq!((outcome.stdout(), outcome.stderr()), ("aéb", "err\n"));
     let outcome = cut(
@@ -194,6 +199,26 @@ fn streams_are_cut_at_a_character_and_stderr_says_so() {
 }
 
 #[test]
+fn why_a_program_was_stopped_is_never_cut() {
+    let long = "x".repeat(5000);
+    let run = format!(
+        r#"{{"signal":"SIGKILL","code":null,"status":"TO","message":"wall clock","stderr":"{long}"}}"#
+    );
+    for most in [10, 4096] {
+        let outcome = outcome(&request(), answer(&run, None), most).unwrap();
+        let lines: Vec<&str> = outcome.stderr().lines().rev().take(2).collect();
+        assert_eq!(lines[0], "Time limit exceeded: stopped after 60 s.");
+        assert!(lines[1].ends_with("of 5000 bytes, as outputStreamsMaxLength says."));
+    }
+    let run = run.replace(&long, "");
+    let outcome = outcome(&request(), answer(&run, None), 10).unwrap();
+    assert_eq!(
+        outcome.stderr(),
+        "Time limit exceeded: stopped after 60 s.\n"
+    );
+}
+
+#[test]
 fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
     let marker = Marker::new();
     let mut request = request();
@@ -210,13 +235,14 @@ fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
         r#"{{"signal":"SIGKILL","code":null,"status":"EL","message":"stderr length exceeded",
             "stdout":"out\n","stderr":"err\n{begun}?{begun}<[1, 2","output":"out\nerr\n{begun}?"}}"#
     );
-    let outcome = outcome_with_value(&request, answer(&run, None), &marker).unwrap();
+    let outcome = outcome_with_value(&request, answer(&run, None), &marker, usize::MAX).unwrap();
     assert_eq!((outcome.exit_code, outcome.ended_by), (0, "success"));
     assert_eq!((outcome.stdout(), outcome.stderr()), ("out\n", "err\n"));
     assert!(outcome.value_overflowed && outcome.value.is_none());
 
     let without = run.replace(&begun, "");
-    let outcome = outcome_with_value(&request, answer(&without, None), &marker).unwrap();
+    let outcome =
+        outcome_with_value(&request, answer(&without, None), &marker, usize::MAX).unwrap();
     assert_eq!((outcome.exit_code, outcome.ended_by), (137, "output_limit"));
     assert!(!outcome.value_overflowed);
 }

@@ -18,6 +18,11 @@ const TELL: &str = include_str!("tell.py");
 const SHOW: &str = include_str!("show.py");
 const RUNNER_FILE: &str = "session_runner.py";
 
+/// What a program forges is no deeper either: many readers of JSON give up beyond it.
+const DEEPEST: usize = 64;
+/// So much of a marker is no coincidence: its name and four random digits.
+const LEAST_BEGINNING: usize = 12;
+
 /// How a value is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueOptions {
@@ -71,36 +76,73 @@ impl Marker {
     /// begins, and `>` where it ends.
     pub fn take_from(&self, text: &mut String) -> Taken {
         if !text.contains(&self.0) {
-            return Taken::default();
+            return Taken {
+                is_cut: self.cut_tail(text, LEAST_BEGINNING),
+                value: None,
+            };
         }
         let mut kept = String::with_capacity(text.len());
         let mut json = String::new();
         let mut rest = text.as_str();
         while let Some((before, behind)) = rest.split_once(&self.0) {
             kept.push_str(before);
-            rest = behind.strip_prefix(['?', '<', '>']).unwrap_or(behind);
-            if let Some((piece, behind)) = self.piece(behind) {
+            rest = behind.strip_prefix(['?', '>']).unwrap_or(behind);
+            if let Some(piece) = behind.strip_prefix('<') {
+                let (piece, behind) = self.piece(piece);
                 json.push_str(piece);
                 rest = behind;
-            } else if behind.starts_with('<') && !rest.contains(&self.0) {
-                // The piece was cut.
-                rest = "";
             }
         }
         kept.push_str(rest);
+        self.cut_tail(&mut kept, 1);
         *text = kept;
         let value: Option<Box<RawValue>> = serde_json::from_str(&json).ok();
+        let value = value.filter(|value| depth(value.get()) <= DEEPEST);
         Taken {
             is_cut: value.is_none(),
             value,
         }
     }
 
-    /// A piece, and what follows its end.
-    fn piece<'a>(&self, behind_marker: &'a str) -> Option<(&'a str, &'a str)> {
-        let (piece, behind) = behind_marker.strip_prefix('<')?.split_once(&self.0)?;
-        Some((piece, behind.strip_prefix('>')?))
+    /// A piece, and what follows its end. One that has no end is what there was room for.
+    fn piece<'a>(&self, behind_opening: &'a str) -> (&'a str, &'a str) {
+        let (piece, behind) = behind_opening
+            .split_once(&self.0)
+            .unwrap_or((behind_opening, ""));
+        (piece, behind.strip_prefix(['?', '>']).unwrap_or(behind))
     }
+
+    /// Takes off the beginning of a marker, of `least` characters, for whose end there was no room.
+    fn cut_tail(&self, text: &mut String, least: usize) -> bool {
+        let most = self.0.len().min(text.len());
+        let beginning = (least..=most)
+            .rev()
+            .find(|length| text.ends_with(&self.0[..*length]));
+        if let Some(length) = beginning {
+            text.truncate(text.len() - length);
+        }
+        beginning.is_some()
+    }
+}
+
+/// How deep arrays and objects lie in each other in valid JSON.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 #[cfg(test)]
@@ -112,6 +154,33 @@ mod tests {
             .iter()
             .map(|piece| format!("{0}<{piece}{0}>", marker.0));
         format!("{}?{}", marker.0, pieces.collect::<String>())
+    }
+
+    #[test]
+    fn what_there_was_no_room_for_leaves_nothing_behind() {
+        let marker = Marker::new();
+        let whole = told(&marker, &["[1, 2, 3]"]);
+        let (opening, _) = whole.split_once("[1, 2, 3]").unwrap();
+        for length in LEAST_BEGINNING..whole.len() {
+            let mut text = format!("own{}", &whole[..length]);
+            let taken = marker.take_from(&mut text);
+            assert_eq!(text, "own", "{length}");
+            assert!(taken.is_cut || length >= opening.len() + 9, "{length}");
+        }
+        let mut own = "session-".to_owned();
+        assert!(!marker.take_from(&mut own).is_cut);
+        assert_eq!(own, "session-");
+    }
+
+    #[test]
+    fn a_forged_value_is_no_deeper_than_a_told_one() {
+        let marker = Marker::new();
+        for (depth, is_taken) in [(64, true), (65, false), (100_000, false)] {
+            let json = "[".repeat(depth) + &"]".repeat(depth);
+            let mut text = told(&marker, &[&json]);
+            assert_eq!(marker.take_from(&mut text).value.is_some(), is_taken);
+        }
+        assert_eq!(super::depth(r#"["[[[\"[",{"a]":[]}]"#), 3);
     }
 
     #[test]
@@ -158,7 +227,7 @@ mod tests {
             (marker.0.clone(), ""),
             (format!("a{0}é{0}", marker.0), "aé"),
             (format!("a{}<[1, 2", marker.0), "a"),
-            (format!("a{0}<[1, 2{0}?", marker.0), "a[1, 2"),
+            (format!("a{0}<[1, 2{0}?", marker.0), "a"),
         ] {
             let mut text = forged;
             let taken = marker.take_from(&mut text);

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
-    DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, set_dumpable_behavior, setrlimit,
+    DumpableBehavior, Gid, Pid, Resource, Rlimit, Uid, getrlimit, prlimit, set_dumpable_behavior,
+    setrlimit,
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::files;
 use super::policy::Policy;
 use super::protocol::StageLimits;
+use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
 use super::workspace::Workspace;
 
 /// Who is confined.
@@ -66,6 +68,63 @@ pub(super) fn become_user(id: u32, service: Option<u32>) -> io::Result<()> {
     Ok(())
 }
 
+/// The kernel's limits of a process that a request can change.
+fn of_request(limits: &StageLimits) -> [(Resource, Option<u64>); 2] {
+    // A seat belt behind the CPU time that the keeper adds up over the whole tree. A program that
+    // was started ahead of its job may have used some of it already.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the number is positive and the cast saturates"
+    )]
+    let cpu_seconds = (limits.cpu_ms / 1000.0).ceil().max(1.0) as u64 + 3;
+    // Far above the limit, which is on resident memory: what is reserved and not used costs
+    // nothing, but allocating without end must fail even where the keeper is too slow to see it.
+    let data = limits.memory.saturating_add(limits.memory.max(256 << 20));
+    [
+        (Resource::Cpu, Some(cpu_seconds)),
+        (Resource::Data, Some(data)),
+    ]
+}
+
+/// Lowers what [`confine`] has set to lower limits of a stage, in processes that run already.
+///
+/// A process may only do that to those of its own user, for which a copy of this one becomes one.
+///
+/// # Errors
+/// Where it is refused.
+pub(super) fn lower_limits(
+    proof: OneThread,
+    uid: Option<u32>,
+    processes: &[i32],
+    limits: &StageLimits,
+) -> io::Result<()> {
+    let lower = || -> io::Result<()> {
+        if let Some(uid) = uid {
+            become_user(uid, None)?;
+        }
+        for process in processes {
+            for (resource, most) in of_request(limits) {
+                let limit = Rlimit {
+                    current: most,
+                    maximum: most,
+                };
+                prlimit(Pid::from_raw(*process), resource, limit)?;
+            }
+        }
+        Ok(())
+    };
+    match sys::fork(proof)? {
+        Fork::Child => sys::exit_now(i32::from(lower().is_err())),
+        Fork::Parent(child) => match sys::wait(Some(child), Waiting::Block) {
+            Wait::Ended(Reaped {
+                end: End::Exit(0), ..
+            }) => Ok(()),
+            _ => Err(io::Error::other("limits cannot be lowered")),
+        },
+    }
+}
+
 fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
     let limits = subject.limits;
     // Processes are counted by user id. Where the id is shared, those that were there before are
@@ -74,22 +133,13 @@ fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
         Some(_) => limits.processes,
         None => limits.processes.saturating_add(subject.shared_processes),
     };
-    // A seat belt behind the CPU time that the keeper adds up over the whole tree.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the number is positive and the cast saturates"
-    )]
-    let cpu_seconds = (limits.cpu_ms / 1000.0).ceil().max(1.0) as u64 + 1;
-    // Far above the limit, which is on resident memory: what is reserved and not used costs
-    // nothing, but allocating without end must fail even where the keeper is too slow to see it.
-    let data = limits.memory.saturating_add(limits.memory.max(256 << 20));
+    let [cpu, data] = of_request(limits);
     for (resource, most) in [
         (Resource::Nproc, Some(processes)),
         (Resource::Nofile, Some(limits.open_files)),
         (Resource::Fsize, Some(limits.file_size)),
-        (Resource::Cpu, Some(cpu_seconds)),
-        (Resource::Data, Some(data)),
+        cpu,
+        data,
         (Resource::Core, Some(0)),
         (Resource::Memlock, Some(64 << 10)),
         (Resource::Msgqueue, Some(0)),

@@ -71,7 +71,8 @@ fn path_of(folder: &OwnedFd, name: &CStr) -> PathBuf {
         .join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
-/// Makes the data directory one that the jobs' users can write through a common group.
+/// Makes the data directory one that the jobs' users can write through a common group, and in which
+/// each of them can delete what another left.
 ///
 /// # Errors
 /// Where it is not there or not this process's to change.
@@ -79,7 +80,7 @@ pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
     let folder = open(data_dir)?;
     let mode = Mode::from_raw_mode(fstat(&folder)?.st_mode);
     fchown(&folder, None, Some(Gid::from_raw(group)))?;
-    fchmod(&folder, mode | Mode::RWXG | Mode::SGID)?;
+    fchmod(&folder, (mode | Mode::RWXG | Mode::SGID) - Mode::SVTX)?;
     Ok(())
 }
 

@@ -4,20 +4,29 @@
 //! It is a copy of the spawner, has one thread, and keeps the spawner's rights. It lives until
 //! the engine closes the job's socket, which also happens when the engine dies.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
-use crate::tree::in_folder;
+use rustix::event::{PollFd, PollFlags};
+
+use crate::tree::{Space, in_folder};
 
 use super::disk;
+use super::line;
 use super::policy::Policy;
 use super::protocol::{FileHeader, Order, Report};
 use super::slots::Slot;
-use super::stage::{Stage, end_all};
+use super::stage::{Stage, end_all, wait_for};
 use super::sys::{self, OneThread};
+use super::warm::{self, Warm};
 use super::wire::Wire;
 use super::workspace::Workspace;
+
+/// How long a keeper sleeps at a time while nothing happens.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// Keeps one job; runs in a fresh copy of the spawner. It exits with 0 where the slot is clean.
 pub(super) fn keep(proof: OneThread, socket: OwnedFd, job: &Job<'_>) -> ! {
@@ -34,10 +43,7 @@ pub(super) fn keep(proof: OneThread, socket: OwnedFd, job: &Job<'_>) -> ! {
     drop(wire);
     let cleaned = end_all(proof, job.slot).and_then(|()| clean_up(job, workspace.as_ref()));
     if let Err(error) = &cleaned {
-        let _ = writeln!(
-            io::stderr(),
-            "what a job left cannot be cleaned up: {error}"
-        );
+        line::error("what a job left cannot be cleaned up", error);
     }
     sys::exit_now(i32::from(cleaned.is_err()))
 }
@@ -79,19 +85,41 @@ fn serve(
     job: &Job<'_>,
     place: &mut Option<Workspace>,
 ) -> io::Result<()> {
-    let data_before = in_folder(&job.policy.data_dir);
-    while let Some(order) = wire.receive()? {
+    let mut data_before = Space::default();
+    let mut warm: Option<Warm> = None;
+    while let Some(order) = next_order(wire, warm.as_ref())? {
         match order {
-            Order::Open(files) => {
+            Order::Warm(order) => {
                 let workspace = place.insert(Workspace::create(job.work, job.name, job.slot.uid)?);
+                let stdio = three(wire.take_fds())?;
+                let place = warm::Place {
+                    proof,
+                    policy: job.policy,
+                    wire,
+                    workspace,
+                    slot: job.slot,
+                };
+                let Some(started) = Warm::start(place, order, stdio)? else {
+                    return Ok(());
+                };
+                warm = Some(started);
+                wire.send(&Report::Warm)?;
+            }
+            Order::Open(files) => {
+                data_before = in_folder(&job.policy.data_dir);
+                let workspace = match place {
+                    Some(workspace) => workspace,
+                    None => place.insert(Workspace::create(job.work, job.name, job.slot.uid)?),
+                };
+                if let Some(warm) = &warm {
+                    warm.make_way(workspace)?;
+                }
                 if !write_files(wire, workspace, job.slot, &files)? {
                     return Ok(());
                 }
             }
             Order::Stage(order) => {
-                let stdio: [OwnedFd; 3] = Vec::from(wire.take_fds())
-                    .try_into()
-                    .map_err(|_| io::Error::other("a stage needs three descriptors"))?;
+                let fds = wire.take_fds();
                 let workspace = place
                     .as_ref()
                     .ok_or_else(|| io::Error::other("a stage before its files"))?;
@@ -104,7 +132,11 @@ fn serve(
                     order: &order,
                     data_before,
                 };
-                let Some(ended) = stage.run(stdio)? else {
+                let ended = match warm.take() {
+                    Some(warm) => warm.run(stage)?,
+                    None => stage.run(three(fds)?)?,
+                };
+                let Some(ended) = ended else {
                     return Ok(());
                 };
                 // Ahead of the report: who gets it may look for the files at once.
@@ -116,6 +148,28 @@ fn serve(
         }
     }
     Ok(())
+}
+
+/// The next order; `None` where the engine hung up, or what waits for its job has ended.
+fn next_order(wire: &mut Wire, warm: Option<&Warm>) -> io::Result<Option<Order>> {
+    if let Some(warm) = warm {
+        let mut fds = warm.ends();
+        fds.push(PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN));
+        while wait_for(&mut fds, IDLE)? == 0 {}
+        fds.pop();
+        if fds.iter().any(|ended| !ended.revents().is_empty()) {
+            drop(fds);
+            wire.send(&Report::Stale)?;
+            return Ok(None);
+        }
+    }
+    wire.receive()
+}
+
+fn three(fds: VecDeque<OwnedFd>) -> io::Result<[OwnedFd; 3]> {
+    Vec::from(fds)
+        .try_into()
+        .map_err(|_| io::Error::other("a stage needs three descriptors"))
 }
 
 /// Writes the job's files; false where there is no point in going on.

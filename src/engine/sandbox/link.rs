@@ -10,14 +10,18 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, shutdown,
+    socketpair,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::policy::SandboxReport;
-use super::protocol::{Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder};
+use super::protocol::{
+    Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder, WarmOrder,
+};
 use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{frame, receive_with_fds, send_with_fds};
 use super::work_folder::random_name;
@@ -38,6 +42,9 @@ pub(crate) enum LinkError {
     /// The sandbox did not do what it was asked.
     #[error("the sandbox failed: {0}")]
     Failed(String),
+    /// The program that was started ahead of the job has ended before it came.
+    #[error("a program that waited for its job has ended")]
+    Stale,
     /// The sandbox's processes are gone.
     #[error("the sandbox ended unexpectedly")]
     Gone,
@@ -58,6 +65,8 @@ pub(crate) struct SpawnerHandle {
     pub(crate) report: SandboxReport,
     /// User and group that this process can become.
     pub(crate) service: Option<u32>,
+    /// How it ended, in words, once it has.
+    end: watch::Receiver<Option<String>>,
 }
 
 impl SpawnerHandle {
@@ -81,8 +90,15 @@ impl SpawnerHandle {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        // Collects it when it ends, after the engine has closed the socket.
-        std::thread::spawn(move || child.wait());
+        // Collects it when it ends: after the engine has closed the socket, or too early.
+        let (ended, end) = watch::channel(None);
+        std::thread::spawn(move || {
+            let how = match child.wait() {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            ended.send_replace(Some(how));
+        });
         // A start that takes this long has failed, whatever holds it up.
         set_socket_timeout(&control, Timeout::Recv, Some(START))?;
         send_with_fds(
@@ -108,9 +124,19 @@ impl SpawnerHandle {
                 data_dir,
                 report,
                 service,
+                end,
             }),
             Ready::Failed(why) => Err(io::Error::other(why)),
         }
+    }
+
+    /// Waits until the spawner has ended, which it does by itself only where something is wrong,
+    /// and says how.
+    pub(crate) async fn ended(&self) -> String {
+        let mut end = self.end.clone();
+        let how = end.wait_for(Option::is_some).await;
+        how.map_or_else(|_| None, |how| how.clone())
+            .unwrap_or_else(|| "nobody knows how".to_owned())
     }
 
     /// Asks for a keeper. The job has this pass, if it needs one, for as long as any process of it is
@@ -243,23 +269,71 @@ impl JobLink {
         }
     }
 
-    /// Starts a stage with these standard streams.
+    /// Starts a program with these standard streams ahead of its job, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it cannot be started, or the keeper is gone.
+    pub(crate) async fn warm_up(
+        &mut self,
+        order: WarmOrder,
+        stdio: [OwnedFd; 3],
+    ) -> Result<(), LinkError> {
+        let bytes = frame(&Order::Warm(order))?;
+        self.send_with_streams(&bytes, stdio).await?;
+        match self.next_report().await? {
+            Report::Warm => Ok(()),
+            Report::Refused(why) | Report::Failed(why) => Err(LinkError::Failed(why)),
+            Report::Ended(_) | Report::Stale => Err(LinkError::Gone),
+        }
+    }
+
+    /// Whether the keeper of a program that waits for its job is there, and so is the program.
+    pub(crate) fn waits(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(
+            recv(&self.stream, &mut [0; 1], flags),
+            Err(rustix::io::Errno::WOULDBLOCK)
+        )
+    }
+
+    /// Gives the job its pass.
+    pub(crate) fn admit(&mut self, pass: Pass) {
+        self.pass = Some(pass);
+    }
+
+    /// Takes the pass of a job that did not come to run.
+    pub(crate) fn turn_away(mut self) -> Option<Pass> {
+        self.pass.take()
+    }
+
+    /// Starts a stage, with these standard streams if no program was started ahead with others.
     ///
     /// # Errors
     /// Where the keeper is gone.
     pub(crate) async fn start_stage(
         &mut self,
         order: StageOrder,
-        stdio: [OwnedFd; 3],
+        stdio: Option<[OwnedFd; 3]>,
     ) -> Result<(), LinkError> {
         let bytes = frame(&Order::Stage(order))?;
         self.runs = true;
+        match stdio {
+            Some(stdio) => self.send_with_streams(&bytes, stdio).await,
+            None => self.send(&bytes).await,
+        }
+    }
+
+    async fn send_with_streams(
+        &mut self,
+        bytes: &[u8],
+        stdio: [OwnedFd; 3],
+    ) -> Result<(), LinkError> {
         let sent = self
             .stream
             .async_io(Interest::WRITABLE, || {
                 let [stdin, stdout, stderr] = &stdio;
                 let fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-                send_with_fds(&self.stream, &bytes, &fds, SendFlags::DONTWAIT)
+                send_with_fds(&self.stream, bytes, &fds, SendFlags::DONTWAIT)
             })
             .await;
         drop(stdio);
@@ -282,16 +356,23 @@ impl JobLink {
     /// # Errors
     /// What the keeper has to say instead, or that it is gone.
     pub(crate) async fn report(&mut self) -> Result<Ended, LinkError> {
+        match self.next_report().await? {
+            Report::Ended(ended) => {
+                self.runs = false;
+                Ok(ended)
+            }
+            Report::Refused(why) => Err(LinkError::Refused(why)),
+            Report::Failed(why) => Err(LinkError::Failed(why)),
+            Report::Stale => Err(LinkError::Stale),
+            Report::Warm => Err(LinkError::Gone),
+        }
+    }
+
+    /// The keeper's next word. May be dropped and called again.
+    async fn next_report(&mut self) -> Result<Report, LinkError> {
         loop {
             if let Some(report) = self.parse()? {
-                return match report {
-                    Report::Ended(ended) => {
-                        self.runs = false;
-                        Ok(ended)
-                    }
-                    Report::Refused(why) => Err(LinkError::Refused(why)),
-                    Report::Failed(why) => Err(LinkError::Failed(why)),
-                };
+                return Ok(report);
             }
             self.stream.readable().await?;
             let mut chunk = [0; 4096];

@@ -7,12 +7,15 @@
 //!                                               └── process above the program (the job's rights)
 //!                                                     └── the program
 //! ```
+//!
+//! A keeper may have started the program ahead of its job: `warm.rs`.
 
 mod confine;
 mod disk;
 mod disk_watch;
 mod files;
 mod keeper;
+mod line;
 mod link;
 mod policy;
 mod process_tree;
@@ -23,6 +26,7 @@ mod slots;
 mod spawner;
 mod stage;
 mod sys;
+mod warm;
 mod wire;
 mod work_folder;
 mod workspace;
@@ -33,5 +37,5 @@ pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;
 pub(super) use link::{JobLink, LinkError, SpawnerHandle};
-pub(super) use protocol::{Cause, Ended, Setup, StageOrder};
+pub(super) use protocol::{Cause, Ended, Setup, StageOrder, WarmOrder};
 pub(super) use sys::become_service;

@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub data_dir: Option<PathBuf>,
     /// Whether jobs may use the network.
     pub allow_network: bool,
+    /// Whether lines of the log are JSON.
+    pub json_log: bool,
     /// Layers that are left out.
     pub without: Vec<Layer>,
 }
@@ -54,9 +56,13 @@ pub(crate) enum Ready {
 /// What the engine asks of a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
+    /// Make the job's directory and start its program ahead of the job. Standard input, output and
+    /// error come along as descriptors.
+    Warm(WarmOrder),
     /// Make the job's directory with these files; their bytes follow in this order.
     Open(Vec<FileHeader>),
-    /// Run a program. Standard input, output and error come along as descriptors.
+    /// Run a program. Standard input, output and error come along as descriptors, unless they came
+    /// with [`Order::Warm`].
     Stage(StageOrder),
     /// End the running stage now.
     Kill,
@@ -71,8 +77,20 @@ pub(crate) struct FileHeader {
     pub(crate) length: u64,
 }
 
+/// A program to be started ahead of its job.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WarmOrder {
+    /// What the job is expected to be, with the highest bounds that it can have.
+    pub(crate) stage: StageOrder,
+    /// The file that the program reads last of all before it runs what is in it, by its name in the
+    /// job's directory.
+    pub(crate) file: String,
+    /// Files below `HOME` and what is in them, which are there until the program reads that file.
+    pub(crate) home: Vec<(String, String)>,
+}
+
 /// One program to run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StageOrder {
     /// The program (a path) and its arguments.
     pub(crate) command: Vec<String>,
@@ -87,7 +105,7 @@ pub(crate) struct StageOrder {
 }
 
 /// The bounds of one stage.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StageLimits {
     /// Wall-clock time in milliseconds.
     pub wall_ms: f64,
@@ -132,6 +150,10 @@ impl StageLimits {
 /// What a keeper tells the engine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The program that was started ahead of its job waits for it.
+    Warm,
+    /// That program has ended without a job. The keeper ends, too.
+    Stale,
     /// The files could not be made, by fault of their names.
     Refused(String),
     /// The keeper could not do what was asked.

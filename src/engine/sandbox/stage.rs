@@ -55,7 +55,18 @@ impl Stage<'_> {
     /// # Errors
     /// Where the program could not be started, or its processes do not go away.
     pub(super) fn run(self, stdio: [OwnedFd; 3]) -> io::Result<Option<Ended>> {
-        for fd in &stdio {
+        let begin = Begin::now();
+        let program = self.start(&stdio)?;
+        drop(stdio);
+        self.see_through(program, begin)
+    }
+
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// Where that is not possible. What goes wrong in the new process is told later.
+    pub(super) fn start(&self, stdio: &[OwnedFd; 3]) -> io::Result<Program> {
+        for fd in stdio {
             // So that the program can open /dev/stdout, which is this pipe under another name.
             if let Some(id) = self.slot.uid {
                 fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
@@ -65,39 +76,88 @@ impl Stage<'_> {
             Some(_) => 0,
             None => own_tasks(),
         };
-        let (mut told, failure) = {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            (std::fs::File::from(read), write)
-        };
-        let started = Instant::now();
-        let main = match sys::fork(self.proof)? {
-            Fork::Parent(main) => main,
+        let (told, failure) = pipe_with(PipeFlags::CLOEXEC)?;
+        match sys::fork(self.proof)? {
+            Fork::Parent(main) => Ok(Program {
+                main,
+                ends: pidfd_open(main, PidfdFlags::empty())?,
+                told: told.into(),
+            }),
             Fork::Child => stand_above(&Start {
                 policy: self.policy,
                 order: self.order,
                 workspace: self.workspace,
-                stdio: &stdio,
+                stdio,
                 uid: self.slot.uid,
                 shared_processes,
                 failure: &failure,
             }),
-        };
-        drop(stdio);
-        drop(failure);
+        }
+    }
+
+    /// Watches the program to its end; `None` where the engine hung up. No process of it is left.
+    ///
+    /// # Errors
+    /// Where the program could not be started, or its processes do not go away.
+    pub(super) fn see_through(
+        self,
+        mut program: Program,
+        begin: Begin,
+    ) -> io::Result<Option<Ended>> {
         let mut collected = Collected::default();
-        let mut watch = Watch::new(&self, started);
-        let cause = watch.until_the_end(main, self.wire, &mut collected);
-        let wall = started.elapsed();
-        end_and_collect(self.proof, self.slot, Some(main), &mut collected)?;
+        let mut watch = Watch::new(&self, begin);
+        let cause = watch.until_the_end(&program, self.wire, &mut collected);
+        let wall = begin.time.elapsed();
+        end_and_collect(self.proof, self.slot, Some(program.main), &mut collected)?;
         let Some(cause) = cause? else {
             return Ok(None);
         };
-        let mut problem = String::new();
-        told.read_to_string(&mut problem)?;
-        if !problem.is_empty() {
-            return Err(io::Error::other(problem));
-        }
+        program.find_failure()?;
         Ok(Some(watch.verdict(cause, wall, &collected)))
+    }
+}
+
+/// A program that was started, with the process above it.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) main: Pid,
+    /// Readable when the process above the program has ended.
+    pub(super) ends: OwnedFd,
+    /// Where that process tells what went wrong before the program was started.
+    told: std::fs::File,
+}
+
+impl Program {
+    /// What went wrong before the program was started. To be called when it has ended.
+    ///
+    /// # Errors
+    /// That which went wrong.
+    pub(super) fn find_failure(&mut self) -> io::Result<()> {
+        let mut problem = String::new();
+        self.told.read_to_string(&mut problem)?;
+        if problem.is_empty() {
+            Ok(())
+        } else {
+            Err(io::Error::other(problem))
+        }
+    }
+}
+
+/// From where on a job answers for what it uses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin {
+    pub(super) time: Instant,
+    /// CPU time that its processes had used before.
+    pub(super) cpu: Duration,
+}
+
+impl Begin {
+    /// The job's first process is started now.
+    pub(super) fn now() -> Self {
+        Self {
+            time: Instant::now(),
+            cpu: Duration::ZERO,
+        }
     }
 }
 
@@ -105,18 +165,18 @@ impl Stage<'_> {
 struct Watch {
     limits: StageLimits,
     disk: DiskWatch,
-    started: Instant,
+    begin: Begin,
     ticks_per_second: u64,
     highest_cpu: Duration,
     highest_memory: u64,
 }
 
 impl Watch {
-    fn new(stage: &Stage<'_>, started: Instant) -> Self {
+    fn new(stage: &Stage<'_>, begin: Begin) -> Self {
         Self {
             limits: stage.order.limits,
-            disk: DiskWatch::new(stage, started),
-            started,
+            disk: DiskWatch::new(stage, begin.time),
+            begin,
             ticks_per_second: sys::ticks_per_second(),
             highest_cpu: Duration::ZERO,
             highest_memory: 0,
@@ -126,11 +186,11 @@ impl Watch {
     /// Waits for the main process, a limit, or word from the engine; `None` where it hung up.
     fn until_the_end(
         &mut self,
-        main: Pid,
+        program: &Program,
         wire: &mut Wire,
         collected: &mut Collected,
     ) -> io::Result<Option<Cause>> {
-        let main_ends = pidfd_open(main, PidfdFlags::empty())?;
+        let main = program.main;
         let wall = Duration::from_secs_f64(self.limits.wall_ms.max(0.0) / 1000.0);
         // Little memory is used up fast; otherwise a short program is not looked at at all, and
         // answers for its peak when it has ended.
@@ -140,12 +200,12 @@ impl Watch {
             LOOK_SELDOM
         };
         loop {
-            let left = wall.saturating_sub(self.started.elapsed());
+            let left = wall.saturating_sub(self.begin.time.elapsed());
             if left.is_zero() {
                 return Ok(Some(Cause::WallLimit));
             }
             let mut fds = [
-                PollFd::new(&main_ends, PollFlags::IN),
+                PollFd::new(&program.ends, PollFlags::IN),
                 PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN),
             ];
             let found = wait_for(&mut fds, left.min(pause))?;
@@ -184,7 +244,8 @@ impl Watch {
     fn look(&mut self, collected: &Collected) -> Option<Cause> {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let usage = usage_below(me, self.ticks_per_second);
-        self.highest_cpu = self.highest_cpu.max(usage.cpu + collected.cpu);
+        let cpu = (usage.cpu + collected.cpu).saturating_sub(self.begin.cpu);
+        self.highest_cpu = self.highest_cpu.max(cpu);
         self.highest_memory = self.highest_memory.max(usage.memory);
         if usage.memory > self.limits.memory {
             return Some(Cause::MemoryLimit);
@@ -198,7 +259,8 @@ impl Watch {
     /// The last word on a stage whose processes have all been collected. Like Piston's sandbox it
     /// also finds, in the final figures, that a limit was passed by a program that has ended.
     fn verdict(&self, cause: Cause, wall: Duration, collected: &Collected) -> Ended {
-        let cpu_ms = millis(self.highest_cpu.max(collected.cpu));
+        let cpu = collected.cpu.saturating_sub(self.begin.cpu);
+        let cpu_ms = millis(self.highest_cpu.max(cpu));
         let memory = self.highest_memory.max(collected.peak_memory);
         let by_itself = matches!(cause, Cause::Exit(_) | Cause::Signal(_));
         let cause = if by_itself && collected.peak_memory > self.limits.memory {
@@ -221,7 +283,11 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn wait_for(fds: &mut [PollFd<'_>], most: Duration) -> io::Result<usize> {
+/// Waits for one of these; returns how many there are.
+///
+/// # Errors
+/// What `poll` says.
+pub(super) fn wait_for(fds: &mut [PollFd<'_>], most: Duration) -> io::Result<usize> {
     let most = Timespec::try_from(most).map_err(io::Error::other)?;
     match poll(fds, Some(&most)) {
         Err(rustix::io::Errno::INTR) => Ok(0),

@@ -212,6 +212,24 @@ pub(super) fn default_signals() {
     }
 }
 
+/// CPU time that a process has used so far; zero where there is no such process.
+pub(super) fn cpu_time_of(pid: i32) -> Duration {
+    let mut clock = 0;
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: both places are live and of the right type; `clock` is read only after it was set.
+    let found = unsafe {
+        libc::clock_getcpuclockid(pid, &raw mut clock) == 0
+            && libc::clock_gettime(clock, time.as_mut_ptr()) == 0
+    };
+    if !found {
+        return Duration::ZERO;
+    }
+    // SAFETY: zeroed is a valid timespec, and the call has filled it.
+    let time = unsafe { time.assume_init() };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Clock ticks a second, the unit of times in `/proc/PID/stat`.
 pub(super) fn ticks_per_second() -> u64 {
     // SAFETY: `sysconf` touches no memory of ours.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, fchown, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chownat, fchown, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
@@ -55,27 +55,15 @@ impl Workspace {
     /// # Errors
     /// Where a name is too long, or is a folder here and a file there.
     pub(super) fn create_file(&self, path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
-        let mut folder = openat(CWD, &self.box_dir, OPEN_DIR, Mode::empty())?;
-        let mut names = Path::new(path).components().peekable();
-        while let Some(name) = names.next() {
-            let Component::Normal(name) = name else {
-                return Err(Errno::INVAL.into());
-            };
-            if names.peek().is_none() {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
-                let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-                let file = openat(&folder, name, flags | OFlags::CLOEXEC, mode)?;
-                give(&file, owner)?;
-                return Ok(file);
-            }
-            match mkdirat(&folder, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            folder = openat(&folder, name, OPEN_DIR, Mode::empty())?;
-            give(&folder, owner)?;
-        }
-        Err(Errno::INVAL.into())
+        create_below(&self.box_dir, path, owner)
+    }
+
+    /// The same below `HOME`.
+    ///
+    /// # Errors
+    /// As [`Self::create_file`].
+    pub(super) fn create_home_file(&self, path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
+        create_below(&self.temp_dir, path, owner)
     }
 
     /// Deletes everything. No process of the job may be left.
@@ -85,6 +73,42 @@ impl Workspace {
     pub(super) fn delete(&self) -> io::Result<()> {
         delete_tree(&self.root)
     }
+}
+
+fn create_below(top: &Path, path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
+    let mut folder = openat(CWD, top, OPEN_DIR, Mode::empty())?;
+    let mut names = Path::new(path).components().peekable();
+    while let Some(name) = names.next() {
+        let Component::Normal(name) = name else {
+            return Err(Errno::INVAL.into());
+        };
+        if names.peek().is_none() {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+            let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+            let file = openat(&folder, name, flags | OFlags::CLOEXEC, mode)?;
+            give(&file, owner)?;
+            return Ok(file);
+        }
+        match mkdirat(&folder, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        folder = openat(&folder, name, OPEN_DIR, Mode::empty())?;
+        give(&folder, owner)?;
+    }
+    Err(Errno::INVAL.into())
+}
+
+/// Gives what has this name to a job's user.
+///
+/// # Errors
+/// Where it is not this process's to give.
+pub(super) fn give_path(path: &Path, owner: Option<u32>) -> io::Result<()> {
+    if let Some(id) = owner {
+        let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+        chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
 }
 
 fn give(fd: impl AsFd, owner: Option<u32>) -> io::Result<()> {
