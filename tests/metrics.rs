@@ -265,9 +265,10 @@ async fn metrics_may_have_a_listener_of_their_own() {
     ] {
         // In two parts: what is sent whole is held against Azure's documents.
         let mut connection = Connection::to(own).await;
-        connection.send(method).await;
-        let request = raw::request("", path, &[], "");
-        connection.send(request).await;
+        connection
+            .send(format!("{method} {path} HTTP/1.1\r\n"))
+            .await;
+        connection.send("Host: session\r\n\r\n").await;
         let answer = connection.answer().await;
         assert_eq!(answer.status, status, "{method} {path}");
     }
