@@ -321,7 +321,7 @@ impl JobSettings {
             runtimes: from("--runtimes", &flags.runtimes, "SESSION_RUNTIMES")
                 .parse_or(None, |text| toml_file(text).map(Some))?,
             warm: from("--warm", &flags.warm, "WARM_INTERPRETERS")
-                .parse_or(2 * cores(), count(0, 64))?,
+                .parse_or(cores(), count(0, 64))?,
             preload: from("--preload", &flags.preload, "PRELOAD_MODULES")
                 .parse_or(Vec::new(), module_names)?,
             cpu: from("--cpu-limit", &flags.cpu_limit, "JOB_CPU_SECONDS").parse_or(

@@ -127,7 +127,7 @@ pub struct JobFlags {
     #[arg(long, value_name = "FILE")]
     pub(super) runtimes: Option<String>,
     /// Interpreters that are started ahead of executions, at most; 0 = none [env: WARM_INTERPRETERS]
-    /// [default: 2 for each core]
+    /// [default: 1 for each core]
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     pub(super) warm: Option<String>,
     /// Python modules that these import ahead of executions, such as numpy,pandas

@@ -34,7 +34,7 @@ fn defaults_are_the_documented_ones() {
         (1 << 20, 512 << 20)
     );
     assert_eq!((settings.max_jobs, settings.queue), (2 * cores(), 64));
-    assert_eq!(settings.jobs.warm, 2 * cores());
+    assert_eq!(settings.jobs.warm, cores());
     assert!(settings.jobs.preload.is_empty());
     assert_eq!(settings.drain_timeout, Duration::from_secs(25));
     assert_eq!(settings.metrics, MetricsPlace::Path);

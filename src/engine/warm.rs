@@ -27,6 +27,8 @@ use crate::piston::WorkingDirectory;
 const OLD: Duration = Duration::from_secs(3600);
 /// How often those that wait are looked at while nobody asks for one.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long the first execution is waited for.
+const FIRST: Duration = Duration::from_secs(1);
 /// How many kinds of jobs are remembered.
 const KINDS: usize = 16;
 /// How often a kind must have been asked for until an interpreter is started for the next time.
@@ -286,6 +288,8 @@ pub(super) async fn keep_full(inner: Weak<Inner>) {
     } else {
         return;
     }
+    // The first execution has the processor for itself: a session is ready when it has worked.
+    let _ = tokio::time::timeout(FIRST, woken.recv()).await;
     loop {
         match inner.upgrade() {
             Some(inner) => inner.fill_pool().await,
