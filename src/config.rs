@@ -51,6 +51,39 @@ pub enum LogFormat {
     Text,
 }
 
+/// Where the metrics can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsPlace {
+    /// At `/metrics` among the adapter's other paths.
+    Path,
+    /// At `/metrics` of a listener of their own.
+    Listener(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl Display for MetricsPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path => f.write_str("on"),
+            Self::Listener(address) => address.fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl MetricsPlace {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "on" => Ok(Self::Path),
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::Listener).map_err(|_| {
+                "allowed is on, off or ADDRESS:PORT, for example 127.0.0.1:9464".to_owned()
+            }),
+        }
+    }
+}
+
 /// Every setting, judged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -82,6 +115,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// What a compiler may take.
     pub compile_timeout: Duration,
+    /// Where the metrics can be read.
+    pub metrics: MetricsPlace,
     /// The form of the log, where the operator chose one.
     pub log_format: Option<LogFormat>,
     /// What bounds a job of the embedded engine.
@@ -261,6 +296,8 @@ impl Settings {
             )
             .parse_or(Duration::from_secs(20), seconds(0.001, 3600.0))?,
             jobs: JobSettings::judge(&flags.jobs, max_run_timeout, &environment)?,
+            metrics: from("--metrics", &flags.metrics, "METRICS")
+                .parse_or(MetricsPlace::Path, MetricsPlace::parse)?,
             log_format: from("--log-format", &flags.log_format, "LOG_FORMAT")
                 .parse_or(None, |text| choice(text).map(Some))?,
         })

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use session_adapter::adapter::{self, AdapterConfig};
+use session_adapter::adapter::{self, AdapterConfig, Listeners};
 use session_adapter::causes::causes;
 use session_adapter::config::{
-    self, Cli, Command, ConfigError, EngineKind, Flags, PistonUrl, Settings, Target,
+    self, Cli, Command, ConfigError, EngineKind, Flags, LogFormat, MetricsPlace, PistonUrl,
+    Settings, Target,
 };
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
@@ -93,10 +94,18 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Failure> {
+async fn serve(mut settings: Settings) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let listener = bind(settings.listen).await?;
     let listen = Some(listener.local_addr()?);
+    let metrics = match settings.metrics {
+        MetricsPlace::Listener(address) => {
+            let listener = bind(address).await?;
+            settings.metrics = MetricsPlace::Listener(listener.local_addr()?);
+            Some(listener)
+        }
+        MetricsPlace::Path | MetricsPlace::Off => None,
+    };
     let (engine, data_dir) = match settings.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
         EngineKind::Piston => (None, Some(DataDir::of(settings.data_dir.clone())?)),
@@ -117,12 +126,16 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     let adapter = adapter_config(&settings, &places);
     tokio::spawn(startup::announce(settings, places));
+    let listeners = Listeners {
+        sessions: listener,
+        metrics,
+    };
     let Some(engine) = engine else {
-        return Ok(adapter::serve(listener, adapter, signals.first()).await?);
+        return Ok(adapter::serve(listeners, adapter, signals.first()).await?);
     };
     let mut failed = Ok(());
     let until = async { failed = engine.told_or_failed(signals).await };
-    adapter::serve(listener, adapter, until).await?;
+    adapter::serve(listeners, adapter, until).await?;
     engine.drain(Duration::ZERO).await;
     Ok(failed?)
 }
@@ -249,6 +262,7 @@ fn adapter_config(settings: &Settings, places: &Places) -> AdapterConfig {
         memory_limit: settings.memory_limit,
         max_jobs: settings.max_jobs,
         queue: settings.queue,
+        metrics_path: settings.metrics == MetricsPlace::Path,
         drain_timeout: settings.drain_timeout,
     }
 }
@@ -277,6 +291,7 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         allow_network: jobs.allow_network,
         allow_weak_sandbox: jobs.allow_weak_sandbox,
         runtimes: jobs.runtimes.clone(),
+        json_log: startup::log_format(settings.log_format) == LogFormat::Json,
         data_dir: startup::data_dir(settings.data_dir.clone()),
         ..EngineConfig::default()
     }

@@ -21,18 +21,22 @@ const DATA_DIR: &str = "/mnt/data";
 /// How long the start line waits for the engine to say what it runs.
 const ANNOUNCE: Duration = Duration::from_secs(10);
 
-/// Sends the log to stderr: JSON, or text on a terminal, unless the operator chose.
-pub fn init_log(format: Option<LogFormat>) {
-    let format = format.unwrap_or(if io::stderr().is_terminal() {
+/// The form of the log: the one that the operator chose, else text on a terminal, else JSON.
+pub fn log_format(chosen: Option<LogFormat>) -> LogFormat {
+    chosen.unwrap_or(if io::stderr().is_terminal() {
         LogFormat::Text
     } else {
         LogFormat::Json
-    });
+    })
+}
+
+/// Sends the log to stderr: JSON, or text on a terminal, unless the operator chose.
+pub fn init_log(format: Option<LogFormat>) {
     let lines = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
         .with_writer(io::stderr)
         .with_target(false);
-    match format {
+    match log_format(format) {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
     }
@@ -171,6 +175,7 @@ pub async fn announce(settings: Settings, places: Places) {
         max_jobs = settings.max_jobs,
         queue = settings.queue,
         memory_limit = settings.memory_limit,
+        metrics = %settings.metrics,
         drain_timeout_s = settings.drain_timeout.as_secs_f64(),
         compile_timeout_s = settings.compile_timeout.as_secs_f64(),
         warm = settings.jobs.warm,

@@ -260,6 +260,28 @@ impl ApiError {
         }
     }
 
+    /// The limit at which a request has ended, in one word.
+    pub fn limit(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::TargetTooLong { .. } => "target",
+            Self::HeadersTooLarge { .. } => "headers",
+            Self::BodyTooLarge { .. } => "body",
+            Self::BodyTimeout { .. } => "body_time",
+            Self::TooManyBodies => "bodies",
+            Self::TooManyExecutions(_) => "queue",
+            Self::QueueTimeout => "queue_time",
+            Self::FileTooLarge { .. } => "upload",
+            Self::TooManyTransfers => "transfers",
+            Self::File(FileError::Full) => "data",
+            Self::File(FileError::TooMuch { .. })
+            | Self::Engine(ClientError::Refused(Refusal::TooLarge(_))) => "execution_size",
+            Self::Engine(ClientError::AnswerTooLarge(_)) => "answer",
+            Self::Engine(ClientError::Timeout(_)) => "engine_time",
+            Self::Engine(ClientError::Busy) => "engine_jobs",
+            _ => return None,
+        })
+    }
+
     fn target(&self) -> Option<&'static str> {
         match self {
             Self::Missing(field) | Self::Property { field, .. } => Some(field),

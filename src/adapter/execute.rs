@@ -19,6 +19,7 @@ use super::api::{AnswerForm, Execution};
 use super::error::ApiError;
 use super::executions::{Begun, OperationId, Tracked};
 use super::files::FileError;
+use super::log::Arrival;
 use super::session::{Phase, Session};
 use super::translate::{self, Marker, Outcome, ResolvedLanguage, ValueOptions};
 
@@ -39,7 +40,7 @@ pub fn begin(
     id: OperationId,
     execution: Execution,
     share: Option<OwnedSemaphorePermit>,
-    arrived: Instant,
+    arrival: Arrival,
 ) -> Result<Arc<Tracked>, ApiError> {
     if let Some(known) = session
         .executions
@@ -51,7 +52,7 @@ pub fn begin(
     let place = session.join()?;
     let tracked = match session
         .executions
-        .begin(Tracked::new(id, &execution, arrived))
+        .begin(Tracked::new(id, &execution, arrival))
     {
         Begun::Known(tracked) => return Ok(tracked),
         Begun::New(tracked) => tracked,
@@ -96,6 +97,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         let result = self.result.take();
         let result = result.unwrap_or(Err(ApiError::ExecutionCanceled));
+        self.session.count_execution(&self.tracked, &result);
         self.session.executions.end(&self.tracked, result);
     }
 }

@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::api::{Execution, Identifier};
 use super::error::ApiError;
-use super::log::{Timings, ended_alone};
+use super::log::{Arrival, Timings, ended_alone};
+use super::trace::TraceContext;
 use super::translate::Outcome;
 
 /// Ended executions that are remembered.
@@ -77,6 +78,8 @@ pub struct Tracked {
     pub is_asynchronous: bool,
     /// Whether its status is an exit code.
     pub is_shell: bool,
+    /// The trace that it is part of.
+    pub trace: Option<TraceContext>,
     state: watch::Sender<State>,
     timings: Mutex<Timings>,
     task: OnceLock<AbortHandle>,
@@ -101,14 +104,15 @@ impl fmt::Debug for Tracked {
 
 impl Tracked {
     /// One that has not started.
-    pub fn new(id: OperationId, execution: &Execution, arrived: Instant) -> Self {
+    pub fn new(id: OperationId, execution: &Execution, arrival: Arrival) -> Self {
         Self {
             id,
             identifier: execution.identifier.clone(),
             is_asynchronous: execution.is_asynchronous,
             is_shell: execution.form.is_shell(),
+            trace: arrival.trace,
             state: watch::Sender::new(State::NotStarted),
-            timings: Mutex::new(Timings::since(arrived)),
+            timings: Mutex::new(Timings::since(arrival.at)),
             task: OnceLock::new(),
         }
     }
@@ -351,7 +355,11 @@ mod tests {
     fn tracked(id: &str) -> Tracked {
         let execution = parse(&Dialect::Executions, Query::default(), br#"{"code":"1"}"#).unwrap();
         let id = OperationId::given(id.as_bytes()).unwrap();
-        Tracked::new(id, &execution, Instant::now())
+        let arrival = Arrival {
+            at: Instant::now(),
+            trace: None,
+        };
+        Tracked::new(id, &execution, arrival)
     }
 
     fn begin(executions: &Executions, id: &str) -> Arc<Tracked> {

@@ -13,21 +13,35 @@ use crate::causes::causes;
 use super::api::Identifier;
 use super::error::ApiError;
 use super::executions::Tracked;
+use super::metrics::{self, Metrics};
+use super::trace::TraceContext;
 use super::translate::Outcome;
 
 /// What is known of a request so far. Dropping it writes the line.
 #[derive(Debug)]
 pub struct RequestLog {
+    metrics: Arc<Metrics>,
+    trace: Option<TraceContext>,
     route: &'static str,
     operation_id: Option<String>,
     identifier: Option<String>,
     status: Option<StatusCode>,
     outcome: Option<&'static str>,
+    error: Option<&'static str>,
     cause: Option<String>,
     bytes_in: usize,
     bytes_out: usize,
     timings: Timings,
     execution: Option<Arc<Tracked>>,
+}
+
+/// When a request's head had been read, and which trace it is part of.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// When.
+    pub at: Instant,
+    /// The trace, where the request names one.
+    pub trace: Option<TraceContext>,
 }
 
 /// When an execution reached which step, and in which language.
@@ -77,24 +91,34 @@ impl Timings {
         self.ran = Some(Instant::now());
     }
 
-    fn in_queue(&self) -> Option<f64> {
+    /// The language.
+    pub fn named_language(&self) -> Option<&str> {
+        self.language.as_deref()
+    }
+
+    /// What it waited for its turn.
+    pub fn in_queue(&self) -> Option<Duration> {
         between(self.queued, self.entered)
     }
 
-    fn in_engine(&self) -> Option<f64> {
+    /// What the engine took.
+    pub fn in_engine(&self) -> Option<Duration> {
         between(self.entered, self.ran)
     }
 }
 
 impl RequestLog {
-    /// Begins a line.
-    pub fn start() -> Self {
+    /// Begins a line, to be counted there.
+    pub fn start(metrics: &Arc<Metrics>, trace: Option<TraceContext>) -> Self {
         Self {
+            metrics: Arc::clone(metrics),
+            trace,
             route: "none",
             operation_id: None,
             identifier: None,
             status: None,
             outcome: None,
+            error: None,
             cause: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -106,6 +130,14 @@ impl RequestLog {
     /// Where the time goes.
     pub fn timings(&mut self) -> &mut Timings {
         &mut self.timings
+    }
+
+    /// When the request came, and as part of what.
+    pub fn arrival(&self) -> Arrival {
+        Arrival {
+            at: self.timings.arrived,
+            trace: self.trace,
+        }
     }
 
     /// The request is about this execution, whose times are told.
@@ -136,6 +168,16 @@ impl RequestLog {
     /// How an execution ended, in one word.
     pub fn outcome(&mut self, outcome: &'static str) {
         self.outcome = Some(outcome);
+    }
+
+    /// The answer is this error.
+    pub fn failed(&mut self, error: &ApiError) {
+        let code = error.told().code;
+        self.outcome = Some(code);
+        self.error = Some(code);
+        if let Some(limit) = error.limit() {
+            self.metrics.limit(limit);
+        }
     }
 
     /// Why there is an error, for the operator.
@@ -171,7 +213,20 @@ impl Drop for RequestLog {
             (Some(outcome), Some(_)) => outcome,
             (None, Some(_)) => "ok",
         };
+        self.metrics.request(&metrics::Request {
+            route: self.route,
+            status: self.status,
+            error: self.error,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+        });
         tracing::info!(
+            trace_id = self
+                .trace
+                .map(|trace| tracing::field::display(trace.trace_id)),
+            parent_id = self
+                .trace
+                .map(|trace| tracing::field::display(trace.parent_id)),
             operation_id = self.operation_id,
             identifier = self.identifier,
             route = self.route,
@@ -179,8 +234,8 @@ impl Drop for RequestLog {
             status = self.status.map(|s| s.as_u16()),
             outcome,
             cause = self.cause,
-            queue_ms = timings.in_queue(),
-            engine_ms = timings.in_engine(),
+            queue_ms = timings.in_queue().map(millis),
+            engine_ms = timings.in_engine().map(millis),
             total_ms = millis(self.timings.arrived.elapsed()),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
@@ -193,26 +248,29 @@ impl Drop for RequestLog {
 pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
     let timings = tracked.timings().clone();
     tracing::info!(
+        trace_id = tracked
+            .trace
+            .map(|trace| tracing::field::display(trace.trace_id)),
+        parent_id = tracked
+            .trace
+            .map(|trace| tracing::field::display(trace.parent_id)),
         operation_id = tracked.id.as_str(),
         identifier = tracked.identifier.as_ref().map(Identifier::as_str),
         language = timings.language,
-        outcome = match result {
-            Ok(outcome) => outcome.ended_by,
-            Err(error) => error.told().code,
-        },
+        outcome = metrics::word_of(result),
         cause = match result {
             Err(ApiError::Engine(cause)) => Some(causes(cause)),
             _ => None,
         },
-        queue_ms = timings.in_queue(),
-        engine_ms = timings.in_engine(),
+        queue_ms = timings.in_queue().map(millis),
+        engine_ms = timings.in_engine().map(millis),
         total_ms = millis(timings.arrived.elapsed()),
         "execution"
     );
 }
 
-fn between(from: Option<Instant>, to: Option<Instant>) -> Option<f64> {
-    from.zip(to).map(|(from, to)| millis(to - from))
+fn between(from: Option<Instant>, to: Option<Instant>) -> Option<Duration> {
+    from.zip(to).map(|(from, to)| to - from)
 }
 
 /// Milliseconds with two places.

@@ -13,6 +13,7 @@ mod files;
 pub mod fuzzing;
 mod health;
 mod log;
+mod metrics;
 mod packages;
 #[cfg(test)]
 mod properties;
@@ -21,6 +22,7 @@ mod server;
 mod session;
 mod sessions;
 mod timestamp;
+mod trace;
 mod translate;
 
 use std::path::PathBuf;
@@ -28,7 +30,7 @@ use std::time::Duration;
 
 pub use crate::config::EngineKind;
 pub use error::ApiError;
-pub use server::{AdapterError, serve};
+pub use server::{AdapterError, Listeners, serve};
 
 /// What the adapter needs to know.
 #[derive(Debug, Clone)]
@@ -61,6 +63,8 @@ pub struct AdapterConfig {
     pub max_jobs: usize,
     /// Executions that may wait.
     pub queue: usize,
+    /// Whether the metrics are at `/metrics` among the other paths.
+    pub metrics_path: bool,
     /// How long running executions may take to end once `shutdown` resolves.
     pub drain_timeout: Duration,
 }

@@ -36,6 +36,8 @@ pub enum Action {
     Ready,
     /// What this is.
     About,
+    /// What was counted.
+    Metrics,
     /// The session's files.
     Files(FilesAction),
 }
@@ -94,6 +96,7 @@ impl Action {
             Self::Health => "health",
             Self::Ready => "ready",
             Self::About => "about",
+            Self::Metrics => "metrics",
             Self::Files(FilesAction::List(FilesForm::Values)) => "python/files",
             Self::Files(FilesAction::List(_)) => "files",
             Self::Files(FilesAction::Upload(FilesForm::Values)) => "python/uploadFile",
@@ -177,6 +180,7 @@ fn offered(segments: &[&str]) -> Option<Offered> {
     Some(match segments {
         [] => Get(Action::About),
         ["health"] => Get(Action::Health),
+        ["metrics"] => Get(Action::Metrics),
         ["ready"] | ["health", "startup"] => Get(Action::Ready),
         ["execute"] => Post(Action::Execute(Dialect::Execute)),
         ["executions"] => Post(Action::Execute(Dialect::Executions)),

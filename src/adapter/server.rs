@@ -5,6 +5,7 @@ mod body;
 mod explain;
 mod files;
 mod head;
+mod metrics;
 mod stream;
 
 use std::convert::Infallible;
@@ -56,9 +57,27 @@ pub enum AdapterError {
     /// The directory of the session's files.
     #[error("cannot open the data directory: {0}")]
     Data(#[source] io::Error),
-    /// The task that watches the engine has ended, which it never does.
-    #[error("the readiness check has ended: {0:?}")]
+    /// A task that never ends has ended: the one that watches the engine, or tells the metrics.
+    #[error("a task in the background has ended: {0:?}")]
     Background(Option<tokio::task::JoinError>),
+}
+
+/// Where an adapter is asked.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everything.
+    pub sessions: TcpListener,
+    /// For `GET /metrics` alone.
+    pub metrics: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(sessions: TcpListener) -> Self {
+        Self {
+            sessions,
+            metrics: None,
+        }
+    }
 }
 
 /// Serves until `shutdown` resolves, then lets executions end for as long as the configuration
@@ -67,10 +86,12 @@ pub enum AdapterError {
 /// # Errors
 /// [`AdapterError`] where nothing could be served at all.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     config: AdapterConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AdapterError> {
+    let listeners = listeners.into();
+    let listener = listeners.sessions;
     let drain_timeout = config.drain_timeout;
     let limits = FileLimits {
         bytes: config.data_bytes,
@@ -83,6 +104,9 @@ pub async fn serve(
         let session = Arc::clone(&session);
         async move { health::watch(&session).await }
     });
+    if let Some(listener) = listeners.metrics {
+        background.spawn(metrics::serve(listener, Arc::clone(&session)));
+    }
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = pin!(shutdown);
@@ -156,6 +180,7 @@ fn connection(
     // A socket that will not take the option is about to fail anyway.
     let _ = stream.set_nodelay(true);
     let _ = set_tcp_user_timeout(&stream, UNTAKEN_MILLIS);
+    let connected = session.metrics.connected();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let session = Arc::clone(&session);
         async move { Ok::<_, Infallible>(answer::answer(&session, request).await) }
@@ -168,6 +193,7 @@ fn connection(
     let watched = graceful.watch(connection);
     async move {
         let _permit = permit;
+        let _connected = connected;
         match watched.await {
             // 400, 414 or 431 was answered; nothing else of the request is known.
             Err(error) if error.is_parse() => tracing::info!(%error, "malformed request"),

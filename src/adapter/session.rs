@@ -12,13 +12,14 @@ use crate::gate::{Gate, Pass, Place};
 use crate::piston::{Client, ClientError, ClientLimits, Runtime, WorkingDirectory};
 
 use super::error::ApiError;
-use super::executions::Executions;
+use super::executions::{Executions, Tracked};
 use super::files::FileStore;
 use super::health::Readiness;
+use super::metrics::{self, Metrics};
 use super::packages::Packages;
 use super::server::Transfers;
 use super::sessions::Sessions;
-use super::translate::{ResolvedLanguage, Terms};
+use super::translate::{Outcome, ResolvedLanguage, Terms};
 use super::{AdapterConfig, EngineKind};
 
 /// What an answer may take on top of the highest run time. With the default of 220 s that is 235 s,
@@ -51,6 +52,8 @@ pub struct Session {
     pub readiness: Readiness,
     /// What runs and what has run.
     pub executions: Executions,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Who uses the session.
     pub sessions: Sessions,
     /// What Python programs can import.
@@ -102,6 +105,7 @@ impl Session {
             gate: Gate::new(config.max_jobs, config.queue),
             readiness: Readiness::default(),
             executions: Executions::default(),
+            metrics: Arc::default(),
             sessions: Sessions::default(),
             packages: Packages::default(),
             life: RwLock::new(()),
@@ -232,6 +236,21 @@ impl Session {
     pub fn count_request(&self) -> RequestGuard {
         self.requests.send_modify(|n| *n += 1);
         RequestGuard(self.requests.clone())
+    }
+
+    /// Counts an execution that is over, and the limit that ended it.
+    pub fn count_execution(&self, tracked: &Tracked, result: &Result<Outcome, ApiError>) {
+        if let Some(limit) = result.as_ref().ok().and_then(Outcome::limit) {
+            self.metrics.limit(limit);
+        }
+        let is_listed = |name: &str| {
+            self.known_runtimes()
+                .iter()
+                .any(|runtime| runtime.language == name)
+        };
+        let outcome = metrics::word_of(result);
+        self.metrics
+            .execution(&tracked.timings(), outcome, is_listed);
     }
 
     /// Resolves when no request and no execution is under way.

@@ -97,6 +97,17 @@ impl Outcome {
         streams.sum::<usize>() + self.value.as_ref().map_or(0, |value| value.get().len())
     }
 
+    /// The limit that ended it, in one word.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self.ended_by {
+            "time_limit" => Some("time"),
+            "cpu_limit" => Some("cpu"),
+            "memory_limit" => Some("memory"),
+            "output_limit" => Some("output"),
+            _ => None,
+        }
+    }
+
     fn decisive(&self) -> &StageOutput {
         match &self.compile {
             Some(compile) if compile.code != Some(0) => compile,

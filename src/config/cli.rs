@@ -107,6 +107,10 @@ pub struct Flags {
     /// What a compiler may take [env: COMPILE_TIMEOUT_SECONDS] [default: 20]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(super) compile_timeout: Option<String>,
+    /// Where metrics can be read: on = /metrics among the other paths, or at an address of their own
+    /// [env: METRICS] [default: on]
+    #[arg(long, value_name = "on|off|ADDRESS:PORT")]
+    pub(super) metrics: Option<String>,
     /// Form of the log on stderr [env: LOG_FORMAT] [default: json; text on a terminal]
     #[arg(long, value_name = "json|text")]
     pub(super) log_format: Option<String>,

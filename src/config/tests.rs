@@ -37,6 +37,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(settings.jobs.warm, cores());
     assert!(settings.jobs.preload.is_empty());
     assert_eq!(settings.drain_timeout, Duration::from_secs(25));
+    assert_eq!(settings.metrics, MetricsPlace::Path);
 }
 
 #[test]
@@ -118,6 +119,19 @@ fn a_switch_is_a_flag_or_a_variable() {
     assert_eq!(allowed(&["--allow-network"], "0"), Ok(true));
     let error = allowed(&[], "maybe").unwrap_err().to_string();
     assert_eq!(error, "ALLOW_NETWORK is 'maybe': allowed is true or false");
+}
+
+#[test]
+fn metrics_are_a_path_or_a_listener_or_off() {
+    let place = |value: &str| judge(&[], &[("METRICS", value)]).unwrap().metrics;
+    assert_eq!(place("ON"), MetricsPlace::Path);
+    assert_eq!(place("off"), MetricsPlace::Off);
+    assert_eq!(place("[::1]:9464").to_string(), "[::1]:9464");
+    let error = judge(&["--metrics", "9464"], &[]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "--metrics is '9464': allowed is on, off or ADDRESS:PORT, for example 127.0.0.1:9464"
+    );
 }
 
 #[test]

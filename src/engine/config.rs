@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub allow_weak_sandbox: bool,
     /// Layers to leave out, to see in a test that they matter.
     pub without: Vec<Layer>,
+    /// Whether the sandbox's processes write lines of JSON to stderr, or text.
+    pub json_log: bool,
     /// A folder that all jobs may read and write, and that outlives them; one that goes with the
     /// engine unless set.
     pub data_dir: Option<PathBuf>,
@@ -93,6 +95,7 @@ impl Default for EngineConfig {
             allow_network: false,
             allow_weak_sandbox: false,
             without: Vec::new(),
+            json_log: true,
             data_dir: None,
             work_dir: None,
             runtimes: None,
@@ -122,6 +125,7 @@ impl EngineConfig {
             work_parent: self.work_dir.clone().unwrap_or(usual),
             data_dir: self.data_dir.clone(),
             allow_network: self.allow_network,
+            json_log: self.json_log,
             without: self.without.clone(),
         }
     }

@@ -52,6 +52,7 @@ impl Adapter {
             memory_limit: 512 << 20,
             max_jobs: 4,
             queue: 64,
+            metrics_path: true,
             drain_timeout: Duration::from_secs(25),
         }
     }

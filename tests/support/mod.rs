@@ -14,6 +14,7 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 mod adapter;
+pub mod exposition;
 pub mod form;
 pub mod http1;
 mod program;

@@ -32,6 +32,7 @@ fn command(arguments: &[&str]) -> Command {
         "PISTON_URL",
         "SESSION_ENGINE",
         "LOG_FORMAT",
+        "METRICS",
     ] {
         command.env_remove(variable);
     }

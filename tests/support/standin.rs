@@ -253,6 +253,7 @@ struct State {
     always: Option<Answer>,
     runtimes: Answer,
     readiness: Answer,
+    about: Option<Answer>,
     asked: Vec<Asked>,
     complaints: Vec<String>,
     connections: usize,
@@ -301,6 +302,12 @@ impl Script {
     /// What it does with a readiness execution, instead of the right answer.
     pub fn readiness(mut self, answer: Answer) -> Self {
         self.state.readiness = answer;
+        self
+    }
+
+    /// What it does with `GET /`, instead of taking it for a request of the script.
+    pub fn about(mut self, answer: Answer) -> Self {
+        self.state.about = Some(answer);
         self
     }
 
@@ -356,6 +363,7 @@ impl StandIn {
                     body: RECORDED_RUNTIMES.as_bytes().to_vec(),
                 },
                 readiness: Answer::stdout("42\n"),
+                about: None,
                 asked: Vec::new(),
                 complaints: Vec::new(),
                 connections: 0,
@@ -435,6 +443,10 @@ impl State {
     fn answer(&mut self, asked: Asked) -> Answer {
         if asked.method == "GET" && asked.path == RUNTIMES {
             return self.runtimes.clone();
+        }
+        if let ("GET", "/", Some(about)) = (asked.method.as_str(), asked.path.as_str(), &self.about)
+        {
+            return about.clone();
         }
         if asked.path == EXECUTE && asked.is_readiness() {
             return self.readiness.clone();

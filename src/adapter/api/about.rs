@@ -52,7 +52,7 @@ pub struct About {
     runtimes: Vec<Runtime>,
     api_versions: [&'static str; API_VERSIONS.len()],
     limits: Limits,
-    paths: [&'static str; PATHS.len()],
+    paths: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -91,7 +91,10 @@ impl About {
                 executions: config.max_jobs,
                 queue: config.queue,
             },
-            paths: PATHS,
+            paths: PATHS
+                .into_iter()
+                .chain(config.metrics_path.then_some("GET /metrics"))
+                .collect(),
         }
     }
 }

@@ -18,9 +18,11 @@ use crate::adapter::execute::begin;
 use crate::adapter::executions::{OperationId, State, Waiting};
 use crate::adapter::files::FileError;
 use crate::adapter::log::RequestLog;
+use crate::adapter::metrics;
 use crate::adapter::route::{Action, Dialect, route};
 use crate::adapter::session::{Phase, Session};
 use crate::adapter::sessions::SessionRecord;
+use crate::adapter::trace::TraceContext;
 use crate::causes::causes;
 use crate::piston::{RawAnswer, is_untyped};
 
@@ -38,8 +40,9 @@ pub type Answer = Response<AnswerBody>;
 /// Answers one request, whatever it is.
 pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answer {
     let counted = session.count_request();
-    let mut log = RequestLog::start();
     let (head, incoming) = request.into_parts();
+    let trace = TraceContext::of(&head.headers);
+    let mut log = RequestLog::start(&session.metrics, trace);
     let mut body = RequestBody::new(&head.headers, incoming);
     let checked = check_head(&head);
     let is_sound = checked.is_ok();
@@ -74,6 +77,8 @@ async fn act(
         Action::Health => Ok(with_type(Response::new(Full::from("OK\n").into()), TEXT)),
         Action::Ready => ready(session),
         Action::About => Ok(about(session).await),
+        Action::Metrics if session.config.metrics_path => Ok(metrics_page(session).await),
+        Action::Metrics => Err(ApiError::PathNotFound),
         Action::Execute(dialect) => return execution(session, &dialect, head, body, log).await,
         Action::GetExecution(id) => get_execution(session, &id, head, log),
         Action::GetSession => get_session(session, head, log),
@@ -135,8 +140,7 @@ async fn run(
     let (form, text) = (execution.form, execution.value_is_text);
     let location = operation_location(id, version, execution.identifier.as_ref());
     let waits = !execution.is_asynchronous;
-    let arrived = log.timings().arrived();
-    let tracked = begin(session, id.clone(), execution, held.share, arrived)?;
+    let tracked = begin(session, id.clone(), execution, held.share, log.arrival())?;
     drop(held.bytes);
     log.execution(&tracked);
     let state = match waits {
@@ -290,13 +294,21 @@ async fn pass_execute(
             .post_execute(held.bytes, content_type, deadline)
             .await?)
     };
-    let answer = tokio::select! {
+    let result = tokio::select! {
         answer = passing => answer,
         () = session.canceled() => Err(ApiError::ExecutionCanceled),
         () = session.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
-    }?;
-    timings.ran();
-    Ok(pass_on(answer))
+    };
+    if result.is_ok() {
+        timings.ran();
+    }
+    // What is passed on is not read, the language and the outcome neither.
+    let outcome = match &result {
+        Ok(_) => "passed",
+        Err(error) => error.told().code,
+    };
+    session.metrics.execution(timings, outcome, |_| false);
+    result.map(pass_on)
 }
 
 async fn pass_runtimes(session: &Session) -> Result<Answer, ApiError> {
@@ -339,9 +351,15 @@ async fn about(session: &Session) -> Answer {
     respond_json(api::json(&api::About::new(session, engine.sandbox)))
 }
 
+async fn metrics_page(session: &Session) -> Answer {
+    let page = metrics::page(session).await;
+    let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+    with_type(Response::new(Full::from(page).into()), content_type)
+}
+
 fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     let told = error.told();
-    log.outcome(told.code);
+    log.failed(error);
     match error {
         ApiError::Engine(cause) => log.cause(causes(cause)),
         ApiError::File(cause @ FileError::Disk(_)) => log.cause(causes(cause)),

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::tree::{Space, in_folder};
 
 use super::disk;
+use super::line;
 use super::policy::Policy;
 use super::protocol::{FileHeader, Order, Report};
 use super::slots::Slot;
@@ -42,10 +43,7 @@ pub(super) fn keep(proof: OneThread, socket: OwnedFd, job: &Job<'_>) -> ! {
     drop(wire);
     let cleaned = end_all(proof, job.slot).and_then(|()| clean_up(job, workspace.as_ref()));
     if let Err(error) = &cleaned {
-        let _ = writeln!(
-            io::stderr(),
-            "what a job left cannot be cleaned up: {error}"
-        );
+        line::error("what a job left cannot be cleaned up", error);
     }
     sys::exit_now(i32::from(cleaned.is_err()))
 }

@@ -15,6 +15,7 @@ mod disk;
 mod disk_watch;
 mod files;
 mod keeper;
+mod line;
 mod link;
 mod policy;
 mod process_tree;

@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub data_dir: Option<PathBuf>,
     /// Whether jobs may use the network.
     pub allow_network: bool,
+    /// Whether lines of the log are JSON.
+    pub json_log: bool,
     /// Layers that are left out.
     pub without: Vec<Layer>,
 }

@@ -5,7 +5,7 @@
 //! rights that the HTTP side gives up.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::tree::delete_tree;
 
 use super::disk;
 use super::keeper::{Job, clean_up, keep};
+use super::line;
 use super::policy::{Layer, Policy, SandboxReport};
 use super::process_tree::{children_of, usage_below};
 use super::protocol::{Ready, Setup};
@@ -48,7 +49,7 @@ pub fn spawner_main() -> ! {
     let code = match run() {
         Ok(()) => 0,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "the sandbox's spawner failed: {error}");
+            line::error("the sandbox's spawner failed", &error);
             1
         }
     };
@@ -64,6 +65,7 @@ fn run() -> io::Result<()> {
     let mut packet = vec![0; 64 << 10];
     let length = receive_with_fds(&control, &mut packet, &mut VecDeque::new())?;
     let setup: Setup = serde_json::from_slice(packet.get(..length).unwrap_or_default())?;
+    line::set_json(setup.json_log);
     let started = start(proof, &setup);
     let ready = match &started {
         Ok(started) => Ready::Ready {
@@ -275,7 +277,7 @@ impl Spawner {
             Ok(Fork::Parent(pid)) => self.watch(pid, socket, slot, name, 0)?,
             // The engine sees the job's socket close.
             Err(error) => {
-                let _ = writeln!(io::stderr(), "a job's keeper cannot be started: {error}");
+                line::error("a job's keeper cannot be started", &error);
                 self.slots.give_back(slot);
             }
         }
@@ -315,12 +317,16 @@ impl Spawner {
         for keeper in std::mem::take(&mut self.unclean) {
             let number = keeper.slot.number;
             if keeper.cleaned >= CLEANERS {
-                let _ = writeln!(io::stderr(), "job slot {number} is not clean and rests");
+                line::error(
+                    "a job slot is not clean and rests",
+                    &format_args!("slot {number}"),
+                );
                 continue;
             }
             // For want of processes or memory, which other jobs may hold: it is tried again.
             if let Err((keeper, error)) = self.start_cleaner(keeper) {
-                let _ = writeln!(io::stderr(), "job slot {number} must wait: {error}");
+                let why = format_args!("slot {number}: {error}");
+                line::error("the cleaner of a job slot cannot be started yet", &why);
                 self.unclean.push(keeper);
             }
         }
@@ -390,7 +396,7 @@ impl Spawner {
                 } = keeper;
                 let watched = self.watch(pid, socket, slot, name, keeper.cleaned + 1);
                 if let Err(error) = watched {
-                    let _ = writeln!(io::stderr(), "a cleaner cannot be watched: {error}");
+                    line::error("a cleaner cannot be watched", &error);
                 }
                 Ok(())
             }
