@@ -122,12 +122,15 @@ pub fn form(bytes: &[u8]) {
     }
 }
 
+/// The files of a form, each by its name, where it has one.
+type Parts = Vec<(Option<String>, Vec<u8>)>;
+
 /// The parts of a form that comes in `step` bytes at a time, or the first error.
 pub(super) fn pieces(
     boundary: Option<&[u8]>,
     body: &[u8],
     step: usize,
-) -> Result<Vec<(Option<String>, Vec<u8>)>, &'static str> {
+) -> Result<Parts, &'static str> {
     let mut form = Multipart::new(boundary)?;
     let mut parts = Vec::new();
     for chunk in body.chunks(step) {
