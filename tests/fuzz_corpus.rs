@@ -4,6 +4,8 @@
 //! `FUZZ_SECONDS=600 cargo test --test fuzz_corpus --release` tries changes for as long, from a
 //! seed of the moment, which it prints.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
