@@ -114,9 +114,11 @@ pub fn form(bytes: &[u8]) {
     let Some(boundary) = boundary(head) else {
         return;
     };
-    let whole = pieces(boundary.as_deref(), body, usize::MAX);
+    // Which of two faults is named depends on which comes to light first.
+    let whole = pieces(boundary.as_deref(), body, usize::MAX).ok();
     for step in [1, 3, 64] {
-        assert_eq!(whole, pieces(boundary.as_deref(), body, step), "{step}");
+        let cut = pieces(boundary.as_deref(), body, step).ok();
+        assert_eq!(whole, cut, "{step}");
     }
 }
 

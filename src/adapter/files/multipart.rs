@@ -126,8 +126,9 @@ impl Multipart {
 
     fn head(&mut self) -> Result<Option<Piece>, Malformed> {
         let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") else {
+            // All of the empty line but its last byte may be there.
             return match self.buffer.len() {
-                0..=MAX_HEAD_BYTES => Ok(None),
+                len if len < MAX_HEAD_BYTES + 4 => Ok(None),
                 _ => Err("the headers of a part are too large"),
             };
         };
@@ -207,14 +208,16 @@ fn delimiter(boundary: &[u8]) -> Result<Vec<u8>, Malformed> {
 /// The boundary on the first line of a buffer that begins with a line break.
 fn first_line(buffer: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     const NO_BOUNDARY: Malformed = "it does not begin with a boundary";
+    const LONGEST: usize = MAX_BOUNDARY_BYTES + MAX_PADDING;
     let line = &buffer[2..];
     if !line.starts_with(&b"--"[..line.len().min(2)]) {
         return Err(NO_BOUNDARY);
     }
     match memmem::find(line, b"\r\n") {
-        Some(end) => Ok(Some(line[2..end].trim_ascii_end())),
-        None if line.len() > MAX_BOUNDARY_BYTES + MAX_PADDING => Err(NO_BOUNDARY),
-        None => Ok(None),
+        Some(end) if end <= LONGEST => Ok(Some(line[2..end].trim_ascii_end())),
+        // The line feed may still be on its way.
+        None if line.len() <= LONGEST + 1 => Ok(None),
+        _ => Err(NO_BOUNDARY),
     }
 }
 
@@ -328,6 +331,32 @@ mod tests {
             assert_eq!(found, expected);
         }
         assert_eq!(parts(b"--B--\r\n", Some(b"B"), 3).unwrap(), []);
+    }
+
+    #[test]
+    fn bounds_do_not_depend_on_how_the_bytes_come() {
+        for padding in [MAX_BOUNDARY_BYTES, MAX_BOUNDARY_BYTES + MAX_PADDING] {
+            let line = format!("--x{}\r\n\r\n\r\n--x--", " ".repeat(padding));
+            let whole = {
+                let mut form = Multipart::new(None).unwrap();
+                form.push(line.as_bytes());
+                form.next().is_ok()
+            };
+            let mut form = Multipart::new(None).unwrap();
+            let cut = line.bytes().all(|byte| {
+                form.push(&[byte]);
+                form.next().is_ok()
+            });
+            assert_eq!(whole, cut, "{padding}");
+        }
+        let mut form = Multipart::new(Some(b"x")).unwrap();
+        let head = "x".repeat(MAX_HEAD_BYTES - 2);
+        for piece in ["--x", "\r\n", &head, "\r", "\n", "\r"] {
+            form.push(piece.as_bytes());
+            assert_eq!(form.next(), Ok(None));
+        }
+        form.push(b"\n");
+        assert!(matches!(form.next(), Ok(Some(Piece::Part(_)))));
     }
 
     #[test]
