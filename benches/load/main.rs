@@ -21,7 +21,7 @@ use wire::Wire;
 use wire::stats::{Spread, quantile};
 
 /// Connections, and requests a round.
-const LOADS: [(usize, usize); 3] = [(1, 600), (8, 4000), (64, 6000)];
+const LOADS: [(usize, usize); 3] = [(1, 500), (8, 3000), (64, 4000)];
 const STARTS: usize = 15;
 
 fn main() {
@@ -131,7 +131,7 @@ fn start_up<'a>(wire: &mut Wire, recipes: impl Iterator<Item = &'a Recipe> + Clo
     }
     println!("\nstart to first 200 of /health in ms, {STARTS} starts");
     for (name, times) in times {
-        println!("  {name:<24}{:.1}", Spread::of(times));
+        println!("  {name:<24}{:>20.1}", Spread::of(times));
     }
 }
 
@@ -175,6 +175,9 @@ impl Figures {
                 let before = cpu();
                 let mut drive = wire.drive(way.addr, &way.request, *connections, *requests);
                 assert_eq!(drive.refused, 0, "{} refused", way.name);
+                if std::env::var_os("LOAD_TRACE").is_some() {
+                    eprintln!("{round} {connections} {} {:?}", way.name, drive.elapsed);
+                }
                 if round > 0 {
                     self.ways[at].loads[load].push(Round {
                         cpu: (cpu() - before) / *requests as f64,

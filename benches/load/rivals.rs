@@ -50,8 +50,10 @@ impl Recipe {
     /// This build's adapter, or another one.
     pub fn adapter(name: &str, program: &str, engine: &'static str, scratch: &Path) -> Self {
         let program = program.to_owned();
-        let scratch = scratch.to_owned();
         let log = scratch.join(format!("{name}.log"));
+        // Empty: files would go along with each execution.
+        let data = scratch.join(format!("{name}.data"));
+        fs::create_dir(&data).expect("a data directory");
         Self {
             name: name.to_owned(),
             speaks_azure: true,
@@ -67,7 +69,7 @@ impl Recipe {
                     // What bounds the engine is not what is measured.
                     .args(["--max-jobs", "1024", "--queue", "1024"])
                     .arg("--data-dir")
-                    .arg(&scratch)
+                    .arg(&data)
                     .stderr(fs::File::create(&log).expect("a log"));
                 command
             }),

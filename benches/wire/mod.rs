@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 
 const LISTENER: u64 = u64::MAX;
 /// A request that takes longer than this has gone lost.
@@ -190,7 +191,11 @@ impl Wire {
         let mut events = Vec::with_capacity(256);
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).unwrap();
-        epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&left)).unwrap();
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&left)) {
+            // A debugger, or the machine's suspension.
+            Err(Errno::INTR) => return,
+            waited => waited.unwrap(),
+        };
         for event in events {
             let (at, flags) = (event.data.u64(), event.flags);
             if at == LISTENER {

@@ -41,6 +41,6 @@ impl fmt::Display for Spread {
             "{:.places$} ({:.places$}–{:.places$})",
             self.median, self.min, self.max
         );
-        f.pad(&text)
+        write!(f, "{text:>0$}", f.width().unwrap_or(0))
     }
 }
