@@ -7,13 +7,17 @@
 mod cases;
 
 fn main() {
-    let numbers: Vec<usize> = std::env::args().filter_map(|text| text.parse().ok()).collect();
+    let numbers: Vec<usize> = std::env::args()
+        .filter_map(|text| text.parse().ok())
+        .collect();
     match numbers[..] {
         [case, times] => {
             let case = &cases::cases()[case];
             let bytes: usize = (0..times).map(|_| std::hint::black_box(case).all()).sum();
             println!("{bytes}");
         }
-        _ => cases::cases().iter().for_each(|case| println!("{}", case.name)),
+        _ => cases::cases()
+            .iter()
+            .for_each(|case| println!("{}", case.name)),
     }
 }

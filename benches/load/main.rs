@@ -75,7 +75,10 @@ fn main() {
     free.print("1 connection, on every core", 0);
     free.print("8 connections", 1);
     free.print("64 connections", 2);
-    println!("\nresident memory in MB     {:>10}{:>12}", "idle", "after load");
+    println!(
+        "\nresident memory in MB     {:>10}{:>12}",
+        "idle", "after load"
+    );
     for (way, (idle, after)) in ways.iter().zip(idle.iter().zip(after)).skip(1) {
         println!("  {:<24}{idle:>10.1}{after:>12.1}", way.name);
     }
@@ -93,8 +96,17 @@ fn machine() {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    println!("{cores} cores{}; Linux {}", model.unwrap_or_default(), of("uname", "-r"));
-    println!("{}; node {}; {}", of("nginx", "-v"), of("node", "--version"), of("rustc", "--version"));
+    println!(
+        "{cores} cores{}; Linux {}",
+        model.unwrap_or_default(),
+        of("uname", "-r")
+    );
+    println!(
+        "{}; node {}; {}",
+        of("nginx", "-v"),
+        of("node", "--version"),
+        of("rustc", "--version")
+    );
     println!("{}", load_of_the_machine());
 }
 
@@ -104,7 +116,9 @@ fn load_of_the_machine() -> String {
 }
 
 fn first_of(cores: &CpuSet) -> usize {
-    (0..CpuSet::MAX_CPU).find(|core| cores.is_set(*core)).unwrap_or(0)
+    (0..CpuSet::MAX_CPU)
+        .find(|core| cores.is_set(*core))
+        .unwrap_or(0)
 }
 
 fn keep_to(ways: &[Rival], cores: &CpuSet) {
@@ -115,7 +129,11 @@ fn keep_to(ways: &[Rival], cores: &CpuSet) {
 }
 
 fn resident(ways: &[Rival]) -> Vec<f64> {
-    let of = |way: &Rival| way.process.as_ref().map_or(0.0, |process| process.resident());
+    let of = |way: &Rival| {
+        way.process
+            .as_ref()
+            .map_or(0.0, |process| process.resident())
+    };
     ways.iter().map(of).collect()
 }
 
@@ -194,14 +212,24 @@ impl Figures {
     fn added(&self, way: usize, load: usize, figure: fn(&Round) -> f64) -> Spread {
         let direct = self.ways[0].loads[load].iter();
         let through = self.ways[way].loads[load].iter();
-        Spread::of(through.zip(direct).map(|(through, direct)| figure(through) - figure(direct)))
+        Spread::of(
+            through
+                .zip(direct)
+                .map(|(through, direct)| figure(through) - figure(direct)),
+        )
     }
 
     /// A way's figures as a ratio to nginx's of the same round.
     fn to_nginx(&self, way: usize, load: usize, figure: impl Fn(&Round, &Round) -> f64) -> Spread {
-        let rounds = |way: usize| self.ways[way].loads[load].iter().zip(&self.ways[0].loads[load]);
+        let rounds = |way: usize| {
+            self.ways[way].loads[load]
+                .iter()
+                .zip(&self.ways[0].loads[load])
+        };
         let pairs = rounds(way).zip(rounds(1));
-        Spread::of(pairs.map(|((own, direct), (nginx, _))| figure(own, direct) / figure(nginx, direct)))
+        Spread::of(
+            pairs.map(|((own, direct), (nginx, _))| figure(own, direct) / figure(nginx, direct)),
+        )
     }
 
     fn print(&self, title: &str, load: usize) {
@@ -211,7 +239,10 @@ impl Figures {
             true => ("p50 added, µs", "p99 added, µs"),
             false => ("requests a second", "p99, µs"),
         };
-        println!("  {:<12}{a:>26}{b:>26}{:>22}{:>20}", "", "CPU µs a request", "to nginx");
+        println!(
+            "  {:<12}{a:>26}{b:>26}{:>22}{:>20}",
+            "", "CPU µs a request", "to nginx"
+        );
         for (at, way) in self.ways.iter().enumerate() {
             let rounds = &way.loads[load];
             let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
@@ -229,7 +260,11 @@ impl Figures {
                 ),
             };
             let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-            println!("  {:<12}{a:>26.0}{b:>26.0}{:>22.1}{ratio:>20}", way.name, of(|r| r.cpu));
+            println!(
+                "  {:<12}{a:>26.0}{b:>26.0}{:>22.1}{ratio:>20}",
+                way.name,
+                of(|r| r.cpu)
+            );
         }
     }
 }

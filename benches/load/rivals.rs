@@ -103,7 +103,10 @@ impl Recipe {
             command: Box::new(|listen, piston| {
                 let mut command = Command::new("node");
                 command
-                    .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/load/proxy.mjs"))
+                    .arg(concat!(
+                        env!("CARGO_MANIFEST_DIR"),
+                        "/benches/load/proxy.mjs"
+                    ))
                     .args([listen.port().to_string(), piston.port().to_string()]);
                 command
             }),
@@ -129,7 +132,11 @@ impl Recipe {
         let rival = Rival {
             name: self.name.clone(),
             addr,
-            request: if self.speaks_azure { azure() } else { self::piston() },
+            request: if self.speaks_azure {
+                azure()
+            } else {
+                self::piston()
+            },
             process,
         };
         (rival, took)

@@ -29,17 +29,45 @@ pub fn cases() -> Vec<Case> {
     let large = "x = 'a line of the program'\n".repeat(4 << 10);
     let much = "a line of output\n".repeat(8 << 10);
     vec![
-        Case::new("print", "/python/execute", wrapped("print(42)"), run("42\n", "", 0), false),
-        Case::new("value", "/executions", json!({"code": "1 + 1"}), run("", "", 0), true),
+        Case::new(
+            "print",
+            "/python/execute",
+            wrapped("print(42)"),
+            run("42\n", "", 0),
+            false,
+        ),
+        Case::new(
+            "value",
+            "/executions",
+            json!({"code": "1 + 1"}),
+            run("", "", 0),
+            true,
+        ),
         Case::new(
             "failure",
             "/code/execute",
             wrapped("1/0"),
-            run("", "Traceback (most recent call last):\n  File \"/box/submission/main.py\"\nZeroDivisionError: division by zero\n", 1),
+            run(
+                "",
+                "Traceback (most recent call last):\n  File \"/box/submission/main.py\"\nZeroDivisionError: division by zero\n",
+                1,
+            ),
             false,
         ),
-        Case::new("source of 112 kB", "/execute", json!({"code": large}), run("", "", 0), false),
-        Case::new("output of 136 kB", "/python/execute", wrapped("loop()"), run(&much, "", 0), false),
+        Case::new(
+            "source of 112 kB",
+            "/execute",
+            json!({"code": large}),
+            run("", "", 0),
+            false,
+        ),
+        Case::new(
+            "output of 136 kB",
+            "/python/execute",
+            wrapped("loop()"),
+            run(&much, "", 0),
+            false,
+        ),
     ]
 }
 

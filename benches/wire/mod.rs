@@ -226,7 +226,11 @@ impl Wire {
                         Role::Client { .. } => answered(at),
                         Role::Piston => {
                             let is_list = end.head.starts_with(b"GET");
-                            let answer = if is_list { &self.runtimes } else { &self.executed };
+                            let answer = if is_list {
+                                &self.runtimes
+                            } else {
+                                &self.executed
+                            };
                             end.begin(Arc::clone(answer));
                             self.send(at);
                         }

@@ -18,23 +18,35 @@ impl Started {
         while let Some(pid) = found.get(at).copied() {
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
             let children = children.unwrap_or_default();
-            found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            );
             at += 1;
         }
         found
     }
 
     fn threads(&self) -> Vec<String> {
-        let tasks = |pid: u32| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+        let tasks = |pid: u32| {
+            fs::read_dir(format!("/proc/{pid}/task"))
+                .into_iter()
+                .flatten()
+        };
         let paths = self.tree().into_iter().flat_map(tasks).flatten();
-        paths.map(|task| task.path().display().to_string()).collect()
+        paths
+            .map(|task| task.path().display().to_string())
+            .collect()
     }
 
     /// Resident memory in MB.
     pub fn resident(&self) -> f64 {
         let kib = |pid: u32| -> Option<f64> {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:"))?;
             line.trim().split(' ').next()?.parse().ok()
         };
         self.tree().into_iter().filter_map(kib).sum::<f64>() / 1024.0

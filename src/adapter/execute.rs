@@ -78,6 +78,7 @@ impl Job {
     async fn run(mut self, execution: Execution, place: Place) {
         let session = Arc::clone(&self.session);
         let result = tokio::select! {
+            biased;
             result = run(&session, &self.tracked, execution, place) => result,
             () = session.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
         };

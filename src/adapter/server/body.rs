@@ -101,7 +101,9 @@ impl RequestBody {
             }
             Ok(())
         };
+        // What has arrived already is read without waiting for anything else.
         tokio::select! {
+            biased;
             read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
                 seconds: BODY_TIMEOUT.as_secs(),
             }))?,
@@ -144,7 +146,7 @@ impl RequestBody {
 
     /// Throws away what was not read, and says whether the connection can take another request.
     pub async fn finish(mut self, session: &Session) -> bool {
-        if !self.waits {
+        if !self.waits && !self.incoming.is_end_stream() {
             tokio::select! {
                 _ = timeout(DISCARD_TIME, self.discard()) => {}
                 () = session.reached(Phase::Draining) => {}
