@@ -1,7 +1,7 @@
 //! Runs one case of the translation so many times, for `.ci/instructions` to count: by its number
 //! and the times. Without a number it lists the cases.
 
-#![allow(clippy::expect_used, clippy::panic, dead_code)]
+#![allow(clippy::expect_used, clippy::panic)]
 
 #[path = "translation/cases.rs"]
 mod cases;

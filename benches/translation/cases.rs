@@ -1,5 +1,8 @@
 //! The way of a request without the wires: routed, parsed, translated, its answer read and rendered.
 
+// Each benchmark is a program of its own that needs a part of this.
+#![allow(dead_code)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
