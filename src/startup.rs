@@ -220,7 +220,7 @@ async fn runtimes_of(piston_url: &str) -> Option<Vec<Runtime>> {
 }
 
 fn client(piston_url: &str) -> Result<Client, reqwest::Error> {
-    Client::new(piston_url.to_owned(), ClientLimits { answer: 1 << 20 })
+    Client::new(piston_url, ClientLimits { answer: 1 << 20 })
 }
 
 /// Asks the adapter at `url` whether an execution works.

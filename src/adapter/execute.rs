@@ -86,6 +86,7 @@ impl Job {
     async fn run(mut self, execution: Execution, place: Place) {
         let session = Arc::clone(&self.session);
         let result = tokio::select! {
+            biased;
             result = run(&session, &self.tracked, execution, place) => result,
             () = session.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
         };
@@ -113,7 +114,7 @@ async fn run(
     session.sessions.used_by(tracked.identifier.as_ref());
     let language = session.resolve(&execution.language).await;
     tracked.timings().language(&language.language);
-    let marker = has_value(session, &execution, &language).then(Marker::new);
+    let marker = has_value(session, &execution, &language).then(Marker::random);
     let value_options = ValueOptions {
         most: session.longest_value(),
         jupyter: execution.jupyter_format,

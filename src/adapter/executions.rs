@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::api::{Execution, Identifier};
 use super::error::ApiError;
-use super::log::{Arrival, Timings, ended_alone};
+pub use super::log::Arrival;
+use super::log::{Timings, ended_alone};
 use super::trace::TraceContext;
 use super::translate::Outcome;
 
@@ -36,7 +37,7 @@ pub struct OperationId {
 
 impl OperationId {
     /// A new one.
-    pub fn new() -> Self {
+    pub fn random() -> Self {
         Self {
             text: Uuid::new_v4().to_string(),
             is_given: false,

@@ -16,9 +16,10 @@ mod name;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::tree::{Next, Space, delete_contents, walk};
@@ -126,9 +127,39 @@ struct Shared {
     limits: FileLimits,
     /// Programs cannot make links to files that are not theirs to read and write.
     links_are_own: bool,
+    /// As of when it is known to be empty.
+    empty: Mutex<Option<Changed>>,
+}
+
+/// When a folder was last changed, in seconds and nanoseconds; programs cannot choose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Changed(i64, i64);
+
+impl Changed {
+    /// File systems tell times no finer than this.
+    const COARSEST: i64 = 3;
+
+    fn of(found: &Stat) -> Self {
+        Self(found.st_ctime, found.st_ctime_nsec as i64)
+    }
+
+    /// Whether a change from now on is certain to be of a later time.
+    fn is_settled(self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.ok().and_then(|now| i64::try_from(now.as_secs()).ok());
+        now.is_some_and(|now| now > self.0 + Self::COARSEST)
+    }
 }
 
 impl Shared {
+    fn found_empty(&self) -> Option<Changed> {
+        *self.empty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_empty(&self, changed: Changed) {
+        *self.empty.lock().unwrap_or_else(PoisonError::into_inner) = Some(changed);
+    }
+
     /// Another descriptor of the data directory.
     fn root(&self) -> Result<OwnedFd, FileError> {
         folder::open(&self.root, &FolderPath::default())
@@ -160,6 +191,7 @@ impl FileStore {
                 root,
                 limits,
                 links_are_own: protected.is_ok_and(|text| text.trim() == "1"),
+                empty: Mutex::default(),
             }),
         };
         store.delete_unfinished();
@@ -232,9 +264,21 @@ impl FileStore {
 
     /// Whether there is nothing at all, as far as that can be seen.
     pub fn is_empty(&self) -> bool {
+        let Ok(changed) = fstat(&self.shared.root).map(|found| Changed::of(&found)) else {
+            return true;
+        };
+        if self.shared.found_empty() == Some(changed) {
+            return true;
+        }
+        let is_settled = changed.is_settled();
         let root = self.shared.root();
-        root.and_then(|root| folder::is_empty(&root))
-            .unwrap_or(true)
+        let is_empty = root
+            .and_then(|root| folder::is_empty(&root))
+            .unwrap_or(true);
+        if is_empty && is_settled {
+            self.shared.remember_empty(changed);
+        }
+        is_empty
     }
 
     /// All regular files with names in UTF-8, as paths and bytes, for an engine that does not share

@@ -163,7 +163,7 @@ pub fn answer(bytes: &[u8]) {
         ..ExecuteRequest::default()
     };
     for most in [0, 1, 100, usize::MAX] {
-        let marker = Marker::new();
+        let marker = Marker::random();
         let with_value = outcome_with_value(&request, response.clone(), &marker, most);
         let Ok(cut) = outcome(&request, response.clone(), most) else {
             assert!(with_value.is_err());

@@ -7,7 +7,7 @@ pub mod api;
 mod delete;
 mod error;
 mod execute;
-mod executions;
+pub mod executions;
 mod files;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -17,13 +17,13 @@ mod metrics;
 mod packages;
 #[cfg(test)]
 mod properties;
-mod route;
+pub mod route;
 mod server;
 mod session;
 mod sessions;
 mod timestamp;
 mod trace;
-mod translate;
+pub mod translate;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,10 +1,11 @@
 //! The state of the session that this container is: its engine, its bounds, its phase of life.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
@@ -66,7 +67,7 @@ pub struct Session {
     pub created_at: SystemTime,
     runtimes: Mutex<Listed>,
     phase: watch::Sender<Phase>,
-    requests: watch::Sender<usize>,
+    requests: Arc<Requests>,
     cancellations: watch::Sender<()>,
     body_bytes: Arc<Semaphore>,
     longest_value: AtomicUsize,
@@ -99,7 +100,7 @@ impl Session {
             answer: largest_answer(config.output_limit),
         };
         Ok(Self {
-            client: Client::new(config.piston_url.clone(), limits)?,
+            client: Client::new(&config.piston_url, limits)?,
             files,
             transfers: Transfers::default(),
             gate: Gate::new(config.max_jobs, config.queue),
@@ -113,7 +114,7 @@ impl Session {
             created_at: SystemTime::now(),
             runtimes: Mutex::default(),
             phase: watch::Sender::new(Phase::Serving),
-            requests: watch::Sender::new(0),
+            requests: Arc::default(),
             cancellations: watch::Sender::new(()),
             body_bytes: Arc::new(Semaphore::new(LARGEST_BODIES * config.max_body)),
             longest_value: AtomicUsize::new(config.output_limit / 2),
@@ -234,8 +235,8 @@ impl Session {
 
     /// Counts a request, or an execution, until the guard is dropped.
     pub fn count_request(&self) -> RequestGuard {
-        self.requests.send_modify(|n| *n += 1);
-        RequestGuard(self.requests.clone())
+        self.requests.count.fetch_add(1, Ordering::AcqRel);
+        RequestGuard(Arc::clone(&self.requests))
     }
 
     /// Counts an execution that is over, and the limit that ended it.
@@ -255,7 +256,15 @@ impl Session {
 
     /// Resolves when no request and no execution is under way.
     pub async fn idle(&self) {
-        let _ = self.requests.subscribe().wait_for(|n| *n == 0).await;
+        loop {
+            let mut none = pin!(self.requests.none.notified());
+            // From here on none is missed.
+            none.as_mut().enable();
+            if self.requests.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 
     /// What the engine can run, as far as it is known by now.
@@ -301,13 +310,22 @@ impl Session {
     }
 }
 
+/// How many requests and executions are under way.
+#[derive(Debug, Default)]
+struct Requests {
+    count: AtomicUsize,
+    none: Notify,
+}
+
 /// A request or an execution under way.
 #[derive(Debug)]
-pub struct RequestGuard(watch::Sender<usize>);
+pub struct RequestGuard(Arc<Requests>);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|n| *n -= 1);
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
+        }
     }
 }
 

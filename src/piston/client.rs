@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
+use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
 use super::wire::{EngineAbout, ExecuteRequest, ExecuteResponse, Message, Runtime};
@@ -23,9 +24,17 @@ const PISTON_BODY_LIMIT: usize = 102_400;
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
-    base: String,
+    urls: Urls,
     limits: ClientLimits,
     learned: Mutex<BTreeMap<Limit, u64>>,
+}
+
+/// The addresses that are asked, parsed once.
+#[derive(Debug)]
+struct Urls {
+    execute: Url,
+    runtimes: Url,
+    about: Url,
 }
 
 /// What bounds a [`Client`]'s exchanges.
@@ -170,7 +179,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the HTTP client cannot be set up.
-    pub fn new(base: String, limits: ClientLimits) -> Result<Self, reqwest::Error> {
+    pub fn new(base: &str, limits: ClientLimits) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -180,9 +189,19 @@ impl Client {
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE)
             .build()?;
+        // Reqwest says in its own words what is wrong with an address.
+        let url = |path: &str| {
+            http.get(format!("{base}{path}"))
+                .build()
+                .map(|r| r.url().clone())
+        };
         Ok(Self {
+            urls: Urls {
+                execute: url("/api/v2/execute")?,
+                runtimes: url("/api/v2/runtimes")?,
+                about: url("/")?,
+            },
             http,
-            base,
             limits,
             learned: Mutex::default(),
         })
@@ -230,10 +249,7 @@ impl Client {
         content_type: Option<HeaderValue>,
         deadline: Instant,
     ) -> Result<RawAnswer, ClientError> {
-        let mut request = self
-            .http
-            .post(format!("{}/api/v2/execute", self.base))
-            .body(body);
+        let mut request = self.http.post(self.urls.execute.clone()).body(body);
         if let Some(content_type) = content_type {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
@@ -245,7 +261,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`] where there is no answer.
     pub async fn get_runtimes(&self, deadline: Instant) -> Result<RawAnswer, ClientError> {
-        let request = self.http.get(format!("{}/api/v2/runtimes", self.base));
+        let request = self.http.get(self.urls.runtimes.clone());
         self.exchange(request, deadline).await
     }
 
@@ -254,7 +270,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`] where there is no answer.
     pub async fn about(&self, deadline: Instant) -> Result<EngineAbout, ClientError> {
-        let request = self.http.get(format!("{}/", self.base));
+        let request = self.http.get(self.urls.about.clone());
         let answer = self.exchange(request, deadline).await?;
         Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
     }

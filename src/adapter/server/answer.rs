@@ -1,6 +1,6 @@
 //! From a request to its answer: route, act, render.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,7 +102,7 @@ async fn execution(
 ) -> Answer {
     let operation_id = match head.headers.get("operation-id") {
         Some(given) => OperationId::given(given.as_bytes()),
-        None => Ok(OperationId::new()),
+        None => Ok(OperationId::random()),
     };
     let mut response = match &operation_id {
         Ok(id) => run(session, dialect, head, body, id, log)
@@ -111,7 +111,7 @@ async fn execution(
         Err(error) => failure(error, log),
     };
     let headers = response.headers_mut();
-    headers.insert("api-supported-versions", supported_versions());
+    headers.insert("api-supported-versions", SUPPORTED_VERSIONS.clone());
     headers.insert("x-ms-session-guid", header_value(&session.guid.to_string()));
     if let Ok(id) = operation_id {
         headers.insert("operation-id", header_value(id.as_str()));
@@ -395,9 +395,8 @@ fn with_type(mut response: Answer, content_type: HeaderValue) -> Answer {
     response
 }
 
-fn supported_versions() -> HeaderValue {
-    header_value(&API_VERSIONS.join(", "))
-}
+static SUPPORTED_VERSIONS: LazyLock<HeaderValue> =
+    LazyLock::new(|| header_value(&API_VERSIONS.join(", ")));
 
 /// For text of our own, which is visible ASCII.
 fn header_value(text: &str) -> HeaderValue {

@@ -107,7 +107,9 @@ impl RequestBody {
             self.has_ended = true;
             Ok(())
         };
+        // What has arrived already is read without waiting for anything else.
         tokio::select! {
+            biased;
             read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
                 seconds: BODY_TIMEOUT.as_secs(),
             }))?,

@@ -220,7 +220,7 @@ fn why_a_program_was_stopped_is_never_cut() {
 
 #[test]
 fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
-    let marker = Marker::new();
+    let marker = Marker::random();
     let mut request = request();
     let options = ValueOptions {
         most: 1000,

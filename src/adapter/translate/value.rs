@@ -49,7 +49,7 @@ pub struct Taken {
 
 impl Marker {
     /// A new one.
-    pub fn new() -> Self {
+    pub fn random() -> Self {
         let random = Uuid::new_v4().simple().to_string();
         Self(format!("session-{}", &random[..16]))
     }
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_there_was_no_room_for_leaves_nothing_behind() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         let whole = told(&marker, &["[1, 2, 3]"]);
         let (opening, _) = whole.split_once("[1, 2, 3]").unwrap();
         for length in LEAST_BEGINNING..whole.len() {
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_forged_value_is_no_deeper_than_a_told_one() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         for (depth, is_taken) in [(64, true), (65, false), (100_000, false)] {
             let json = "[".repeat(depth) + &"]".repeat(depth);
             let mut text = told(&marker, &[&json]);
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_value_is_taken_out_whole_wherever_it_stands() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         for (pieces, json) in [
             (&["2"][..], "2"),
             (&["\"é\""], "\"é\""),
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_others_write_between_the_pieces_stays() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         let value = told(&marker, &["[1,", "2]"]);
         let mut text = value.replacen('>', ">a thread", 1);
         assert_eq!(marker.take_from(&mut text).value.unwrap().get(), "[1,2]");
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_left_or_dropped() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         for text in ["", "session-0<2session-0>", "session-"] {
             let mut left = text.to_owned();
             let taken = marker.take_from(&mut left);
@@ -257,7 +257,7 @@ mod tests {
             files: vec![File::text("main.py", code)],
             ..ExecuteRequest::default()
         };
-        let marker = Marker::new();
+        let marker = Marker::random();
         marker.put_before(&mut request, options);
         for file in &request.files {
             std::fs::write(job.path().join(&file.name), &file.content).unwrap();

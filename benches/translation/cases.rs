@@ -1,0 +1,188 @@
+//! The way of a request without the wires: routed, parsed, translated, its answer read and rendered.
+
+// Each benchmark is a program of its own that needs a part of this.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Uri};
+use serde_json::json;
+use session_adapter::adapter::api::{self, Execution, Query};
+use session_adapter::adapter::executions::{Arrival, OperationId, State, Tracked};
+use session_adapter::adapter::route::{Action, Dialect, route};
+use session_adapter::adapter::translate::{self, Marker, ResolvedLanguage, Terms, ValueOptions};
+use session_adapter::piston::{ExecuteRequest, ExecuteResponse, WorkingDirectory};
+use tokio::time::Instant;
+
+/// A request, and what the engine answers.
+pub struct Case {
+    /// What it is called.
+    pub name: &'static str,
+    uri: Uri,
+    body: Vec<u8>,
+    answer: Vec<u8>,
+    /// Whether it goes by the embedded engine's rules, by which values are told.
+    tells_value: bool,
+}
+
+/// All cases.
+pub fn cases() -> Vec<Case> {
+    let large = "x = 'a line of the program'\n".repeat(4 << 10);
+    let much = "a line of output\n".repeat(8 << 10);
+    vec![
+        Case::new(
+            "print",
+            "/python/execute",
+            wrapped("print(42)"),
+            run("42\n", "", 0),
+            false,
+        ),
+        Case::new(
+            "value",
+            "/executions",
+            json!({"code": "1 + 1"}),
+            run("", "", 0),
+            true,
+        ),
+        Case::new(
+            "failure",
+            "/code/execute",
+            wrapped("1/0"),
+            run(
+                "",
+                "Traceback (most recent call last):\n  File \"/box/submission/main.py\"\nZeroDivisionError: division by zero\n",
+                1,
+            ),
+            false,
+        ),
+        Case::new(
+            "source of 112 kB",
+            "/execute",
+            json!({"code": large}),
+            run("", "", 0),
+            false,
+        ),
+        Case::new(
+            "output of 136 kB",
+            "/python/execute",
+            wrapped("loop()"),
+            run(&much, "", 0),
+            false,
+        ),
+    ]
+}
+
+fn wrapped(code: &str) -> serde_json::Value {
+    json!({"properties": {
+        "codeInputType": "inline", "executionType": "synchronous", "code": code,
+    }})
+}
+
+fn run(stdout: &str, stderr: &str, code: i32) -> serde_json::Value {
+    let status = (code != 0).then_some("RE");
+    json!({
+        "run": {
+            "signal": null, "stdout": stdout, "stderr": stderr, "code": code,
+            "output": format!("{stdout}{stderr}"), "memory": 9_000_000, "message": null,
+            "status": status, "cpu_time": 9, "wall_time": 12,
+        },
+        "language": "python", "version": "3.12.0",
+    })
+}
+
+impl Case {
+    fn new(
+        name: &'static str,
+        path: &str,
+        body: serde_json::Value,
+        answer: serde_json::Value,
+        tells_value: bool,
+    ) -> Self {
+        let uri = format!("{path}?identifier=demo-1&api-version=2025-10-02-preview");
+        Self {
+            name,
+            uri: uri.parse().expect("a target"),
+            body: body.to_string().into_bytes(),
+            answer: answer.to_string().into_bytes(),
+            tells_value,
+        }
+    }
+
+    /// The action that is meant, and the query.
+    pub fn route(&self) -> (Dialect, Query) {
+        let query = Query::parse(self.uri.query().unwrap_or_default()).expect("a query");
+        match route(&Method::POST, &self.uri) {
+            Ok(Action::Execute(dialect)) => (dialect, query),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is to be run.
+    pub fn parse(&self, dialect: &Dialect, query: Query) -> Execution {
+        api::parse(dialect, query, &self.body).expect("an execution")
+    }
+
+    /// The engine's request, as it is sent.
+    pub fn translate(&self, execution: Execution) -> (ExecuteRequest, Vec<u8>) {
+        let language = ResolvedLanguage {
+            name: "python".to_owned(),
+            language: "python".to_owned(),
+        };
+        let terms = Terms {
+            run_timeout: Duration::from_secs(60),
+            max_run_timeout: Duration::from_secs(220),
+            memory: 512 << 20,
+            working_directory: self.tells_value.then_some(WorkingDirectory::Data),
+        };
+        let mut request = translate::piston_request(execution, language, &terms);
+        if self.tells_value {
+            let options = ValueOptions {
+                most: 512 << 10,
+                jupyter: false,
+            };
+            Marker::random().put_before(&mut request, options);
+        }
+        let body = serde_json::to_vec(&request).expect("JSON");
+        (request, body)
+    }
+
+    /// What became of it, by the engine's answer.
+    pub fn read(&self, request: &ExecuteRequest) -> State {
+        let answer: ExecuteResponse = serde_json::from_slice(&self.answer).expect("an answer");
+        let outcome = match self.tells_value {
+            true => translate::outcome_with_value(request, answer, &Marker::random(), usize::MAX),
+            false => translate::outcome(request, answer, usize::MAX),
+        };
+        State::Ended(Arc::new(Ok(outcome.expect("an outcome"))))
+    }
+
+    /// The execution as it is remembered.
+    pub fn track(&self, execution: &Execution) -> Tracked {
+        let id = OperationId::given(b"an-execution").expect("an id");
+        let arrived = Arrival {
+            at: Instant::now(),
+            trace: None,
+        };
+        Tracked::new(id, execution, arrived)
+    }
+
+    /// The answer.
+    pub fn render(&self, tracked: &Tracked, execution: &Execution, state: &State) -> Bytes {
+        let rendered = api::render(execution.form, tracked, state);
+        rendered.expect("an answer").body
+    }
+
+    /// All of it.
+    pub fn all(&self) -> usize {
+        let (dialect, query) = self.route();
+        let execution = self.parse(&dialect, query);
+        let tracked = self.track(&execution);
+        let form = execution.form;
+        let (request, body) = self.translate(execution);
+        let state = self.read(&request);
+        let rendered = api::render(form, &tracked, &state).expect("an answer");
+        body.len() + rendered.body.len()
+    }
+}
