@@ -162,8 +162,9 @@ async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(
     let most = session.config.max_body as u64;
     let files = spawn_blocking(move || store.for_execution(most)).await;
     let files = files.map_err(|error| FileError::Disk(io::Error::other(error)))??;
+    let own = request.files.len();
     for (name, bytes) in files {
-        if request.files.iter().all(|file| file.name != name) {
+        if request.files[..own].iter().all(|file| file.name != name) {
             request.files.push(File::bytes(name, &bytes));
         }
     }
