@@ -142,7 +142,7 @@ impl Case {
                 most: 512 << 10,
                 jupyter: false,
             };
-            Marker::new().put_before(&mut request, options);
+            Marker::random().put_before(&mut request, options);
         }
         let body = serde_json::to_vec(&request).expect("JSON");
         (request, body)
@@ -152,7 +152,7 @@ impl Case {
     pub fn read(&self, request: &ExecuteRequest) -> State {
         let answer: ExecuteResponse = serde_json::from_slice(&self.answer).expect("an answer");
         let outcome = match self.tells_value {
-            true => translate::outcome_with_value(request, answer, &Marker::new()),
+            true => translate::outcome_with_value(request, answer, &Marker::random()),
             false => translate::outcome(request, answer),
         };
         State::Ended(Arc::new(Ok(outcome.expect("an outcome"))))

@@ -103,7 +103,7 @@ async fn run(
     let _alive = session.life.read().await;
     let language = session.resolve(&execution.language).await;
     tracked.timings().language(&language.language);
-    let marker = has_value(session, &execution, &language).then(Marker::new);
+    let marker = has_value(session, &execution, &language).then(Marker::random);
     let value_options = ValueOptions {
         most: session.longest_value(),
         jupyter: execution.jupyter_format,

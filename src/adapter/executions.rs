@@ -35,7 +35,7 @@ pub struct OperationId {
 
 impl OperationId {
     /// A new one.
-    pub fn new() -> Self {
+    pub fn random() -> Self {
         Self {
             text: Uuid::new_v4().to_string(),
             is_given: false,

@@ -119,7 +119,7 @@ async fn execution(
 ) -> Answer {
     let operation_id = match head.headers.get("operation-id") {
         Some(given) => OperationId::given(given.as_bytes()),
-        None => Ok(OperationId::new()),
+        None => Ok(OperationId::random()),
     };
     let mut response = match &operation_id {
         Ok(id) => run(session, dialect, head, body, id, log)

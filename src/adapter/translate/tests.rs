@@ -195,7 +195,7 @@ fn streams_are_cut_at_a_character_and_stderr_says_so() {
 
 #[test]
 fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
-    let marker = Marker::new();
+    let marker = Marker::random();
     let mut request = request();
     let options = ValueOptions {
         most: 1000,

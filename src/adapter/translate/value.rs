@@ -44,7 +44,7 @@ pub struct Taken {
 
 impl Marker {
     /// A new one.
-    pub fn new() -> Self {
+    pub fn random() -> Self {
         let random = Uuid::new_v4().simple().to_string();
         Self(format!("session-{}", &random[..16]))
     }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_value_is_taken_out_whole_wherever_it_stands() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         for (pieces, json) in [
             (&["2"][..], "2"),
             (&["\"é\""], "\"é\""),
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_others_write_between_the_pieces_stays() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         let value = told(&marker, &["[1,", "2]"]);
         let mut text = value.replacen('>', ">a thread", 1);
         assert_eq!(marker.take_from(&mut text).value.unwrap().get(), "[1,2]");
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_left_or_dropped() {
-        let marker = Marker::new();
+        let marker = Marker::random();
         for text in ["", "session-0<2session-0>", "session-"] {
             let mut left = text.to_owned();
             let taken = marker.take_from(&mut left);
@@ -188,7 +188,7 @@ mod tests {
             files: vec![File::text("main.py", code)],
             ..ExecuteRequest::default()
         };
-        let marker = Marker::new();
+        let marker = Marker::random();
         marker.put_before(&mut request, options);
         for file in &request.files {
             std::fs::write(job.path().join(&file.name), &file.content).unwrap();
