@@ -314,7 +314,7 @@ impl Client {
         if announced > self.limits.answer as u64 {
             return Err(too_large());
         }
-        let mut body = BytesMut::with_capacity((announced as usize).min(1 << 20));
+        let mut body = BytesMut::with_capacity(announced as usize);
         while let Some(chunk) = response
             .chunk()
             .await
