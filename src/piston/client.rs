@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
@@ -224,7 +224,9 @@ impl Client {
             self.lower_to_learned(request);
             let body = serde_json::to_vec(request).map_err(|e| json_error(&e))?;
             let size = body.len();
-            let answer = self.post_execute(body.into(), Some(JSON), deadline).await?;
+            let answer = self
+                .post_execute(body.into(), [(header::CONTENT_TYPE, JSON)], deadline)
+                .await?;
             let refusal = match read_answer(&answer, size) {
                 Err(ClientError::Refused(Refusal::Other(message))) => message,
                 done => return done,
@@ -246,12 +248,12 @@ impl Client {
     pub async fn post_execute(
         &self,
         body: Bytes,
-        content_type: Option<HeaderValue>,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
         deadline: Instant,
     ) -> Result<RawAnswer, ClientError> {
         let mut request = self.http.post(self.urls.execute.clone()).body(body);
-        if let Some(content_type) = content_type {
-            request = request.header(header::CONTENT_TYPE, content_type);
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
         self.exchange(request, deadline).await
     }

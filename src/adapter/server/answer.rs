@@ -276,6 +276,15 @@ async fn pass_execute(
     } else {
         head.headers.get(header::CONTENT_TYPE).cloned()
     };
+    // By it the engine, too, knows a web page.
+    let origin = head.headers.get(header::ORIGIN).cloned();
+    let passed = [
+        (header::CONTENT_TYPE, content_type),
+        (header::ORIGIN, origin),
+    ];
+    let passed = passed
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
     let held = body.read(session).await?;
     log.bytes_in(held.bytes.len());
     let timings = log.timings();
@@ -290,9 +299,7 @@ async fn pass_execute(
             .await?;
         timings.entered();
         let client = &session.client;
-        Ok(client
-            .post_execute(held.bytes, content_type, deadline)
-            .await?)
+        Ok(client.post_execute(held.bytes, passed, deadline).await?)
     };
     let result = tokio::select! {
         answer = passing => answer,
