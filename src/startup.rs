@@ -1,5 +1,7 @@
 //! What the commands need before and around the servers: logs, signals, directories.
 
+mod json_line;
+
 use std::fs::DirBuilder;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -15,6 +17,8 @@ use crate::config::{LogFormat, Settings, is_writable_directory};
 use crate::engine::sandbox::SandboxReport;
 use crate::piston::{Client, ClientLimits, Runtime};
 use crate::tree::delete_tree;
+
+use json_line::JsonLine;
 
 /// Where session files live in the image.
 const DATA_DIR: &str = "/mnt/data";
@@ -37,7 +41,7 @@ pub fn init_log(format: Option<LogFormat>) {
         .with_writer(io::stderr)
         .with_target(false);
     match log_format(format) {
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Json => lines.event_format(JsonLine).init(),
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
     }
 }

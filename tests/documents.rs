@@ -65,6 +65,7 @@ fn arguments(source: &str) -> Vec<String> {
 fn messages() -> BTreeMap<String, PathBuf> {
     let mut messages = BTreeMap::new();
     for (path, text) in sources() {
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         for macro_name in ["trace", "debug", "info", "warn", "error"] {
             for call in text.split(&format!("tracing::{macro_name}!(")).skip(1) {
                 let message = arguments(call).pop().expect("a message");
