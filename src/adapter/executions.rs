@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -83,7 +83,8 @@ pub struct Tracked {
     pub trace: Option<TraceContext>,
     state: watch::Sender<State>,
     timings: Mutex<Timings>,
-    task: OnceLock<AbortHandle>,
+    /// Gone once it has ended: a handle keeps what its task took.
+    task: Mutex<Option<AbortHandle>>,
 }
 
 /// How far an execution is.
@@ -114,7 +115,7 @@ impl Tracked {
             trace: arrival.trace,
             state: watch::Sender::new(State::NotStarted),
             timings: Mutex::new(Timings::since(arrival.at)),
-            task: OnceLock::new(),
+            task: Mutex::default(),
         }
     }
 
@@ -160,15 +161,22 @@ impl Tracked {
 
     /// The task in which it runs.
     pub fn runs_in(&self, task: AbortHandle) {
-        // There is one task an execution.
-        let _ = self.task.set(task);
+        let mut own = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*self.state.borrow(), State::Ended(_)) {
+            *own = Some(task);
+        }
     }
 
     /// Ends it, if it is not over.
     pub fn cancel(&self) {
-        if let Some(task) = self.task.get() {
+        if let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
             task.abort();
         }
+    }
+
+    fn end(&self, result: Result<Outcome, ApiError>) {
+        self.state.send_replace(State::Ended(Arc::new(result)));
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -233,12 +241,8 @@ impl Executions {
     pub fn begin(&self, tracked: Tracked) -> Begun {
         let mut kept = self.kept();
         kept.forget_old();
-        if let Some(known) = kept
-            .by_id
-            .get(tracked.id.as_str())
-            .filter(|one| one.counts())
-        {
-            return Begun::Known(Arc::clone(known));
+        if let Some(known) = kept.find_counting(&tracked.id) {
+            return Begun::Known(known);
         }
         let tracked = Arc::new(tracked);
         let id = tracked.id.as_str().to_owned();
@@ -251,6 +255,13 @@ impl Executions {
         let mut kept = self.kept();
         kept.forget_old();
         kept.by_id.get(id).cloned()
+    }
+
+    /// The execution of this id, if it runs or has run.
+    pub fn find_counting(&self, id: &OperationId) -> Option<Arc<Tracked>> {
+        let mut kept = self.kept();
+        kept.forget_old();
+        kept.find_counting(id)
     }
 
     /// One has ended. It is remembered, unless nothing of it can be asked for: it was not run and
@@ -276,7 +287,7 @@ impl Executions {
         if may_be_alone && tracked.state.receiver_count() == 0 {
             ended_alone(tracked, &result);
         }
-        tracked.state.send_replace(State::Ended(Arc::new(result)));
+        tracked.end(result);
     }
 
     /// Cancels what is under way.
@@ -305,6 +316,15 @@ impl Executions {
 }
 
 impl Kept {
+    /// Nobody has heard of an id that was just made.
+    fn find_counting(&self, id: &OperationId) -> Option<Arc<Tracked>> {
+        if !id.is_given {
+            return None;
+        }
+        let known = self.by_id.get(id.as_str())?;
+        known.counts().then(|| Arc::clone(known))
+    }
+
     fn add(&mut self, tracked: &Arc<Tracked>, bytes: usize) {
         self.bytes += bytes;
         self.ended.push_back(Ended {
