@@ -1,15 +1,16 @@
 //! Deletes the session: ends what runs, and forgets what was kept.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::causes::causes;
 
 use super::EngineKind;
 use super::error::ApiError;
+use super::files::blocking;
 use super::session::Session;
 
 /// How long executions, and the processes behind them, may take to end.
@@ -51,10 +52,9 @@ async fn clear(session: &Session) -> Result<(), ApiError> {
         wait_for_the_engine(session, deadline).await?;
     }
     let files = session.files.clone();
-    let cleared = spawn_blocking(move || files.clear()).await;
-    let cleared = cleared.map_err(io::Error::other);
-    if let Err(error) = cleared.and_then(|done| done.map_err(io::Error::other)) {
-        tracing::error!(%error, "the session's files cannot be deleted");
+    if let Err(error) = blocking(move || files.clear()).await {
+        let error = causes(&error);
+        tracing::error!(error, "the session's files cannot be deleted");
         return Err(ApiError::DeletionFailed("a file cannot be deleted"));
     }
     session.executions.clear();

@@ -3,22 +3,20 @@
 //! Every execution is a job of the engine: a fresh process. [`run`] is the place where one that
 //! asks for a kernel that lives with the session would be told from one that asks for a job.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::gate::Place;
 use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 
 use super::EngineKind;
-use super::api::{AnswerForm, Execution};
+use super::api::Execution;
 use super::error::ApiError;
 use super::executions::{Begun, OperationId, Tracked};
-use super::files::FileError;
+use super::files::blocking;
 use super::log::Arrival;
 use super::session::{Phase, Session};
 use super::translate::{self, Marker, Outcome, ResolvedLanguage, ValueOptions};
@@ -42,11 +40,7 @@ pub fn begin(
     share: Option<OwnedSemaphorePermit>,
     arrival: Arrival,
 ) -> Result<Arc<Tracked>, ApiError> {
-    if let Some(known) = session
-        .executions
-        .find(id.as_str())
-        .filter(|one| one.counts())
-    {
+    if let Some(known) = session.executions.find_counting(&id) {
         return Ok(known);
     }
     let place = session.join()?;
@@ -168,14 +162,12 @@ async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(
         return Ok(());
     }
     let most = session.config.max_body as u64;
-    let read = spawn_blocking(move || -> Result<Vec<File>, FileError> {
+    let read = blocking(move || {
         let files = store.for_execution(most)?;
         let encode = |(name, bytes): (String, Vec<u8>)| File::bytes(name, &bytes);
-        Ok(files.into_iter().map(encode).collect())
+        Ok(files.into_iter().map(encode).collect::<Vec<_>>())
     });
-    let files = read
-        .await
-        .map_err(|error| FileError::Disk(io::Error::other(error)))??;
+    let files = read.await?;
     let own: Vec<String> = request.files.iter().map(|file| file.name.clone()).collect();
     request
         .files
@@ -185,7 +177,7 @@ async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(
 
 /// Whether the value of the last expression is told.
 fn has_value(session: &Session, execution: &Execution, language: &ResolvedLanguage) -> bool {
-    let is_asked_for = language.language == "python" && execution.form != AnswerForm::Shell;
+    let is_asked_for = language.language == "python" && !execution.form.is_shell();
     is_asked_for
         && match session.config.engine {
             // What tells the value also lets a program start away from its file.

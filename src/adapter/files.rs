@@ -21,6 +21,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, unlinkat};
 use rustix::io::Errno;
+use tokio::task::spawn_blocking;
 
 use crate::tree::{Next, Space, delete_contents, walk};
 
@@ -71,6 +72,17 @@ pub enum FileError {
     /// The disk.
     #[error("The session's files cannot be read or written.")]
     Disk(#[source] io::Error),
+}
+
+/// Does what blocks on the disk, on a thread that may wait.
+///
+/// # Errors
+/// Those of `work`; [`FileError::Disk`] where it came to no end.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, FileError> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(FileError::Disk(io::Error::other(error))))
 }
 
 impl FileError {

@@ -92,7 +92,7 @@ pub fn execution(bytes: &[u8]) {
         Err(error) => {
             let status = error.told().status;
             assert!(status.is_client_error(), "{status}");
-            assert!(!api::render_error(&error).body.is_empty());
+            assert!(!api::Rendered::error(&error).body.is_empty());
         }
     }
 }

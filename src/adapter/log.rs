@@ -204,10 +204,8 @@ impl RequestLog {
 
 impl Drop for RequestLog {
     fn drop(&mut self) {
-        let timings = match &self.execution {
-            Some(execution) => execution.timings().clone(),
-            None => self.timings.clone(),
-        };
+        let tracked = self.execution.as_ref().map(|execution| execution.timings());
+        let timings = tracked.as_deref().unwrap_or(&self.timings);
         let outcome = match (self.outcome, self.status) {
             (_, None) => "client_gone",
             (Some(outcome), Some(_)) => outcome,
@@ -221,12 +219,8 @@ impl Drop for RequestLog {
             bytes_out: self.bytes_out,
         });
         tracing::info!(
-            trace_id = self
-                .trace
-                .map(|trace| tracing::field::display(trace.trace_id)),
-            parent_id = self
-                .trace
-                .map(|trace| tracing::field::display(trace.parent_id)),
+            trace_id = self.trace.map(|trace| display(trace.trace_id)),
+            parent_id = self.trace.map(|trace| display(trace.parent_id)),
             operation_id = self.operation_id,
             identifier = self.identifier,
             route = self.route,
@@ -248,12 +242,8 @@ impl Drop for RequestLog {
 pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
     let timings = tracked.timings().clone();
     tracing::info!(
-        trace_id = tracked
-            .trace
-            .map(|trace| tracing::field::display(trace.trace_id)),
-        parent_id = tracked
-            .trace
-            .map(|trace| tracing::field::display(trace.parent_id)),
+        trace_id = tracked.trace.map(|trace| display(trace.trace_id)),
+        parent_id = tracked.trace.map(|trace| display(trace.parent_id)),
         operation_id = tracked.id.as_str(),
         identifier = tracked.identifier.as_ref().map(Identifier::as_str),
         language = timings.language,

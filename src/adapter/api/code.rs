@@ -4,20 +4,18 @@ use serde::Serialize;
 
 use crate::adapter::translate::Outcome;
 
-use super::{Value, success_or_failure};
+use super::{Numbered, Value, success_or_failure};
 
 #[derive(Serialize)]
 pub struct Answer<'a> {
     #[serde(rename = "$id")]
-    id: &'static str,
-    properties: Properties<'a>,
+    number: &'static str,
+    properties: Numbered<Properties<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Properties<'a> {
-    #[serde(rename = "$id")]
-    id: &'static str,
     status: &'static str,
     stdout: &'a str,
     stderr: &'a str,
@@ -28,16 +26,19 @@ struct Properties<'a> {
 
 impl<'a> Answer<'a> {
     pub fn new(outcome: &'a Outcome) -> Self {
+        let fields = Properties {
+            status: success_or_failure(outcome),
+            stdout: outcome.stdout(),
+            stderr: outcome.stderr(),
+            result: Value::of(outcome),
+            execution_result: Value::of(outcome),
+            execution_time_in_milliseconds: outcome.time_ms,
+        };
         Self {
-            id: "1",
-            properties: Properties {
-                id: "2",
-                status: success_or_failure(outcome),
-                stdout: outcome.stdout(),
-                stderr: outcome.stderr(),
-                result: Value::of(outcome),
-                execution_result: Value::of(outcome),
-                execution_time_in_milliseconds: outcome.time_ms,
+            number: "1",
+            properties: Numbered {
+                number: "2",
+                fields,
             },
         }
     }

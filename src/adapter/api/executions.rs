@@ -10,7 +10,7 @@ use crate::adapter::executions::{State, Tracked};
 use crate::adapter::translate::Outcome;
 
 use super::query::Identifier;
-use super::{AnswerForm, ErrorResponse, Value};
+use super::{AnswerForm, ErrorResponse, Twice, Value};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -95,7 +95,7 @@ impl<'a> Resource<'a> {
 }
 
 /// Azure's word for whether the client waits.
-pub fn execution_type(tracked: &Tracked) -> &'static str {
+fn execution_type(tracked: &Tracked) -> &'static str {
     if tracked.is_asynchronous {
         "Asynchronous"
     } else {
@@ -103,28 +103,9 @@ pub fn execution_type(tracked: &Tracked) -> &'static str {
     }
 }
 
-/// The answer of a `*/execute` whose execution has not ended: the execution resource in that
-/// dialect's shape, with empty output.
-#[derive(Serialize)]
-pub struct Pending<'a> {
-    #[serde(rename = "$id")]
-    node: &'static str,
-    #[serde(flatten)]
-    fields: PendingFields<'a>,
-    properties: PendingProperties<'a>,
-}
-
-#[derive(Serialize)]
-struct PendingProperties<'a> {
-    #[serde(rename = "$id")]
-    node: &'static str,
-    #[serde(flatten)]
-    fields: PendingFields<'a>,
-}
-
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PendingFields<'a> {
+pub struct Pending<'a> {
     id: &'a str,
     execution_type: &'static str,
     status: &'static str,
@@ -135,22 +116,17 @@ struct PendingFields<'a> {
     execution_time_in_milliseconds: u64,
 }
 
-impl<'a> Pending<'a> {
-    pub fn new(tracked: &'a Tracked, status: &'static str) -> Self {
-        let fields = PendingFields {
-            id: tracked.id.as_str(),
-            execution_type: execution_type(tracked),
-            status,
-            stdout: "",
-            stderr: "",
-            result: "",
-            execution_result: "",
-            execution_time_in_milliseconds: 0,
-        };
-        Self {
-            node: "1",
-            fields,
-            properties: PendingProperties { node: "2", fields },
-        }
-    }
+/// The answer of a `*/execute` whose execution has not ended: the execution resource in that
+/// dialect's shape, with empty output.
+pub fn pending<'a>(tracked: &'a Tracked, status: &'static str) -> Twice<Pending<'a>> {
+    Twice::new(Pending {
+        id: tracked.id.as_str(),
+        execution_type: execution_type(tracked),
+        status,
+        stdout: "",
+        stderr: "",
+        result: "",
+        execution_result: "",
+        execution_time_in_milliseconds: 0,
+    })
 }

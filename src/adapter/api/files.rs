@@ -3,8 +3,6 @@
 //! An entry carries both shapes that Azure has had: `properties` of 2024-02 and 2024-08, and the
 //! flat one of 2024-10 and later (`SessionResourceFile` of the OpenAPI documents).
 
-use bytes::Bytes;
-use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
@@ -12,8 +10,8 @@ use crate::adapter::error::ApiError;
 use crate::adapter::files::{Entry, Kind};
 use crate::adapter::timestamp::Timestamp;
 
+use super::Rendered;
 use super::query::{Identifier, api_version};
-use super::{Rendered, json};
 
 /// Versions that know of no folders: their lists have every file, by its path.
 const WITHOUT_FOLDERS: [&str; 2] = ["2024-02-02-preview", "2024-08-02-preview"];
@@ -105,38 +103,31 @@ pub fn render_list(form: FilesForm, query: &FilesQuery, entries: &[Entry]) -> Re
         .iter()
         .filter(|entry| entry.kind == Kind::File || has_folders)
         .collect();
-    ok(body(form, query.has_directory(), &listed))
+    body(form, query.has_directory(), &listed)
 }
 
 /// Renders what was uploaded.
 pub fn render_uploaded(form: FilesForm, entries: &[Entry]) -> Rendered {
-    ok(body(form, false, &entries.iter().collect::<Vec<_>>()))
+    body(form, false, &entries.iter().collect::<Vec<_>>())
 }
 
 /// Renders one file or folder.
 pub fn render_entry(entry: &Entry) -> Rendered {
-    ok(json(&Ids::default().entry(entry, false)))
+    Rendered::ok(&Ids::default().entry(entry, false))
 }
 
-fn ok(body: Bytes) -> Rendered {
-    Rendered {
-        status: StatusCode::OK,
-        body,
-    }
-}
-
-fn body(form: FilesForm, with_directory: bool, entries: &[&Entry]) -> Bytes {
+fn body(form: FilesForm, with_directory: bool, entries: &[&Entry]) -> Rendered {
     let mut ids = Ids::default();
     match form {
-        FilesForm::Value => json(&Value {
+        FilesForm::Value => Rendered::ok(&Value {
             id: ids.next(),
             value: ids.entries(entries, with_directory),
         }),
-        FilesForm::Values => json(&Values {
+        FilesForm::Values => Rendered::ok(&Values {
             id: ids.next(),
             values: entries.iter().map(|entry| ids.old(entry)).collect(),
         }),
-        FilesForm::Flat => json(&Flat {
+        FilesForm::Flat => Rendered::ok(&Flat {
             first: entries.first().map(|entry| ids.entry(entry, false)),
             value: ids.entries(entries, with_directory),
         }),

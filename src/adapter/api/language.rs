@@ -1,34 +1,16 @@
 //! The answer of `POST /{language}/execute` and `POST /execute`.
 //!
-//! Its fields stand both at the top and under `properties`, because clients of a custom container
-//! read one or the other; `run` and `compile` have Piston's own words for existing back ends.
+//! `run` and `compile` have Piston's own words for existing back ends.
 
 use serde::Serialize;
 
 use crate::adapter::translate::{Outcome, StageOutput};
 
-use super::{Value, success_or_failure};
-
-#[derive(Serialize)]
-pub struct Answer<'a> {
-    #[serde(rename = "$id")]
-    id: &'static str,
-    #[serde(flatten)]
-    fields: Fields<'a>,
-    properties: Properties<'a>,
-}
-
-#[derive(Serialize)]
-struct Properties<'a> {
-    #[serde(rename = "$id")]
-    id: &'static str,
-    #[serde(flatten)]
-    fields: Fields<'a>,
-}
+use super::{Twice, Value, success_or_failure};
 
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields<'a> {
+pub struct Fields<'a> {
     status: &'static str,
     stdout: &'a str,
     stderr: &'a str,
@@ -42,24 +24,17 @@ struct Fields<'a> {
     run: &'a StageOutput,
 }
 
-impl<'a> Answer<'a> {
-    pub fn new(outcome: &'a Outcome) -> Self {
-        let fields = Fields {
-            status: success_or_failure(outcome),
-            stdout: outcome.stdout(),
-            stderr: outcome.stderr(),
-            result: Value::of(outcome),
-            execution_result: Value::of(outcome),
-            exit_code: outcome.exit_code,
-            return_code: outcome.exit_code,
-            execution_time_in_milliseconds: outcome.time_ms,
-            compile: outcome.compile.as_ref(),
-            run: &outcome.run,
-        };
-        Self {
-            id: "1",
-            fields: fields.clone(),
-            properties: Properties { id: "2", fields },
-        }
-    }
+pub fn answer(outcome: &Outcome) -> Twice<Fields<'_>> {
+    Twice::new(Fields {
+        status: success_or_failure(outcome),
+        stdout: outcome.stdout(),
+        stderr: outcome.stderr(),
+        result: Value::of(outcome),
+        execution_result: Value::of(outcome),
+        exit_code: outcome.exit_code,
+        return_code: outcome.exit_code,
+        execution_time_in_milliseconds: outcome.time_ms,
+        compile: outcome.compile.as_ref(),
+        run: &outcome.run,
+    })
 }

@@ -35,6 +35,25 @@ pub struct Rendered {
     pub body: Bytes,
 }
 
+impl Rendered {
+    /// A 200 with one of our own types, which cannot fail to become JSON: they hold no map with
+    /// other keys than text.
+    pub fn ok(value: &impl Serialize) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body: serde_json::to_vec(value).unwrap_or_default().into(),
+        }
+    }
+
+    /// Azure's error body, with its status.
+    pub fn error(error: &ApiError) -> Self {
+        Self {
+            status: error.told().status,
+            ..Self::ok(&ErrorResponse::new(error))
+        }
+    }
+}
+
 /// Renders how an execution stands, in the form that was asked for.
 ///
 /// # Errors
@@ -44,36 +63,29 @@ pub fn render<'a>(
     tracked: &Tracked,
     state: &'a State,
 ) -> Result<Rendered, &'a ApiError> {
-    let body = match (form, state) {
+    Ok(match (form, state) {
         (AnswerForm::Language | AnswerForm::Code, State::NotStarted) => {
-            json(&executions::Pending::new(tracked, "NotStarted"))
+            Rendered::ok(&executions::pending(tracked, "NotStarted"))
         }
         (AnswerForm::Language | AnswerForm::Code, State::Running) => {
-            json(&executions::Pending::new(tracked, "Running"))
+            Rendered::ok(&executions::pending(tracked, "Running"))
         }
         (_, State::Ended(result)) => {
             let outcome = (**result).as_ref()?;
             match form {
-                AnswerForm::Language => json(&language::Answer::new(outcome)),
-                AnswerForm::Code => json(&code::Answer::new(outcome)),
-                _ => json(&executions::Resource::new(tracked, state, form)),
+                AnswerForm::Language => Rendered::ok(&language::answer(outcome)),
+                AnswerForm::Code => Rendered::ok(&code::Answer::new(outcome)),
+                _ => Rendered::ok(&executions::Resource::new(tracked, state, form)),
             }
         }
-        _ => json(&executions::Resource::new(tracked, state, form)),
-    };
-    Ok(Rendered {
-        status: StatusCode::OK,
-        body,
+        _ => Rendered::ok(&executions::Resource::new(tracked, state, form)),
     })
 }
 
 /// Renders `GET /executions/{id}`: an execution resource, whatever dialect it was asked for in.
 pub fn render_resource(tracked: &Tracked, state: &State, query: &Query) -> Rendered {
     let form = AnswerForm::of_resource(tracked.is_shell, query.value_is_text());
-    Rendered {
-        status: StatusCode::OK,
-        body: json(&executions::Resource::new(tracked, state, form)),
-    }
+    Rendered::ok(&executions::Resource::new(tracked, state, form))
 }
 
 /// Azure's error body.
@@ -105,17 +117,37 @@ impl ErrorResponse {
     }
 }
 
-/// Renders Azure's error body.
-pub fn render_error(error: &ApiError) -> Rendered {
-    Rendered {
-        status: error.told().status,
-        body: json(&ErrorResponse::new(error)),
-    }
+/// Fields that stand both at the top and under `properties`, because clients of a custom container
+/// read one or the other.
+#[derive(Serialize)]
+struct Twice<F> {
+    #[serde(flatten)]
+    top: Numbered<F>,
+    properties: Numbered<F>,
 }
 
-/// Serialises one of our own types, which cannot fail: they hold no map with other keys than text.
-pub fn json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).unwrap_or_default().into()
+/// An object with a number, as Azure's older dialects have them.
+#[derive(Serialize)]
+struct Numbered<F> {
+    #[serde(rename = "$id")]
+    number: &'static str,
+    #[serde(flatten)]
+    fields: F,
+}
+
+impl<F: Clone> Twice<F> {
+    fn new(fields: F) -> Self {
+        Self {
+            top: Numbered {
+                number: "1",
+                fields: fields.clone(),
+            },
+            properties: Numbered {
+                number: "2",
+                fields,
+            },
+        }
+    }
 }
 
 /// The value of a last expression, as `result` and `executionResult` have it.

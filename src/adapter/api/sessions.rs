@@ -4,14 +4,13 @@
 //! Source: `Session`, `SessionsListResponse` and `SessionPoolMetadataResponse` in the published
 //! OpenAPI documents.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::session::Session;
 use crate::adapter::sessions::SessionRecord;
 use crate::adapter::timestamp::Timestamp;
 
-use super::json;
+use super::Rendered;
 use super::query::{Identifier, Query};
 
 #[derive(Serialize)]
@@ -79,14 +78,14 @@ fn resource<'a>(
 }
 
 /// The answer of `GET /session`.
-pub fn session(session: &Session, record: &SessionRecord, asked: Option<&Identifier>) -> Bytes {
-    json(&resource(session, record, asked))
+pub fn session(session: &Session, record: &SessionRecord, asked: Option<&Identifier>) -> Rendered {
+    Rendered::ok(&resource(session, record, asked))
 }
 
 /// The answer of `GET /listSessions`.
-pub fn list(session: &Session, query: &Query) -> Bytes {
+pub fn list(session: &Session, query: &Query) -> Rendered {
     let named = session.sessions.named();
-    json(&SessionList {
+    Rendered::ok(&SessionList {
         sessions: named
             .iter()
             .skip(query.skip)
@@ -96,10 +95,10 @@ pub fn list(session: &Session, query: &Query) -> Bytes {
 }
 
 /// The answer of `GET /metadata`.
-pub fn metadata(session: &Session, packages: &[Package]) -> Bytes {
+pub fn metadata(session: &Session, packages: &[Package]) -> Rendered {
     let runtimes = session.known_runtimes();
     let created_at = Timestamp::from(session.created_at);
-    json(&Metadata {
+    Rendered::ok(&Metadata {
         runtimes: runtimes
             .iter()
             .map(|runtime| RuntimeEntry {
@@ -120,9 +119,9 @@ pub fn metadata(session: &Session, packages: &[Package]) -> Bytes {
 }
 
 /// The answer of `POST /.management/stopSession`: a text, as JSON.
-pub fn stopped(identifier: Option<&Identifier>) -> Bytes {
+pub fn stopped(identifier: Option<&Identifier>) -> Rendered {
     match identifier {
-        Some(identifier) => json(&format!("Session {} stopped.", identifier.as_str())),
-        None => json(&"The session stopped."),
+        Some(identifier) => Rendered::ok(&format!("Session {} stopped.", identifier.as_str())),
+        None => Rendered::ok(&"The session stopped."),
     }
 }

@@ -178,10 +178,7 @@ fn outcome_of(state: &State) -> &'static str {
     match state {
         State::NotStarted => "not_started",
         State::Running => "running",
-        State::Ended(result) => match &**result {
-            Ok(outcome) => outcome.ended_by,
-            Err(error) => error.told().code,
-        },
+        State::Ended(result) => metrics::word_of(result),
     }
 }
 
@@ -209,7 +206,7 @@ fn get_session(session: &Session, head: &Parts, log: &mut RequestLog) -> Result<
     let query = query_of(head, log)?;
     let record = find_session(session, &query)?;
     let identifier = query.identifier.as_ref();
-    Ok(respond_json(api::session(session, &record, identifier)))
+    Ok(respond(api::session(session, &record, identifier)))
 }
 
 async fn delete_session(
@@ -232,7 +229,7 @@ async fn stop_session(
     let query = query_of(head, log)?;
     find_session(session, &query)?;
     delete(session).await?;
-    Ok(respond_json(api::stopped(query.identifier.as_ref())))
+    Ok(respond(api::stopped(query.identifier.as_ref())))
 }
 
 fn find_session(session: &Session, query: &Query) -> Result<SessionRecord, ApiError> {
@@ -245,13 +242,13 @@ fn find_session(session: &Session, query: &Query) -> Result<SessionRecord, ApiEr
 
 fn list_sessions(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
-    Ok(respond_json(api::list(session, &query)))
+    Ok(respond(api::list(session, &query)))
 }
 
 async fn metadata(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
     Query::parse(head.uri.query().unwrap_or_default())?;
     let packages = session.packages.list(session).await?;
-    Ok(respond_json(api::metadata(session, packages)))
+    Ok(respond(api::metadata(session, packages)))
 }
 
 /// The query of a request about a session.
@@ -349,13 +346,13 @@ fn ready(session: &Session) -> Result<Answer, ApiError> {
         return Err(ApiError::ShuttingDown);
     }
     session.readiness.check().map_err(ApiError::NotReady)?;
-    Ok(respond_json(api::json(&Ready { status: "ready" })))
+    Ok(respond(Rendered::ok(&Ready { status: "ready" })))
 }
 
 async fn about(session: &Session) -> Answer {
     let deadline = Instant::now() + Duration::from_secs(2);
     let engine = session.client.about(deadline).await.unwrap_or_default();
-    respond_json(api::json(&api::About::new(session, engine.sandbox)))
+    respond(Rendered::ok(&api::About::new(session, engine.sandbox)))
 }
 
 async fn metrics_page(session: &Session) -> Answer {
@@ -372,7 +369,7 @@ fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
         ApiError::File(cause @ FileError::Disk(_)) => log.cause(causes(cause)),
         _ => {}
     }
-    let mut response = respond(api::render_error(error));
+    let mut response = respond(Rendered::error(error));
     let headers = response.headers_mut();
     headers.insert("x-ms-error-code", HeaderValue::from_static(told.code));
     if let Some(seconds) = told.retry_after {
@@ -389,10 +386,6 @@ pub fn respond(rendered: Rendered) -> Answer {
     let mut response = Response::new(Full::new(rendered.body).into());
     *response.status_mut() = rendered.status;
     with_type(response, JSON)
-}
-
-fn respond_json(body: Bytes) -> Answer {
-    with_type(Response::new(Full::new(body).into()), JSON)
 }
 
 fn with_type(mut response: Answer, content_type: HeaderValue) -> Answer {

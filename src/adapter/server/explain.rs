@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::adapter::api;
+use crate::adapter::api::Rendered;
 use crate::adapter::error::ApiError;
 
 use super::head::{MAX_HEADER_BYTES, MAX_TARGET_BYTES};
@@ -148,7 +148,7 @@ fn explained(answer: &[u8]) -> Option<Bytes> {
         return None;
     }
     let code = error.told().code;
-    let body = api::render_error(&error).body;
+    let body = Rendered::error(&error).body;
     let own = format!(
         "content-type: application/json; charset=utf-8\r\nx-ms-error-code: {code}\r\n\
          content-length: {}\r\n",

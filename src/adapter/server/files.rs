@@ -10,13 +10,12 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::adapter::api::{FilesForm, FilesQuery, render_entry, render_list, render_uploaded};
 use crate::adapter::error::ApiError;
 use crate::adapter::files::{
-    Disposition, Draft, Entry, FileError, FilePath, FolderPath, Multipart, Piece, Sealed, boundary,
+    Disposition, Draft, Entry, FilePath, FolderPath, Multipart, Piece, Sealed, blocking, boundary,
 };
 use crate::adapter::log::RequestLog;
 use crate::adapter::route::FilesAction;
@@ -89,7 +88,7 @@ pub async fn act(
         FilesAction::List(form) => {
             let _place = turn(session, &session.transfers.lists).await?;
             let recursive = query.recursive;
-            let entries = blocking(move || store.list(&folder, recursive)).await??;
+            let entries = blocking(move || store.list(&folder, recursive)).await?;
             Ok(respond(render_list(form, &query, &entries)))
         }
         FilesAction::Upload(form) => {
@@ -103,12 +102,12 @@ pub async fn act(
         }
         FilesAction::Entry(name) => {
             let path = store.names().file(folder, &name)?;
-            let entry = blocking(move || store.entry(&path)).await??;
+            let entry = blocking(move || store.entry(&path)).await?;
             Ok(respond(render_entry(&entry)))
         }
         FilesAction::Delete(name) => {
             let path = store.names().file(folder, &name)?;
-            blocking(move || store.delete(&path)).await??;
+            blocking(move || store.delete(&path)).await?;
             let mut answer = Response::new(AnswerBody::from(Full::default()));
             *answer.status_mut() = StatusCode::NO_CONTENT;
             Ok(answer)
@@ -129,13 +128,6 @@ pub async fn act(
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = spawn_blocking(work).await;
-    done.map_err(|error| FileError::Disk(std::io::Error::other(error)).into())
-}
-
 async fn download(session: &Session, path: FilePath, head: &Parts) -> Result<Answer, ApiError> {
     let store = session.files.clone();
     let disposition = format!(
@@ -143,7 +135,7 @@ async fn download(session: &Session, path: FilePath, head: &Parts) -> Result<Ans
         utf8_percent_encode(path.name.as_str(), ATTRIBUTE)
     );
     let place = turn(session, &session.transfers.downloads).await?;
-    let content = blocking(move || store.read(&path)).await??;
+    let content = blocking(move || store.read(&path)).await?;
     let length = content.length();
     let body = if head.method == Method::HEAD {
         Full::default().into()
@@ -257,7 +249,7 @@ impl<'a> Files<'a> {
         let store = self.session.files.clone();
         let bare = store.names().nested_file(FolderPath::default(), &name)?;
         let path = store.names().nested_file(self.folder.clone(), &name)?;
-        let draft = blocking(move || store.draft(path)).await??;
+        let draft = blocking(move || store.draft(path)).await?;
         self.draft = Some(draft);
         self.ahead = bare.folder.to_string();
         Ok(())
@@ -271,19 +263,17 @@ impl<'a> Files<'a> {
         self.left = left.ok_or(ApiError::FileTooLarge {
             limit: self.session.config.max_upload,
         })?;
-        let (draft, written) = blocking(move || {
-            let written = draft.write(&data);
-            (draft, written)
-        })
-        .await?;
-        written?;
-        self.draft = Some(draft);
+        let written = blocking(move || {
+            draft.write(&data)?;
+            Ok(draft)
+        });
+        self.draft = Some(written.await?);
         Ok(())
     }
 
     async fn end(&mut self) -> Result<(), ApiError> {
         if let Some(draft) = self.draft.take() {
-            let sealed = blocking(move || draft.seal()).await??;
+            let sealed = blocking(move || draft.seal()).await?;
             self.sealed.push((std::mem::take(&mut self.ahead), sealed));
         }
         Ok(())
@@ -305,7 +295,6 @@ impl<'a> Files<'a> {
             sealed.iter().try_for_each(|(_, sealed)| sealed.check())?;
             sealed.into_iter().map(commit).collect()
         };
-        let committed: Result<Vec<Entry>, FileError> = blocking(committing).await?;
-        Ok(committed?)
+        Ok(blocking(committing).await?)
     }
 }
