@@ -10,7 +10,7 @@ use crate::adapter::executions::{State, Tracked};
 use crate::adapter::translate::Outcome;
 
 use super::query::Identifier;
-use super::{AnswerForm, ErrorResponse, Twice, Value};
+use super::{AnswerForm, ErrorResponse, Value};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,7 +103,9 @@ fn execution_type(tracked: &Tracked) -> &'static str {
     }
 }
 
-#[derive(Clone, Copy, Serialize)]
+/// The answer of a `*/execute` whose execution has not ended: the execution resource in that
+/// dialect's shape, with empty output.
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pending<'a> {
     id: &'a str,
@@ -116,17 +118,17 @@ pub struct Pending<'a> {
     execution_time_in_milliseconds: u64,
 }
 
-/// The answer of a `*/execute` whose execution has not ended: the execution resource in that
-/// dialect's shape, with empty output.
-pub fn pending<'a>(tracked: &'a Tracked, status: &'static str) -> Twice<Pending<'a>> {
-    Twice::new(Pending {
-        id: tracked.id.as_str(),
-        execution_type: execution_type(tracked),
-        status,
-        stdout: "",
-        stderr: "",
-        result: "",
-        execution_result: "",
-        execution_time_in_milliseconds: 0,
-    })
+impl<'a> Pending<'a> {
+    pub fn new(tracked: &'a Tracked, status: &'static str) -> Self {
+        Self {
+            id: tracked.id.as_str(),
+            execution_type: execution_type(tracked),
+            status,
+            stdout: "",
+            stderr: "",
+            result: "",
+            execution_result: "",
+            execution_time_in_milliseconds: 0,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The answer of `POST /{language}/execute` and `POST /execute`.
+//! The answer of `POST /{language}/execute` and `POST /execute`, whose fields stand there twice.
 //!
 //! `run` and `compile` have Piston's own words for existing back ends.
 
@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::adapter::translate::{Outcome, StageOutput};
 
-use super::{Twice, Value, success_or_failure};
+use super::{Value, success_or_failure};
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fields<'a> {
     status: &'static str,
@@ -24,17 +24,19 @@ pub struct Fields<'a> {
     run: &'a StageOutput,
 }
 
-pub fn answer(outcome: &Outcome) -> Twice<Fields<'_>> {
-    Twice::new(Fields {
-        status: success_or_failure(outcome),
-        stdout: outcome.stdout(),
-        stderr: outcome.stderr(),
-        result: Value::of(outcome),
-        execution_result: Value::of(outcome),
-        exit_code: outcome.exit_code,
-        return_code: outcome.exit_code,
-        execution_time_in_milliseconds: outcome.time_ms,
-        compile: outcome.compile.as_ref(),
-        run: &outcome.run,
-    })
+impl<'a> Fields<'a> {
+    pub fn new(outcome: &'a Outcome) -> Self {
+        Self {
+            status: success_or_failure(outcome),
+            stdout: outcome.stdout(),
+            stderr: outcome.stderr(),
+            result: Value::of(outcome),
+            execution_result: Value::of(outcome),
+            exit_code: outcome.exit_code,
+            return_code: outcome.exit_code,
+            execution_time_in_milliseconds: outcome.time_ms,
+            compile: outcome.compile.as_ref(),
+            run: &outcome.run,
+        }
+    }
 }

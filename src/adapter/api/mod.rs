@@ -45,6 +45,27 @@ impl Rendered {
         }
     }
 
+    /// A 200 with fields that stand both at the top and under `properties`, because clients of a
+    /// custom container read one or the other. They are made JSON once: output can be large.
+    fn twice(fields: &impl Serialize) -> Self {
+        let object = serde_json::to_string(fields).unwrap_or_default();
+        let fields = object
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
+        let fields = fields.unwrap_or_default();
+        let body = [
+            r#"{"$id":"1","#,
+            fields,
+            r#","properties":{"$id":"2","#,
+            fields,
+            "}}",
+        ];
+        Self {
+            status: StatusCode::OK,
+            body: body.concat().into(),
+        }
+    }
+
     /// Azure's error body, with its status.
     pub fn error(error: &ApiError) -> Self {
         Self {
@@ -65,15 +86,15 @@ pub fn render<'a>(
 ) -> Result<Rendered, &'a ApiError> {
     Ok(match (form, state) {
         (AnswerForm::Language | AnswerForm::Code, State::NotStarted) => {
-            Rendered::ok(&executions::pending(tracked, "NotStarted"))
+            Rendered::twice(&executions::Pending::new(tracked, "NotStarted"))
         }
         (AnswerForm::Language | AnswerForm::Code, State::Running) => {
-            Rendered::ok(&executions::pending(tracked, "Running"))
+            Rendered::twice(&executions::Pending::new(tracked, "Running"))
         }
         (_, State::Ended(result)) => {
             let outcome = (**result).as_ref()?;
             match form {
-                AnswerForm::Language => Rendered::ok(&language::answer(outcome)),
+                AnswerForm::Language => Rendered::twice(&language::Fields::new(outcome)),
                 AnswerForm::Code => Rendered::ok(&code::Answer::new(outcome)),
                 _ => Rendered::ok(&executions::Resource::new(tracked, state, form)),
             }
@@ -117,15 +138,6 @@ impl ErrorResponse {
     }
 }
 
-/// Fields that stand both at the top and under `properties`, because clients of a custom container
-/// read one or the other.
-#[derive(Serialize)]
-struct Twice<F> {
-    #[serde(flatten)]
-    top: Numbered<F>,
-    properties: Numbered<F>,
-}
-
 /// An object with a number, as Azure's older dialects have them.
 #[derive(Serialize)]
 struct Numbered<F> {
@@ -133,21 +145,6 @@ struct Numbered<F> {
     number: &'static str,
     #[serde(flatten)]
     fields: F,
-}
-
-impl<F: Clone> Twice<F> {
-    fn new(fields: F) -> Self {
-        Self {
-            top: Numbered {
-                number: "1",
-                fields: fields.clone(),
-            },
-            properties: Numbered {
-                number: "2",
-                fields,
-            },
-        }
-    }
 }
 
 /// The value of a last expression, as `result` and `executionResult` have it.

@@ -5,12 +5,19 @@
 //! `/box/submission`, and has a keeper that speaks up at the output limit (`stdout_overflow_runaway`).
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use crate::piston::{SIGNALS, Signal};
 
 const SUBMISSION: &str = "/box/submission";
 const PACKAGES: &str = "/piston/packages/";
-const KEEPER: &str = "Sandbox keeper received fatal signal ";
+
+static SUBMISSION_FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(SUBMISSION));
+static PACKAGES_FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(PACKAGES));
+static KEEPER: LazyLock<Finder<'_>> =
+    LazyLock::new(|| Finder::new("Sandbox keeper received fatal signal "));
 
 /// A program's own stderr.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,10 +54,10 @@ fn without_piston(text: &str) -> Cleaned<'_> {
         text: Cow::Borrowed(text),
         died: None,
     };
-    if text.contains(PACKAGES) {
+    if PACKAGES_FINDER.find(text.as_bytes()).is_some() {
         let mut own = String::with_capacity(text.len());
         let mut rest = text;
-        while let Some(at) = rest.find(PACKAGES) {
+        while let Some(at) = PACKAGES_FINDER.find(rest.as_bytes()) {
             own.push_str(&rest[..at]);
             rest = &rest[at..];
             match in_package(rest) {
@@ -70,12 +77,12 @@ fn without_piston(text: &str) -> Cleaned<'_> {
         own.push_str(rest);
         cleaned.text = Cow::Owned(own);
     }
-    if let Some(at) = cleaned.text.find(KEEPER) {
+    if let Some(at) = KEEPER.find(cleaned.text.as_bytes()) {
         let after = after_line(&cleaned.text[at..]);
         let text = format!("{}{after}", &cleaned.text[..at]);
         cleaned.text = Cow::Owned(text);
     }
-    if cleaned.text.contains(SUBMISSION) {
+    if SUBMISSION_FINDER.find(cleaned.text.as_bytes()).is_some() {
         let relative = cleaned.text.replace("/box/submission/", "");
         cleaned.text = Cow::Owned(relative.replace(SUBMISSION, "."));
     }

@@ -1,5 +1,7 @@
 //! Programs that have no value for certain, so that nothing needs to be put before them.
 
+use memchr::memmem;
+
 /// Words of programs that may be more than they look: figures are values, and what is imported or
 /// evaluated may open one, or give `print` another meaning.
 const MORE: [&str; 9] = [
@@ -20,7 +22,9 @@ pub fn ends_in_print(code: &str) -> bool {
     let is_plain = |c: char| c == '\n' || c == '\t' || !c.is_control();
     let last = code.trim_end_matches('\n').lines().next_back();
     code.chars().all(is_plain)
-        && MORE.iter().all(|word| !code.contains(word))
+        && MORE
+            .iter()
+            .all(|word| memmem::find(code.as_bytes(), word.as_bytes()).is_none())
         && code
             .split("print")
             .skip(1)
