@@ -18,6 +18,9 @@ use super::api::Execution;
 pub use value::{Marker, ValueOptions};
 pub use valueless::ends_in_print;
 
+/// What the name of a signal has at most, `SIGRTMIN+15` among them.
+const LONGEST_SIGNAL_NAME: usize = 16;
+
 /// What every execution of this session gets.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -237,7 +240,8 @@ pub fn outcome_with_value(
 /// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
 ///
 /// # Errors
-/// [`ClientError`] where the sandbox itself failed or the answer says neither code nor signal.
+/// [`ClientError`] where the sandbox itself failed, or the answer says neither code nor signal, or
+/// one that is none.
 pub fn outcome(
     request: &ExecuteRequest,
     response: ExecuteResponse,
@@ -396,6 +400,15 @@ fn read_stage(
 ) -> Result<StageRead, ClientError> {
     if stage.status == Some(Status::SandboxError) {
         return Err(ClientError::SandboxFailed);
+    }
+    if stage
+        .signal
+        .as_ref()
+        .is_some_and(|name| name.len() > LONGEST_SIGNAL_NAME)
+    {
+        return Err(ClientError::AnswerInvalid(
+            "a signal without end".to_owned(),
+        ));
     }
     let exit_code = match (stage.code, &stage.signal) {
         (Some(code), _) => code,

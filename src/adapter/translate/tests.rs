@@ -246,3 +246,17 @@ fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
     assert_eq!((outcome.exit_code, outcome.ended_by), (137, "output_limit"));
     assert!(!outcome.value_overflowed);
 }
+
+#[test]
+fn a_signal_has_the_name_of_one() {
+    let killed = |signal: &str| {
+        let run = format!(r#"{{"code":null,"signal":"{signal}"}}"#);
+        outcome(&request(), answer(&run, None), usize::MAX)
+    };
+    assert_eq!(killed("SIGKILL").unwrap().exit_code, 137);
+    assert_eq!(killed("SIGRTMIN+15").unwrap().exit_code, 128);
+    assert!(matches!(
+        killed(&"SIGKILL".repeat(3)),
+        Err(ClientError::AnswerInvalid(_))
+    ));
+}
