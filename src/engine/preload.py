@@ -1,6 +1,7 @@
 # Put in place of `usercustomize` in an interpreter that is started ahead of its job: imports modules
 # that the job may need, and leaves no other trace. NAMES is filled in.
 def load():
+    import gc
     import os
     import sys
 
@@ -13,6 +14,8 @@ def load():
             __import__(name)
         except BaseException:
             pass
+    # The end of the interpreter would go through all that was loaded.
+    gc.freeze()
     sys.stdout.flush()
     sys.stderr.flush()
     for fd, copy in zip((1, 2), kept):
