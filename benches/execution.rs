@@ -5,6 +5,9 @@
 //! so that a noisy machine disturbs all alike. One client asks when interpreters wait again, eight
 //! ask without a pause. Then there are 500 MB more in this process, which is the engine's own: the
 //! jobs are started by another process, that must not cost more.
+//!
+//! `EXECUTION_PRELOAD=numpy,pandas` names modules to be imported: by each program, and ahead of it
+//! by the interpreters that wait.
 
 #![allow(clippy::expect_used)]
 
@@ -24,6 +27,8 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 const ROUNDS: usize = 200;
+/// Imports take long.
+const IMPORT_ROUNDS: usize = 20;
 const CLIENTS: usize = 8;
 const WARM: usize = 4;
 const BALLAST: usize = 500 << 20;
@@ -34,7 +39,7 @@ async fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let (cold, warm) = (Side::start(0).await, Side::start(WARM).await);
+    let (cold, warm) = (Side::start(0, "").await, Side::start(WARM, "").await);
     println!(
         "{ROUNDS} rounds in turns; ms: 10th percentile, median, 90th; ratio of medians to bare"
     );
@@ -55,6 +60,13 @@ async fn main() {
         println!("{language}, {CLIENTS} clients:");
         work.many_clients(&cold, &warm).await;
     }
+    if let Ok(modules) = std::env::var("EXECUTION_PRELOAD") {
+        let warm = Side::start(WARM, &modules).await;
+        let code = format!("import {modules}\nprint(42)");
+        let work = Work::of(&cold, "python", &code, "/python/execute").await;
+        println!("python that imports {modules}, one client:");
+        work.one_client(&cold, &warm, IMPORT_ROUNDS).await.print();
+    }
 }
 
 /// An engine and an adapter in front of it.
@@ -66,11 +78,16 @@ struct Side {
 }
 
 impl Side {
-    async fn start(warm: usize) -> Self {
+    async fn start(warm: usize, preload: &str) -> Self {
         let engine = Engine::start(EngineConfig {
             program: env!("CARGO_BIN_EXE_session-adapter").into(),
             max_jobs: CLIENTS,
             warm,
+            preload: preload
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
             ..EngineConfig::default()
         })
         .expect("an engine");
@@ -104,19 +121,19 @@ struct Work {
     /// The interpreter that jobs get, so that the same one is measured bare.
     program: String,
     flag: &'static str,
-    code: &'static str,
+    code: String,
     to_engine: Vec<u8>,
     to_adapter: Vec<u8>,
 }
 
 impl Work {
-    async fn of(side: &Side, language: &str, code: &'static str, path: &str) -> Self {
+    async fn of(side: &Side, language: &str, code: &str, path: &str) -> Self {
         let (file, flag, which) = match language {
             "python" => ("main.py", "-c", "import sys; print(sys.executable)"),
             _ => ("main.js", "-e", "console.log(process.execPath)"),
         };
         let headers = [("Content-Type", "application/json")];
-        let body = |code| {
+        let body = |code: &str| {
             let file = json!({"name": file, "content": code});
             json!({"language": language, "version": "*", "files": [file]}).to_string()
         };
@@ -129,7 +146,7 @@ impl Work {
         Self {
             program: program.expect("a path"),
             flag,
-            code,
+            code: code.to_owned(),
             to_engine: raw::request("POST", "/api/v2/execute", &headers, &body(code)),
             to_adapter: raw::request("POST", path, &headers, &code_body),
         }
@@ -172,7 +189,7 @@ impl Work {
     async fn bare(&self) -> Duration {
         let began = Instant::now();
         let output = Command::new(&self.program)
-            .args([self.flag, self.code])
+            .args([self.flag, &self.code])
             .stdin(Stdio::null())
             .output()
             .await
