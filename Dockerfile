@@ -22,6 +22,19 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     cargo build --profile dist --locked \
     && cp target/dist/session-adapter /usr/local/bin/
 
+# The bill of materials of the program: CycloneDX's JSON, without a time or a number of its own.
+FROM docker.io/library/rust:1-slim-bookworm AS materials
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    cargo install --debug --quiet --locked --root /usr/local cargo-cyclonedx
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY benches benches
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    SOURCE_DATE_EPOCH=0 cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps \
+        --target "$(rustc --version --verbose | sed -n 's/^host: //p')" \
+        --override-filename session-adapter.cdx
+
 FROM docker.io/library/debian:bookworm-slim AS session
 ARG PROFILE=minimal
 ARG APT_PACKAGES=""
@@ -56,6 +69,7 @@ RUN set -eu; \
     find / -xdev -type d -perm -0002 ! -path /tmp ! -path /var/tmp -exec chmod o-w {} +; \
     mkdir --mode 0777 /mnt/data
 COPY --from=build --chmod=0755 /usr/local/bin/session-adapter /usr/local/bin/
+COPY --from=materials --chmod=0644 /src/session-adapter.cdx.json /usr/local/share/sbom/
 COPY --chmod=0755 entrypoint.sh /usr/local/bin/
 EXPOSE 2000
 HEALTHCHECK --interval=10s --timeout=6s --start-period=5s CMD ["session-adapter", "healthcheck"]
@@ -96,6 +110,7 @@ RUN set -eu; \
     kill "$!"
 COPY --from=session /usr/bin/tini-static /usr/bin/tini
 COPY --from=session /usr/local/bin/session-adapter /usr/local/bin/entrypoint.sh /usr/local/bin/
+COPY --from=session /usr/local/share/sbom /usr/local/share/sbom
 RUN mkdir -p /mnt/data && chmod 0777 /mnt/data
 ENV SESSION_ENGINE=piston
 EXPOSE 2000
