@@ -123,9 +123,14 @@ struct Started {
 
 /// Makes the folder for the jobs and the slots, and tries out what contains a job.
 fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
-    let own_uids = rustix::process::geteuid().is_root()
-        && may_change_user()
-        && !setup.without.contains(&Layer::OwnUsers);
+    let wants_uids =
+        rustix::process::geteuid().is_root() && !setup.without.contains(&Layer::OwnUsers);
+    let lacking = if wants_uids {
+        missing_rights()
+    } else {
+        Vec::new()
+    };
+    let own_uids = wants_uids && lacking.is_empty();
     let mut slots = if own_uids {
         Slots::with_own_uids(setup.slots)?
     } else {
@@ -162,7 +167,7 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     match tried {
         Ok(report) => Ok(Started {
             policy,
-            report,
+            report: SandboxReport { lacking, ..report },
             slots,
             root,
             work,
@@ -176,12 +181,23 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     }
 }
 
-fn may_change_user() -> bool {
+/// What root needs to give each job a user of its own, and to get at what such a user leaves; the
+/// names of those that this process does not have.
+fn missing_rights() -> Vec<String> {
     use rustix::thread::{CapabilitySet, capabilities};
-    capabilities(None).is_ok_and(|sets| {
-        sets.effective
-            .contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN)
-    })
+    const NEEDED: [(CapabilitySet, &str); 5] = [
+        (CapabilitySet::SETUID, "CAP_SETUID"),
+        (CapabilitySet::SETGID, "CAP_SETGID"),
+        (CapabilitySet::CHOWN, "CAP_CHOWN"),
+        (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
+        (CapabilitySet::FOWNER, "CAP_FOWNER"),
+    ];
+    let here = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    NEEDED
+        .into_iter()
+        .filter(|(right, _)| !here.contains(*right))
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 /// A keeper, or a cleaner that makes up for one.
