@@ -221,7 +221,10 @@ async fn a_limit_that_is_named_again_and_again_is_an_error() {
 #[tokio::test]
 async fn a_refusal_of_pistons_without_a_body_is_passed_on_as_it_is() {
     for status in [400, 414, 431] {
-        let piston = StandIn::script().always(Answer::empty(status)).start().await;
+        let piston = StandIn::script()
+            .always(Answer::empty(status))
+            .start()
+            .await;
         let adapter = Adapter::in_front_of(&piston).await;
         for headers in [&[][..], &[("Connection", "close")]] {
             let request = raw::request("POST", "/api/v2/execute", headers, "{}");

@@ -82,7 +82,7 @@ impl Program {
                 }
             }
         });
-        let started = next_line(&mut log, "started").await;
+        let started = next_line(&mut log, |line| line["message"] == "started").await;
         Self {
             addr: started["listen"].as_str().unwrap().parse().unwrap(),
             started,
@@ -93,7 +93,15 @@ impl Program {
 
     /// The next line of the log with this message.
     pub async fn logged(&mut self, message: &str) -> Value {
-        next_line(&mut self.log, message).await
+        next_line(&mut self.log, |line| line["message"] == message).await
+    }
+
+    /// The next line of the log with this message about this execution.
+    pub async fn logged_of(&mut self, message: &str, operation_id: &str) -> Value {
+        next_line(&mut self.log, |line| {
+            line["message"] == message && line["operation_id"] == operation_id
+        })
+        .await
     }
 
     /// The process id.
@@ -114,17 +122,21 @@ impl Program {
     }
 }
 
-async fn next_line(log: &mut mpsc::UnboundedReceiver<String>, message: &str) -> Value {
+async fn next_line(
+    log: &mut mpsc::UnboundedReceiver<String>,
+    is_it: impl Fn(&Value) -> bool,
+) -> Value {
     let mut seen = String::new();
     let reading = async {
         while let Some(line) = log.recv().await {
             let json: Value = serde_json::from_str(&line).unwrap_or_default();
-            if json["message"] == message {
+            if is_it(&json) {
                 return json;
             }
             seen += &line;
+            seen += "\n";
         }
-        panic!("no line '{message}' in the log: {seen}");
+        panic!("the log ends without that line:\n{seen}");
     };
     timeout(PATIENCE, reading).await.expect("a line in time")
 }
