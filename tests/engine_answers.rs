@@ -120,6 +120,7 @@ fn faults() -> Vec<Fault> {
         fault("an empty 500", Answer::empty(500), 502, "EngineFailed", "failed with status 500"),
         fault("a 500 with a stack trace", Answer::json(500, &stack), 502, "EngineFailed", "failed with status 500"),
         fault("an empty 503", Answer::empty(503), 503, "EngineUnavailable", "the engine is not available"),
+        fault("a full disk", Answer::empty(507), 507, "InsufficientStorage", "no room on its disk"),
         fault("a sandbox that failed", with(json!({"status": "XX"})), 502, "EngineFailed", "the engine's sandbox failed"),
     ]
 }

@@ -23,8 +23,13 @@ pub struct Program {
     log: mpsc::UnboundedReceiver<String>,
 }
 
+const BINARY: &str = env!("CARGO_BIN_EXE_session-adapter");
+
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_session-adapter"));
+    cleared(Command::new(BINARY), arguments)
+}
+
+fn cleared(mut command: Command, arguments: &[&str]) -> Command {
     // What the machine happens to set must not reach the program.
     for variable in [
         "PORT",
@@ -65,7 +70,18 @@ impl Program {
 
     /// The same, with the engine at this URL.
     pub async fn start_with_engine(arguments: &[&str], url: &str) -> Self {
-        let mut child = command(arguments)
+        Self::start_by(command(arguments), url).await
+    }
+
+    /// The same, by a shell that does this before it becomes the program.
+    pub async fn start_after(shell: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{shell}\nexec \"$0\" \"$@\""), BINARY]);
+        Self::start_by(cleared(command, arguments), "http://127.0.0.1:0").await
+    }
+
+    async fn start_by(mut command: Command, url: &str) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--piston-url", url])
             .stderr(Stdio::piped())

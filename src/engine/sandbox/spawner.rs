@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
@@ -91,8 +92,8 @@ fn run() -> io::Result<()> {
     };
     let served = spawner.serve(control);
     spawner.farewell();
-    delete_tree(&root)?;
-    served
+    let deleted = delete_tree(&root);
+    served.and(deleted)
 }
 
 /// Moves the control socket out of the way of the standard streams.
@@ -104,6 +105,11 @@ fn private_control() -> io::Result<OwnedFd> {
     let null = std::fs::File::open("/dev/null")?;
     sys::copy_to(null.as_fd(), 0)?;
     Ok(control)
+}
+
+/// Holds the number of a descriptor, so that a keeper is only started where it can be watched, too.
+fn spare_descriptor() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open("/dev/null")?.into())
 }
 
 /// What the spawner works with.
@@ -252,6 +258,11 @@ impl Spawner {
             let told = fds.pop().is_some_and(|fd| !fd.revents().is_empty());
             drop(fds);
             self.collect();
+            if self.is_worn_out() {
+                return Err(io::Error::other(
+                    "no job slot is left: none could be cleaned",
+                ));
+            }
             if told && self.slots.any_free() {
                 self.take_job(&mut control)?;
             } else if told {
@@ -273,7 +284,19 @@ impl Spawner {
             return Ok(());
         }
         let name = String::from_utf8_lossy(&name).into_owned();
-        let (Some(socket), Some(slot)) = (fds.pop_front(), self.slots.take()) else {
+        let Some(socket) = fds.pop_front() else {
+            // The kernel has closed it, which the engine sees.
+            line::error("a job's keeper cannot be started", &Errno::MFILE);
+            return Ok(());
+        };
+        let spare = match spare_descriptor() {
+            Ok(spare) => spare,
+            Err(error) => {
+                line::error("a job's keeper cannot be started", &error);
+                return Ok(());
+            }
+        };
+        let Some(slot) = self.slots.take() else {
             return Ok(());
         };
         match sys::fork(self.proof) {
@@ -290,7 +313,10 @@ impl Spawner {
                 };
                 keep(self.proof, socket, &job)
             }
-            Ok(Fork::Parent(pid)) => self.watch(pid, socket, slot, name, 0)?,
+            Ok(Fork::Parent(pid)) => {
+                drop(spare);
+                self.watch(pid, socket, slot, name, 0)?;
+            }
             // The engine sees the job's socket close.
             Err(error) => {
                 line::error("a job's keeper cannot be started", &error);
@@ -298,6 +324,11 @@ impl Spawner {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is no slot any more, now and later.
+    fn is_worn_out(&self) -> bool {
+        !self.slots.any_free() && self.keepers.is_empty() && self.unclean.is_empty()
     }
 
     fn watch(
@@ -408,9 +439,16 @@ impl Spawner {
             }
             Ok(Fork::Parent(pid)) => {
                 let Keeper {
-                    socket, slot, name, ..
+                    ends,
+                    socket,
+                    slot,
+                    name,
+                    cleaned,
+                    ..
                 } = keeper;
-                let watched = self.watch(pid, socket, slot, name, keeper.cleaned + 1);
+                // Its number is free for the cleaner's.
+                drop(ends);
+                let watched = self.watch(pid, socket, slot, name, cleaned + 1);
                 if let Err(error) = watched {
                     line::error("a cleaner cannot be watched", &error);
                 }
