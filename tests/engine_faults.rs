@@ -491,7 +491,7 @@ async fn without_processes_executions_fail_and_with_them_they_work_again() {
     works_again(&program).await;
     // None at all, and then so few that a job gets only so far.
     let mut failed = 0;
-    for more in 0..4 {
+    for more in [0, 1, 3] {
         sleep(Duration::from_millis(100)).await;
         group.allow_no_more();
         let now: u64 = fs::read_to_string(group.0.join("pids.max"))
@@ -564,7 +564,7 @@ async fn a_spawner_without_descriptors_or_memory_works_again_when_it_has_them() 
         return;
     };
     let descriptors = descriptors as u64;
-    for most in descriptors.saturating_sub(4)..descriptors + 2 {
+    for most in (descriptors.saturating_sub(4)..=descriptors).step_by(2) {
         let before = limit(spawner, Resource::Nofile, Some(most));
         // More often than there are slots.
         for number in 0..8 {
@@ -590,6 +590,46 @@ async fn a_spawner_without_descriptors_or_memory_works_again_when_it_has_them() 
     }
     limit(spawner, Resource::As, before);
     works_again(&program).await;
+}
+
+fn address_space(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse().unwrap()
+}
+
+/// What cannot allocate ends, which whoever started it can see, and nothing of it is left.
+#[tokio::test]
+async fn an_adapter_without_memory_ends_and_its_jobs_with_it() {
+    let arguments = ["--max-jobs", "4", "--warm", "0"];
+    let usual = {
+        let program = Program::start(&arguments).await;
+        works(&program).await;
+        address_space(program.pid())
+    };
+    // Room for a small execution, not for several large ones.
+    let shell = format!("ulimit -c 0; ulimit -v {}", usual + (8 << 10));
+    let mut program = Program::start_after(&shell, &arguments).await;
+    works(&program).await;
+    let spawner = spawner(&program);
+    let body = json!({"code": format!("print(1)#{}", "x".repeat(12 << 20))}).to_string();
+    let request = raw::request("POST", "/python/execute", &[], &body);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Connection::to(program.addr).await);
+    }
+    for client in &mut clients {
+        // It may end while this is being sent.
+        let _ = client.try_send(&request).await;
+    }
+    // A signal has no exit code.
+    assert_eq!(program.ended().await, None);
+    let begun = Instant::now();
+    while Path::new("/proc").join(spawner.to_string()).exists() {
+        assert!(begun.elapsed() < PATIENCE, "the spawner stays");
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// An adapter that has no descriptor left takes connections again when clients have gone.
