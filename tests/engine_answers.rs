@@ -260,6 +260,48 @@ async fn each_fault_is_told_and_logged_and_the_next_execution_works() {
     assert!(peak < 256 << 10, "{peak} KiB");
 }
 
+/// Piston's own API: what Piston said is passed on, but for stack traces; what it did not say whole
+/// is an error here, too, and is not asked for twice.
+#[tokio::test]
+async fn what_is_passed_on_has_the_same_faults_and_no_stack_trace() {
+    let piston = StandIn::script().start().await;
+    let mut program = in_front_of(&piston, &[]).await;
+    let body = r#"{"language":"python","version":"*","files":[{"content":"1"}]}"#;
+    for fault in faults() {
+        let name = fault.name;
+        piston.will(fault.answer.clone());
+        let answer = raw::post(program.addr, "/api/v2/execute", body).await;
+        let line = program.logged("request").await;
+        match fault.answer {
+            Answer::Whole { status, .. } => {
+                assert_eq!(answer.status, status, "{name}");
+                assert_eq!(answer.header("x-ms-error-code"), "", "{name}");
+                assert_eq!(line["outcome"], "ok", "{name}: {line}");
+            }
+            // As long as Piston said, and what it was is not looked at.
+            _ if fault.cause.contains("in JSON") => assert_eq!(answer.status, 200, "{name}"),
+            _ => {
+                assert_eq!(answer.status, fault.status, "{name}: {}", answer.text());
+                assert_eq!(answer.json()["error"]["code"], fault.code, "{name}");
+                let cause = line["cause"].as_str().unwrap_or_default();
+                assert!(cause.contains(fault.cause), "{name}: {line}");
+            }
+        }
+        for word in ["/piston", "node_modules", "SyntaxError"] {
+            assert!(!answer.text().contains(word), "{name}: {}", answer.text());
+        }
+        piston.will(Answer::stdout("fine\n"));
+        let answer = raw::post(program.addr, "/api/v2/execute", body).await;
+        assert_eq!(answer.json()["run"]["stdout"], "fine\n", "{name}");
+        program.logged("request").await;
+    }
+    assert_eq!(
+        piston.asked().len(),
+        2 * faults().len(),
+        "nothing is sent twice"
+    );
+}
+
 /// `VmHWM` in KiB.
 fn peak_memory(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
