@@ -216,3 +216,24 @@ async fn a_limit_that_is_named_again_and_again_is_an_error() {
     assert_eq!(answer.json()["error"]["code"], "ExecutionRejected");
     assert_eq!(piston.asked().len(), 2);
 }
+
+/// What Piston answers without a body looks like what hyper answers by itself to what is no request.
+#[tokio::test]
+async fn a_refusal_of_pistons_without_a_body_is_passed_on_as_it_is() {
+    for status in [400, 414, 431] {
+        let piston = StandIn::script()
+            .always(Answer::empty(status))
+            .start()
+            .await;
+        let adapter = Adapter::in_front_of(&piston).await;
+        for headers in [&[][..], &[("Connection", "close")]] {
+            let request = raw::request("POST", "/api/v2/execute", headers, "{}");
+            let answer = raw::exchange(adapter.addr, request).await;
+            assert_eq!(answer.status, status, "{headers:?}");
+            assert_eq!(answer.text(), "", "{headers:?}");
+            assert_eq!(answer.header("x-ms-error-code"), "", "{headers:?}");
+        }
+        let malformed = raw::exchange(adapter.addr, "nonsense\r\n\r\n").await;
+        assert_eq!(malformed.json()["error"]["code"], "MalformedRequest");
+    }
+}

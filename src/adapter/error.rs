@@ -253,6 +253,7 @@ impl ApiError {
                 ClientError::Unreachable(_)
                     | ClientError::Unavailable
                     | ClientError::Busy
+                    | ClientError::NoSpace
                     | ClientError::Refused(_)
             ),
             Self::ExecutionCanceled | Self::ShuttingDown => true,
@@ -322,6 +323,7 @@ fn engine_status(error: &ClientError) -> (StatusCode, &'static str) {
             (StatusCode::BAD_GATEWAY, "EngineAnswerInvalid")
         }
         ClientError::Busy => (StatusCode::TOO_MANY_REQUESTS, "TooManyExecutions"),
+        ClientError::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
         ClientError::Failed(_) | ClientError::SandboxFailed => {
             (StatusCode::BAD_GATEWAY, "EngineFailed")
         }
@@ -349,6 +351,9 @@ fn engine_message(error: &ClientError) -> String {
         }
         ClientError::AnswerInvalid(_) => "The engine's answer cannot be read.".to_owned(),
         ClientError::Busy => "The engine is busy. Try again later.".to_owned(),
+        ClientError::NoSpace => {
+            "There is no room on the disk for the execution's files. Nothing was run.".to_owned()
+        }
         ClientError::Failed(_) | ClientError::SandboxFailed => {
             "The engine failed to run the code.".to_owned()
         }

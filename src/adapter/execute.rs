@@ -140,18 +140,28 @@ async fn run(
         None => translate::outcome(&request, response, most),
     });
     session.readiness.learn_from(&outcome);
-    let outcome = outcome.map_err(|error| match error {
-        ClientError::Refused(Refusal::RuntimeUnknown) => ApiError::RuntimeNotFound {
-            language: request.language,
-            version: request.version,
-            available: session.known_runtimes().to_vec(),
-        },
-        error => ApiError::Engine(error),
-    })?;
+    let outcome = match outcome {
+        Err(ClientError::Refused(Refusal::RuntimeUnknown)) => {
+            return Err(not_found(session, request).await);
+        }
+        other => other?,
+    };
     if outcome.value_overflowed {
         session.value_overflowed(outcome.stderr().len());
     }
     Ok(outcome)
+}
+
+/// What there is instead of what was asked for: the engine, which has just said that it does not have
+/// it, is asked, for it may have had it before.
+async fn not_found(session: &Session, request: ExecuteRequest) -> ApiError {
+    // Where it does not say, what it said before is as good as can be told.
+    let _ = session.refresh_runtimes().await;
+    ApiError::RuntimeNotFound {
+        language: request.language,
+        version: request.version,
+        available: session.known_runtimes().to_vec(),
+    }
 }
 
 /// Adds the session's files to a request for an engine that does not share the data directory.

@@ -158,6 +158,7 @@ fn cause(error: &ClientError) -> String {
         | ClientError::AnswerTooLarge(_)
         | ClientError::Busy
         | ClientError::Unavailable
+        | ClientError::NoSpace
         | ClientError::SandboxFailed
         | ClientError::Failed(_) => error.to_string(),
     }

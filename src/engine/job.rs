@@ -323,12 +323,18 @@ impl Shop<'_> {
     }
 
     /// Asks a program for its version: what it prints, where it ends well.
+    ///
+    /// # Errors
+    /// Where it could not be asked.
     pub(super) async fn ask(
         &self,
         program: &std::path::Path,
         arguments: &[String],
-    ) -> Option<String> {
-        let mut command = vec![program.to_str()?.to_owned()];
+    ) -> Result<Option<String>, LinkError> {
+        let Some(name) = program.to_str() else {
+            return Ok(None);
+        };
+        let mut command = vec![name.to_owned()];
         command.extend(arguments.iter().cloned());
         let order = StageOrder {
             command,
@@ -337,10 +343,10 @@ impl Shop<'_> {
             readable: installed_with(program),
             working_directory: None,
         };
-        let mut link = self.spawner.open(None).await.ok()?;
-        link.files(&[]).await.ok()?;
-        let stage = self.stage(&mut link, order, &[], None).await.ok()?;
-        (stage.code == Some(0)).then_some(stage.output)
+        let mut link = self.spawner.open(None).await?;
+        link.files(&[]).await?;
+        let stage = self.stage(&mut link, order, &[], None).await?;
+        Ok((stage.code == Some(0)).then_some(stage.output))
     }
 
     /// Starts an interpreter for a job to come.

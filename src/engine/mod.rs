@@ -27,10 +27,11 @@ mod warm;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::DumpableBehavior;
 use tokio::net::TcpListener;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Mutex, OnceCell, watch};
 
 pub use config::EngineConfig;
 pub use runtimes::TableError;
@@ -39,8 +40,15 @@ use crate::gate::Gate;
 use crate::piston::{Jobs, Runtime};
 use job::Shop;
 use runtimes::{Entry, Installed, accepts, candidates, version_in};
-use sandbox::{SandboxReport, SpawnerHandle, installed_with};
+use sandbox::{LinkError, SandboxReport, SpawnerHandle, installed_with};
 use warm::Pool;
+
+/// How often a runtime is asked for its version once more that could not be asked.
+const ASK_AGAIN: u32 = 3;
+/// How long before each of these.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
+/// How long it is made do with those that could be asked; twice as long each time, up to the second.
+const MAKE_DO: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +98,22 @@ struct Inner {
     table: Vec<Entry>,
     path: Vec<PathBuf>,
     found: OnceCell<Arc<[Installed]>>,
+    found_so_far: Mutex<Option<SoFar>>,
     stop: watch::Sender<bool>,
+}
+
+/// The runtimes that are known while not every one could be asked.
+#[derive(Debug)]
+struct SoFar {
+    found: Arc<[Installed]>,
+    since: Instant,
+    longest: Duration,
+}
+
+impl SoFar {
+    fn will_do(&self) -> bool {
+        self.since.elapsed() < self.longest
+    }
 }
 
 impl Engine {
@@ -125,6 +148,7 @@ impl Engine {
                 table,
                 path,
                 found: OnceCell::new(),
+                found_so_far: Mutex::default(),
                 stop: watch::Sender::new(false),
             }),
         })
@@ -233,15 +257,52 @@ impl Inner {
 
     /// The runtimes of this machine, by name and version.
     async fn installed(&self) -> Arc<[Installed]> {
-        Arc::clone(self.found.get_or_init(|| self.find()).await)
+        if let Some(all) = self.found.get() {
+            return Arc::clone(all);
+        }
+        let mut so_far = self.found_so_far.lock().await;
+        // Somebody else may have found them meanwhile.
+        if let Some(all) = self.found.get() {
+            return Arc::clone(all);
+        }
+        if let Some(so_far) = so_far.as_ref().filter(|so_far| so_far.will_do()) {
+            return Arc::clone(&so_far.found);
+        }
+        let (found, is_all) = self.find().await;
+        if is_all {
+            // Nobody else sets it while the lock is held.
+            let _ = self.found.set(Arc::clone(&found));
+        } else {
+            let longest = so_far.as_ref().map_or(MAKE_DO[0], |last| last.longest * 2);
+            *so_far = Some(SoFar {
+                found: Arc::clone(&found),
+                since: Instant::now(),
+                longest: longest.min(MAKE_DO[1]),
+            });
+        }
+        found
     }
 
-    async fn find(&self) -> Arc<[Installed]> {
-        let mut found = Vec::new();
+    /// Asks for every runtime; says whether all could be asked.
+    async fn find(&self) -> (Arc<[Installed]>, bool) {
         // All at once: most of the time is spent waiting for slow starters.
         let shop = self.shop();
-        for asked in join_all(self.table.iter().map(|entry| find_one(&shop, entry))).await {
-            found.extend(asked);
+        let asked = join_all(self.table.iter().map(|entry| find_one(&shop, entry))).await;
+        let (mut found, mut is_all) = (Vec::new(), true);
+        for (entry, asked) in self.table.iter().zip(asked) {
+            let asked = match asked {
+                // Where one could not, waiting for each of the others would take long.
+                Err(_) if is_all => ask_again(&shop, entry).await,
+                done => done,
+            };
+            match asked {
+                Ok(one) => found.extend(one),
+                Err(error) => {
+                    is_all = false;
+                    let language = &entry.language;
+                    tracing::error!(%error, language, "a runtime cannot be asked for its version");
+                }
+            }
         }
         found.sort_by(|a: &Installed, b: &Installed| {
             (&a.entry.language, &a.version).cmp(&(&b.entry.language, &b.version))
@@ -251,27 +312,47 @@ impl Inner {
             .map(|one| format!("{} {}", one.entry.language, one.version))
             .collect();
         tracing::info!(runtimes = names.join(", "), "runtimes found");
-        found.into()
+        (found.into(), is_all)
     }
 }
 
 /// Asks the programs of an entry, best first, until one tells a version that will do. They are
 /// asked in a job, so that what a job could not run is not found.
-async fn find_one(shop: &Shop<'_>, entry: &Entry) -> Option<Installed> {
+///
+/// # Errors
+/// Where one could not be asked.
+async fn find_one(shop: &Shop<'_>, entry: &Entry) -> Result<Option<Installed>, LinkError> {
     for program in candidates(entry, shop.path) {
-        let Some(text) = shop.ask(&program, &entry.version).await else {
+        let Some(text) = shop.ask(&program, &entry.version).await? else {
             continue;
         };
         if let Some(version) = version_in(&text).filter(|version| accepts(entry, version)) {
-            return Some(Installed {
+            return Ok(Some(Installed {
                 entry: Arc::new(entry.clone()),
                 readable: installed_with(&program),
                 program,
                 version,
-            });
+            }));
         }
     }
-    None
+    Ok(None)
+}
+
+/// Asks for an entry that could not be asked for along with all others, which may have taken too many
+/// processes or descriptors together.
+///
+/// # Errors
+/// Where it still cannot be asked.
+async fn ask_again(shop: &Shop<'_>, entry: &Entry) -> Result<Option<Installed>, LinkError> {
+    let mut tries = ASK_AGAIN;
+    loop {
+        tokio::time::sleep(ASK_PAUSE).await;
+        tries -= 1;
+        match find_one(shop, entry).await {
+            Err(_) if tries > 0 => {}
+            done => return done,
+        }
+    }
 }
 
 /// Waits for all of a few futures, all of which make progress.

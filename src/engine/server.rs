@@ -152,10 +152,11 @@ async fn execute(inner: &Inner, request: Request<Incoming>) -> Result<Answer, Pr
         Err(LinkError::Refused(message)) => Err(Problem::bad(message)),
         Err(error) => {
             tracing::error!(%error, "an execution failed");
-            Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the engine could not run the job",
-            ))
+            let status = match error {
+                LinkError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            Err(Problem::new(status, "the engine could not run the job"))
         }
     }
 }

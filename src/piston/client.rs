@@ -79,6 +79,9 @@ pub enum ClientError {
     /// The engine cannot serve at the moment (503).
     #[error("the engine is not available")]
     Unavailable,
+    /// The engine has no room on its disk for the files of a job (507); nothing ran.
+    #[error("the engine has no room on its disk")]
+    NoSpace,
     /// The engine tried and failed (5xx; real Piston: 500 with an empty body).
     #[error("the engine failed with status {0}")]
     Failed(StatusCode),
@@ -395,6 +398,7 @@ fn read_answer(answer: &RawAnswer, size: usize) -> Result<ExecuteResponse, Clien
         StatusCode::PAYLOAD_TOO_LARGE => Err(ClientError::Refused(Refusal::TooLarge(size))),
         StatusCode::TOO_MANY_REQUESTS => Err(ClientError::Busy),
         StatusCode::SERVICE_UNAVAILABLE => Err(ClientError::Unavailable),
+        StatusCode::INSUFFICIENT_STORAGE => Err(ClientError::NoSpace),
         status if status.is_server_error() => Err(ClientError::Failed(status)),
         status => Err(ClientError::AnswerInvalid(format!("status {status}"))),
     }

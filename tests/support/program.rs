@@ -23,8 +23,13 @@ pub struct Program {
     log: mpsc::UnboundedReceiver<String>,
 }
 
+const BINARY: &str = env!("CARGO_BIN_EXE_session-adapter");
+
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_session-adapter"));
+    cleared(Command::new(BINARY), arguments)
+}
+
+fn cleared(mut command: Command, arguments: &[&str]) -> Command {
     // What the machine happens to set must not reach the program.
     for variable in [
         "PORT",
@@ -65,7 +70,18 @@ impl Program {
 
     /// The same, with the engine at this URL.
     pub async fn start_with_engine(arguments: &[&str], url: &str) -> Self {
-        let mut child = command(arguments)
+        Self::start_by(command(arguments), url).await
+    }
+
+    /// The same, by a shell that does this before it becomes the program.
+    pub async fn start_after(shell: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{shell}\nexec \"$0\" \"$@\""), BINARY]);
+        Self::start_by(cleared(command, arguments), "http://127.0.0.1:0").await
+    }
+
+    async fn start_by(mut command: Command, url: &str) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--piston-url", url])
             .stderr(Stdio::piped())
@@ -82,7 +98,7 @@ impl Program {
                 }
             }
         });
-        let started = next_line(&mut log, "started").await;
+        let started = next_line(&mut log, |line| line["message"] == "started").await;
         Self {
             addr: started["listen"].as_str().unwrap().parse().unwrap(),
             started,
@@ -93,7 +109,15 @@ impl Program {
 
     /// The next line of the log with this message.
     pub async fn logged(&mut self, message: &str) -> Value {
-        next_line(&mut self.log, message).await
+        next_line(&mut self.log, |line| line["message"] == message).await
+    }
+
+    /// The next line of the log with this message about this execution.
+    pub async fn logged_of(&mut self, message: &str, operation_id: &str) -> Value {
+        next_line(&mut self.log, |line| {
+            line["message"] == message && line["operation_id"] == operation_id
+        })
+        .await
     }
 
     /// The process id.
@@ -114,17 +138,21 @@ impl Program {
     }
 }
 
-async fn next_line(log: &mut mpsc::UnboundedReceiver<String>, message: &str) -> Value {
+async fn next_line(
+    log: &mut mpsc::UnboundedReceiver<String>,
+    is_it: impl Fn(&Value) -> bool,
+) -> Value {
     let mut seen = String::new();
     let reading = async {
         while let Some(line) = log.recv().await {
             let json: Value = serde_json::from_str(&line).unwrap_or_default();
-            if json["message"] == message {
+            if is_it(&json) {
                 return json;
             }
             seen += &line;
+            seen += "\n";
         }
-        panic!("no line '{message}' in the log: {seen}");
+        panic!("the log ends without that line:\n{seen}");
     };
     timeout(PATIENCE, reading).await.expect("a line in time")
 }

@@ -62,6 +62,10 @@ pub enum Answer {
     },
     /// Bytes as they are, and the end of the connection.
     Bytes(Vec<u8>),
+    /// Bytes as they are, on a connection that stays open.
+    Open(Vec<u8>),
+    /// The head, and then a body of so many bytes, for as long as the client takes it.
+    Flood(Vec<u8>, u64),
     /// The end of the connection.
     Close,
     /// A reset connection.
@@ -135,6 +139,43 @@ impl Answer {
         let mut bytes = self.bytes();
         bytes.truncate(bytes.len() / 2);
         Self::Bytes(bytes)
+    }
+
+    /// The head of a proper answer, and the end of the connection.
+    pub fn head(self) -> Self {
+        let mut bytes = self.bytes();
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        bytes.truncate(end.expect("a head") + 4);
+        Self::Bytes(bytes)
+    }
+
+    /// The first half of bytes.
+    pub fn half_of_bytes(self) -> Self {
+        let Self::Bytes(mut bytes) = self else {
+            panic!("only bytes have a half");
+        };
+        bytes.truncate(bytes.len() / 2);
+        Self::Bytes(bytes)
+    }
+
+    /// An answer of so many bytes, whose head says how many, or that it comes in chunks.
+    pub fn flood(bytes: u64, is_announced: bool) -> Self {
+        let framing = match is_announced {
+            true => format!("Content-Length: {bytes}"),
+            // One chunk is as good as many: only the end says how much there was.
+            false => format!("Transfer-Encoding: chunked\r\n\r\n{bytes:x}"),
+        };
+        let end = if is_announced { "\r\n\r\n" } else { "\r\n" };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{framing}{end}");
+        Self::Flood(head.into_bytes(), bytes)
+    }
+
+    /// The same bytes on a connection that stays open behind them.
+    pub fn staying_open(self) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Open(bytes),
+            other => Self::Open(other.bytes()),
+        }
     }
 
     /// A proper answer whose `content-length` says so many bytes, whatever they are.
@@ -383,6 +424,16 @@ impl StandIn {
         self.state.lock().unwrap().asked.clone()
     }
 
+    /// What it does with the next request behind those that the script has.
+    pub fn will(&self, answer: Answer) {
+        self.state.lock().unwrap().steps.push_back((None, answer));
+    }
+
+    /// What it says from now on when it is asked for its runtimes.
+    pub fn will_list(&self, runtimes: Answer) {
+        self.state.lock().unwrap().runtimes = runtimes;
+    }
+
     /// How many connections it has accepted.
     pub fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
@@ -525,11 +576,22 @@ async fn converse(
                     stream.write_all(&bytes).await?;
                     return stream.shutdown().await;
                 }
+                Answer::Flood(head, bytes) => return flood(&mut stream, &head, bytes).await,
+                Answer::Open(bytes) => break bytes,
                 whole @ Answer::Whole { .. } => break whole.bytes(),
             };
         };
         stream.write_all(&bytes).await?;
     }
+}
+
+async fn flood(stream: &mut TcpStream, head: &[u8], bytes: u64) -> io::Result<()> {
+    stream.write_all(head).await?;
+    let part = vec![b'x'; 256 << 10];
+    for _ in 0..bytes / part.len() as u64 {
+        stream.write_all(&part).await?;
+    }
+    stream.shutdown().await
 }
 
 /// A question as fixtures have it: without what the adapter puts before a Python program.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
@@ -33,6 +33,10 @@ use super::stream::AnswerBody;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Which container this is. What the engine has answered has it, too, for that may have nothing else
+/// that tells it from what hyper answers by itself.
+pub const SESSION_GUID: HeaderName = HeaderName::from_static("x-ms-session-guid");
 
 /// An answer on its way.
 pub type Answer = Response<AnswerBody>;
@@ -112,7 +116,7 @@ async fn execution(
     };
     let headers = response.headers_mut();
     headers.insert("api-supported-versions", SUPPORTED_VERSIONS.clone());
-    headers.insert("x-ms-session-guid", header_value(&session.guid.to_string()));
+    headers.insert(SESSION_GUID, header_value(&session.guid.to_string()));
     if let Ok(id) = operation_id {
         headers.insert("operation-id", header_value(id.as_str()));
     }
@@ -312,16 +316,17 @@ async fn pass_execute(
         Err(error) => error.told().code,
     };
     session.metrics.execution(timings, outcome, |_| false);
-    result.map(pass_on)
+    result.map(|answer| pass_on(session, answer))
 }
 
 async fn pass_runtimes(session: &Session) -> Result<Answer, ApiError> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    Ok(pass_on(session.client.get_runtimes(deadline).await?))
+    let answer = session.client.get_runtimes(deadline).await?;
+    Ok(pass_on(session, answer))
 }
 
 /// The engine's answer as it is, but never a stack trace.
-fn pass_on(answer: RawAnswer) -> Answer {
+fn pass_on(session: &Session, answer: RawAnswer) -> Answer {
     let (body, content_type) = if answer.has_stack() {
         let message = Bytes::from_static(br#"{"message":"the engine cannot read the request"}"#);
         (message, Some(JSON))
@@ -330,6 +335,8 @@ fn pass_on(answer: RawAnswer) -> Answer {
     };
     let mut response = Response::new(Full::new(body).into());
     *response.status_mut() = answer.status;
+    let guid = header_value(&session.guid.to_string());
+    response.headers_mut().insert(SESSION_GUID, guid);
     match content_type {
         Some(content_type) => with_type(response, content_type),
         None => response,

@@ -124,8 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Explaining<S> {
     }
 }
 
-/// The answer with Azure's body, if it is one of hyper's own. The adapter's answers say what type
-/// their body is of.
+/// The answer with Azure's body, if it is one of hyper's own. These have no header but three; each of
+/// the adapter's says what type its body is of, or, where that is the engine's to say, has
+/// [`SESSION_GUID`].
+///
+/// [`SESSION_GUID`]: super::answer::SESSION_GUID
 fn explained(answer: &[u8]) -> Option<Bytes> {
     let error = match answer.get(8..13)? {
         b" 400 " => ApiError::Malformed,
@@ -143,7 +146,7 @@ fn explained(answer: &[u8]) -> Option<Bytes> {
     let is_bare = head.starts_with(b"HTTP/1.")
         && memmem::find(head, b"\r\n\r\n").is_none()
         && memmem::find(head, b"connection: close\r\n").is_some()
-        && memmem::find(head, b"content-type:").is_none();
+        && lines(head).skip(1).all(is_of_hyper);
     if !is_bare {
         return None;
     }
@@ -162,6 +165,18 @@ fn explained(answer: &[u8]) -> Option<Bytes> {
         &body,
     ];
     Some(Bytes::from(parts.concat()))
+}
+
+fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    head.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+}
+
+/// Whether a header is one that hyper sets by itself.
+fn is_of_hyper(header: &[u8]) -> bool {
+    [&b"connection:"[..], b"content-length:", b"date:"]
+        .iter()
+        .any(|name| header.starts_with(name))
 }
 
 #[cfg(test)]
@@ -191,6 +206,7 @@ mod tests {
             &bare.replace("400 Bad Request", "200 OK"),
             &bare.replace("connection: close", "connection: keep-alive"),
             &bare.replace("date:", "content-type: text/plain\r\ndate:"),
+            &bare.replace("date:", "x-ms-session-guid: 1\r\ndate:"),
             &format!("{bare}{bare}"),
         ] {
             assert!(explained(other.as_bytes()).is_none(), "{other}");

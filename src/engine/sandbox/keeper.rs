@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
 use crate::tree::{Space, in_folder};
 
@@ -38,7 +39,10 @@ pub(super) fn keep(proof: OneThread, socket: OwnedFd, job: &Job<'_>) -> ! {
         .and_then(|()| serve(proof, &mut wire, job, &mut workspace))
     {
         // The engine may have hung up, and then needs to know nothing.
-        let _ = wire.send(&Report::Failed(error.to_string()));
+        let _ = wire.send(&match is_for_want_of_room(&error) {
+            true => Report::NoSpace,
+            false => Report::Failed(error.to_string()),
+        });
     }
     drop(wire);
     let cleaned = end_all(proof, job.slot).and_then(|()| clean_up(job, workspace.as_ref()));
@@ -172,6 +176,25 @@ fn three(fds: VecDeque<OwnedFd>) -> io::Result<[OwnedFd; 3]> {
         .map_err(|_| io::Error::other("a stage needs three descriptors"))
 }
 
+/// Whether the disk is full. A keeper writes nothing once a program has run.
+fn is_for_want_of_room(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::StorageFull
+}
+
+/// Whether a file cannot be made because of what it is called, and not for want of room or rights.
+fn is_of_the_name(error: &io::Error) -> bool {
+    const NAMES: [Errno; 6] = [
+        Errno::NAMETOOLONG,
+        Errno::ISDIR,
+        Errno::NOTDIR,
+        Errno::EXIST,
+        Errno::LOOP,
+        Errno::INVAL,
+    ];
+    let code = error.raw_os_error();
+    NAMES.iter().any(|name| code == Some(name.raw_os_error()))
+}
+
 /// Writes the job's files; false where there is no point in going on.
 fn write_files(
     wire: &mut Wire,
@@ -183,6 +206,7 @@ fn write_files(
     for file in files {
         let mut target = match workspace.create_file(&file.path, slot.uid) {
             Ok(fd) => std::fs::File::from(fd),
+            Err(error) if !is_of_the_name(&error) => return Err(error),
             Err(error) => {
                 let message = format!("file name {:?} cannot be used: {error}", file.path);
                 wire.send(&Report::Refused(message))?;

@@ -39,6 +39,9 @@ pub(crate) enum LinkError {
     /// A file name that cannot be used, in words for the client.
     #[error("{0}")]
     Refused(String),
+    /// There is no room for the job; nothing of it was run.
+    #[error("there is no room on the disk for a job's files")]
+    NoSpace,
     /// The sandbox did not do what it was asked.
     #[error("the sandbox failed: {0}")]
     Failed(String),
@@ -283,6 +286,7 @@ impl JobLink {
         match self.next_report().await? {
             Report::Warm => Ok(()),
             Report::Refused(why) | Report::Failed(why) => Err(LinkError::Failed(why)),
+            Report::NoSpace => Err(LinkError::NoSpace),
             Report::Ended(_) | Report::Stale => Err(LinkError::Gone),
         }
     }
@@ -362,6 +366,7 @@ impl JobLink {
                 Ok(ended)
             }
             Report::Refused(why) => Err(LinkError::Refused(why)),
+            Report::NoSpace => Err(LinkError::NoSpace),
             Report::Failed(why) => Err(LinkError::Failed(why)),
             Report::Stale => Err(LinkError::Stale),
             Report::Warm => Err(LinkError::Gone),

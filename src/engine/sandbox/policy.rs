@@ -50,6 +50,9 @@ pub struct SandboxReport {
     pub landlock: Option<u8>,
     /// Jobs may use the network.
     pub network: bool,
+    /// Capabilities for want of which jobs have no users of their own although they run as root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
 }
 
 impl fmt::Display for SandboxReport {
@@ -77,19 +80,25 @@ impl fmt::Display for SandboxReport {
 impl SandboxReport {
     /// The layers without which hostile code is not contained, as far as they are missing. That an
     /// ordinary user cannot give out user ids is not among them: his jobs have his rights.
-    pub fn missing_pillars(&self) -> Vec<&'static str> {
-        [
-            (
-                self.as_root && !self.own_users,
-                "a user of its own for each job (setuid, setgid, chown)",
-            ),
-            (!self.limits, "resource limits"),
-            (!self.no_new_privileges, "no_new_privs"),
-            (!self.seccomp, "seccomp filters"),
-        ]
-        .into_iter()
-        .filter_map(|(missing, name)| missing.then_some(name))
-        .collect()
+    pub fn missing_pillars(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        if self.as_root && !self.own_users {
+            missing.push(match self.lacking.as_slice() {
+                [] => "a user of its own for each job".to_owned(),
+                lacking => format!(
+                    "a user of its own for each job ({} missing)",
+                    lacking.join(", ")
+                ),
+            });
+        }
+        let layers = [
+            (self.limits, "resource limits"),
+            (self.no_new_privileges, "no_new_privs"),
+            (self.seccomp, "seccomp filters"),
+        ];
+        let absent = layers.into_iter().filter(|(here, _)| !here);
+        missing.extend(absent.map(|(_, name)| name.to_owned()));
+        missing
     }
 }
 
@@ -179,6 +188,7 @@ impl Policy {
             seccomp: self.filters.is_some(),
             landlock,
             network: self.allow_network,
+            lacking: Vec::new(),
         })
     }
 }

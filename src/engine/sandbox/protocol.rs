@@ -156,6 +156,8 @@ pub(crate) enum Report {
     Stale,
     /// The files could not be made, by fault of their names.
     Refused(String),
+    /// There is no room on the disk for the job. Nothing of it was run.
+    NoSpace,
     /// The keeper could not do what was asked.
     Failed(String),
     /// The stage is over, and so is every process that it started.

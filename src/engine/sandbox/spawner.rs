@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
@@ -91,8 +92,8 @@ fn run() -> io::Result<()> {
     };
     let served = spawner.serve(control);
     spawner.farewell();
-    delete_tree(&root)?;
-    served
+    let deleted = delete_tree(&root);
+    served.and(deleted)
 }
 
 /// Moves the control socket out of the way of the standard streams.
@@ -104,6 +105,11 @@ fn private_control() -> io::Result<OwnedFd> {
     let null = std::fs::File::open("/dev/null")?;
     sys::copy_to(null.as_fd(), 0)?;
     Ok(control)
+}
+
+/// Holds the number of a descriptor, so that a keeper is only started where it can be watched, too.
+fn spare_descriptor() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open("/dev/null")?.into())
 }
 
 /// What the spawner works with.
@@ -123,9 +129,14 @@ struct Started {
 
 /// Makes the folder for the jobs and the slots, and tries out what contains a job.
 fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
-    let own_uids = rustix::process::geteuid().is_root()
-        && may_change_user()
-        && !setup.without.contains(&Layer::OwnUsers);
+    let wants_uids =
+        rustix::process::geteuid().is_root() && !setup.without.contains(&Layer::OwnUsers);
+    let lacking = if wants_uids {
+        missing_rights()
+    } else {
+        Vec::new()
+    };
+    let own_uids = wants_uids && lacking.is_empty();
     let mut slots = if own_uids {
         Slots::with_own_uids(setup.slots)?
     } else {
@@ -162,7 +173,7 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     match tried {
         Ok(report) => Ok(Started {
             policy,
-            report,
+            report: SandboxReport { lacking, ..report },
             slots,
             root,
             work,
@@ -176,12 +187,23 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     }
 }
 
-fn may_change_user() -> bool {
+/// What root needs to give each job a user of its own, and to get at what such a user leaves; the
+/// names of those that this process does not have.
+fn missing_rights() -> Vec<String> {
     use rustix::thread::{CapabilitySet, capabilities};
-    capabilities(None).is_ok_and(|sets| {
-        sets.effective
-            .contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN)
-    })
+    const NEEDED: [(CapabilitySet, &str); 5] = [
+        (CapabilitySet::SETUID, "CAP_SETUID"),
+        (CapabilitySet::SETGID, "CAP_SETGID"),
+        (CapabilitySet::CHOWN, "CAP_CHOWN"),
+        (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
+        (CapabilitySet::FOWNER, "CAP_FOWNER"),
+    ];
+    let here = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    NEEDED
+        .into_iter()
+        .filter(|(right, _)| !here.contains(*right))
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 /// A keeper, or a cleaner that makes up for one.
@@ -236,6 +258,11 @@ impl Spawner {
             let told = fds.pop().is_some_and(|fd| !fd.revents().is_empty());
             drop(fds);
             self.collect();
+            if self.is_worn_out() {
+                return Err(io::Error::other(
+                    "no job slot is left: none could be cleaned",
+                ));
+            }
             if told && self.slots.any_free() {
                 self.take_job(&mut control)?;
             } else if told {
@@ -257,7 +284,19 @@ impl Spawner {
             return Ok(());
         }
         let name = String::from_utf8_lossy(&name).into_owned();
-        let (Some(socket), Some(slot)) = (fds.pop_front(), self.slots.take()) else {
+        let Some(socket) = fds.pop_front() else {
+            // The kernel has closed it, which the engine sees.
+            line::error("a job's keeper cannot be started", &Errno::MFILE);
+            return Ok(());
+        };
+        let spare = match spare_descriptor() {
+            Ok(spare) => spare,
+            Err(error) => {
+                line::error("a job's keeper cannot be started", &error);
+                return Ok(());
+            }
+        };
+        let Some(slot) = self.slots.take() else {
             return Ok(());
         };
         match sys::fork(self.proof) {
@@ -274,7 +313,10 @@ impl Spawner {
                 };
                 keep(self.proof, socket, &job)
             }
-            Ok(Fork::Parent(pid)) => self.watch(pid, socket, slot, name, 0)?,
+            Ok(Fork::Parent(pid)) => {
+                drop(spare);
+                self.watch(pid, socket, slot, name, 0)?;
+            }
             // The engine sees the job's socket close.
             Err(error) => {
                 line::error("a job's keeper cannot be started", &error);
@@ -282,6 +324,11 @@ impl Spawner {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is no slot any more, now and later.
+    fn is_worn_out(&self) -> bool {
+        !self.slots.any_free() && self.keepers.is_empty() && self.unclean.is_empty()
     }
 
     fn watch(
@@ -392,9 +439,16 @@ impl Spawner {
             }
             Ok(Fork::Parent(pid)) => {
                 let Keeper {
-                    socket, slot, name, ..
+                    ends,
+                    socket,
+                    slot,
+                    name,
+                    cleaned,
+                    ..
                 } = keeper;
-                let watched = self.watch(pid, socket, slot, name, keeper.cleaned + 1);
+                // Its number is free for the cleaner's.
+                drop(ends);
+                let watched = self.watch(pid, socket, slot, name, cleaned + 1);
                 if let Err(error) = watched {
                     line::error("a cleaner cannot be watched", &error);
                 }
