@@ -1,6 +1,7 @@
 //! The program itself, as its user starts it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -65,7 +66,18 @@ impl Program {
 
     /// The same, with the engine at this URL.
     pub async fn start_with_engine(arguments: &[&str], url: &str) -> Self {
-        let mut child = command(arguments)
+        Self::spawn(command(arguments), url).await
+    }
+
+    /// The same, with its temporary files in this folder.
+    pub async fn start_within(folder: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(arguments);
+        command.env("TMPDIR", folder);
+        Self::spawn(command, "http://127.0.0.1:0").await
+    }
+
+    async fn spawn(mut command: Command, url: &str) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--piston-url", url])
             .stderr(Stdio::piped())
@@ -94,6 +106,18 @@ impl Program {
     /// The next line of the log with this message.
     pub async fn logged(&mut self, message: &str) -> Value {
         next_line(&mut self.log, message).await
+    }
+
+    /// What else is in the log, up to the end of the program.
+    pub async fn rest_of_log(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let reading = async {
+            while let Some(line) = self.log.recv().await {
+                lines.push(line);
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("an end of the log");
+        lines
     }
 
     /// The process id.
