@@ -76,6 +76,21 @@ impl Program {
         Self::spawn(command, "http://127.0.0.1:0").await
     }
 
+    /// The same, with so many descriptors.
+    pub async fn start_with_descriptors(most: usize, arguments: &[&str]) -> Self {
+        let program = command(arguments);
+        let mut limited = Command::new("/bin/sh");
+        limited
+            .args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &most.to_string()])
+            .arg(program.as_std().get_program())
+            .args(program.as_std().get_args());
+        for (name, _) in program.as_std().get_envs() {
+            limited.env_remove(name);
+        }
+        limited.stdin(Stdio::null()).kill_on_drop(true);
+        Self::spawn(limited, "http://127.0.0.1:0").await
+    }
+
     async fn spawn(mut command: Command, url: &str) -> Self {
         let mut child = command
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])

@@ -29,6 +29,7 @@ use crate::piston::{RawAnswer, is_untyped};
 use super::body::{RequestBody, check_json};
 use super::files;
 use super::head::check_head;
+use super::places::Turn;
 use super::stream::AnswerBody;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -38,12 +39,12 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub type Answer = Response<AnswerBody>;
 
 /// Answers one request, whatever it is.
-pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answer {
+pub async fn answer(session: &Arc<Session>, request: Request<Incoming>, turn: Turn) -> Answer {
     let counted = session.count_request();
     let (head, incoming) = request.into_parts();
     let trace = TraceContext::of(&head.headers);
     let mut log = RequestLog::start(&session.metrics, trace);
-    let mut body = RequestBody::new(&head.headers, incoming);
+    let mut body = RequestBody::new(&head.headers, incoming, &turn);
     let checked = check_head(&head);
     let is_sound = checked.is_ok();
     let mut response = match checked.and_then(|()| route(&head.method, &head.uri)) {
@@ -63,6 +64,7 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answe
     if let AnswerBody::File(file) = response.body_mut() {
         file.account(log, counted);
     }
+    response.body_mut().hold(turn);
     response
 }
 
@@ -333,6 +335,9 @@ fn pass_on(answer: RawAnswer) -> Answer {
     };
     let mut response = Response::new(Full::new(body).into());
     *response.status_mut() = answer.status;
+    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+    }
     match content_type {
         Some(content_type) => with_type(response, content_type),
         None => response,
