@@ -74,6 +74,39 @@ async fn a_connection_with_a_request_under_way_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn heads_that_do_not_end_are_bounded() {
+    let piston = StandIn::script().start().await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let large = format!("{HALF_A_HEAD}{}", "x".repeat(120 << 10));
+    let mut small = Connection::to(adapter.addr).await;
+    small.send(HALF_A_HEAD).await;
+    let mut crowd = Vec::new();
+    for _ in 0..600 {
+        let mut connection = Connection::to(adapter.addr).await;
+        connection.send(&large).await;
+        crowd.push(connection);
+    }
+    assert_eq!(raw::get(adapter.addr, "/health").await.status, 200);
+    let metrics = raw::get(adapter.addr, "/metrics").await.text();
+    assert!(metrics.contains("limits_hit_total{limit=\"heads\"}"));
+    // The small one had nothing to do with it.
+    small.send("x\r\n\r\n").await;
+    assert_eq!(small.answer().await.status, 200);
+    drop(crowd);
+    let mut next = Connection::to(adapter.addr).await;
+    for _ in 0..3 {
+        next.send(raw::request(
+            "GET",
+            "/health",
+            &[("X-Long", &"x".repeat(60 << 10))],
+            "",
+        ))
+        .await;
+        assert_eq!(next.answer().await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn answers_that_nobody_takes_are_bounded() {
     // Each byte is six in JSON, and the answer tells it several times.
     let piston = StandIn::script()

@@ -206,7 +206,10 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(READ_AHEAD)
-        .serve_connection(TokioIo::new(Explaining::new(stream)), service);
+        .serve_connection(
+            TokioIo::new(Explaining::new(stream, Arc::clone(&place))),
+            service,
+        );
     let watched = graceful.watch(connection);
     async move {
         let _connected = connected;

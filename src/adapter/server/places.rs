@@ -2,8 +2,8 @@
 //!
 //! A client that sends no request, or takes no answer, costs a place or memory and gains nothing by
 //! it. Where places run out, the connection goes that has waited longest for its client: for the head
-//! of a request, or for more of a body; where answers on their way take too much memory, the one that
-//! has been at its answer longest.
+//! of a request, or for more of a body; where heads that are not complete take too much memory, the
+//! one with the largest; and where answers on their way do, the one that has been at its answer longest.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,6 +17,9 @@ use crate::adapter::metrics::Metrics;
 /// Bytes of all answers on their way; one is, whatever its size.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
+/// Bytes of all heads that are not complete.
+const MAX_HEAD_BYTES: usize = 64 << 20;
+
 /// All places.
 #[derive(Debug)]
 pub struct Places {
@@ -25,14 +28,24 @@ pub struct Places {
     metrics: Arc<Metrics>,
 }
 
+/// A connection that may wait for its client.
+#[derive(Debug, Default)]
+struct Waiting {
+    closed: Notify,
+    /// What has been read of its next head.
+    head_bytes: AtomicUsize,
+}
+
 /// Connections by what they wait for, each with a ticket: the lowest has waited longest.
 #[derive(Debug, Default)]
 struct Queues {
     tickets: u64,
     /// For the head of a request, or more of a body.
-    request: BTreeMap<u64, Arc<Notify>>,
+    request: BTreeMap<u64, Arc<Waiting>>,
+    /// What has been read of all heads.
+    head_bytes: usize,
     /// For their client to take an answer of so many bytes.
-    answer: BTreeMap<u64, (Arc<Notify>, usize)>,
+    answer: BTreeMap<u64, (Arc<Waiting>, usize)>,
     answer_bytes: usize,
     /// A new connection has no place, and there was none to close.
     is_short: bool,
@@ -45,7 +58,7 @@ impl Queues {
     }
 
     /// From now on this connection waits for its client.
-    fn wait(&mut self, connection: &Arc<Notify>) -> u64 {
+    fn wait(&mut self, connection: &Arc<Waiting>) -> u64 {
         let ticket = self.ticket();
         self.request.insert(ticket, Arc::clone(connection));
         ticket
@@ -55,9 +68,25 @@ impl Queues {
     fn close_one(&mut self) -> bool {
         let longest = self.request.pop_first();
         if let Some((_, connection)) = &longest {
-            connection.notify_one();
+            connection.closed.notify_one();
         }
         longest.is_some()
+    }
+
+    /// Closes the connection with the largest head that is not complete.
+    fn close_largest(&mut self) -> bool {
+        let size = |(_, one): &(&u64, &Arc<Waiting>)| one.head_bytes.load(Ordering::Relaxed);
+        let largest = self
+            .request
+            .iter()
+            .max_by_key(size)
+            .map(|(ticket, _)| *ticket);
+        let largest = largest.and_then(|ticket| self.request.remove(&ticket));
+        if let Some(connection) = &largest {
+            self.head_bytes -= connection.head_bytes.swap(0, Ordering::Relaxed);
+            connection.closed.notify_one();
+        }
+        largest.is_some()
     }
 }
 
@@ -84,7 +113,7 @@ impl Places {
         };
         let line = Arc::new(Line {
             places: Arc::clone(self),
-            closed: Arc::default(),
+            waiting: Arc::default(),
             requests: AtomicUsize::new(0),
             ticket: AtomicU64::new(0),
             _permit: permit,
@@ -115,8 +144,8 @@ pub struct Place(Arc<Line>);
 #[derive(Debug)]
 struct Line {
     places: Arc<Places>,
-    closed: Arc<Notify>,
-    /// Those that are not answered to the last byte.
+    waiting: Arc<Waiting>,
+    /// Requests that are not answered to the last byte.
     requests: AtomicUsize,
     /// Of its last wait for a head; 0 ahead of the first.
     ticket: AtomicU64,
@@ -133,14 +162,30 @@ impl Place {
 
     /// Resolves when the connection must be closed, to make room for others.
     pub async fn closed(&self) {
-        self.0.closed.notified().await;
+        self.0.waiting.closed.notified().await;
+    }
+
+    /// So many bytes have been read; where no request is under way they are of the next one's head.
+    pub fn read(&self, bytes: usize) {
+        if self.0.requests.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let mut queues = self.0.places.queues();
+        queues.head_bytes += bytes;
+        self.0
+            .waiting
+            .head_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+        while queues.head_bytes > MAX_HEAD_BYTES && queues.close_largest() {
+            self.0.places.metrics.limit("heads");
+        }
     }
 }
 
 impl Line {
     fn wait_for_head(&self) {
         let mut queues = self.places.queues();
-        let ticket = queues.wait(&self.closed);
+        let ticket = queues.wait(&self.waiting);
         self.ticket.store(ticket, Ordering::Release);
         if std::mem::take(&mut queues.is_short) && queues.close_one() {
             self.places.metrics.limit("connections");
@@ -149,7 +194,9 @@ impl Line {
 
     fn leave_head(&self) {
         let ticket = self.ticket.load(Ordering::Acquire);
-        self.places.queues().request.remove(&ticket);
+        let mut queues = self.places.queues();
+        queues.request.remove(&ticket);
+        queues.head_bytes -= self.waiting.head_bytes.swap(0, Ordering::Relaxed);
     }
 }
 
@@ -167,7 +214,7 @@ impl Turn {
     /// From now on until it is dropped the client is to send a body.
     pub fn body(&self) -> BodyTurn {
         let line = Arc::clone(&self.0);
-        let ticket = line.places.queues().wait(&line.closed);
+        let ticket = line.places.queues().wait(&line.waiting);
         BodyTurn { line, ticket }
     }
 
@@ -182,11 +229,11 @@ impl Turn {
             && let Some((_, (connection, size))) = queues.answer.pop_first()
         {
             queues.answer_bytes -= size;
-            connection.notify_one();
+            connection.closed.notify_one();
             line.places.metrics.limit("answers");
         }
-        let closed = Arc::clone(&line.closed);
-        queues.answer.insert(ticket, (closed, bytes.len()));
+        let waiting = Arc::clone(&line.waiting);
+        queues.answer.insert(ticket, (waiting, bytes.len()));
         drop(queues);
         Bytes::from_owner(OnItsWay {
             bytes,
@@ -217,7 +264,7 @@ impl BodyTurn {
         let mut queues = self.line.places.queues();
         // One that is gone already is to be closed.
         if queues.request.remove(&self.ticket).is_some() {
-            self.ticket = queues.wait(&self.line.closed);
+            self.ticket = queues.wait(&self.line.waiting);
         }
     }
 }
