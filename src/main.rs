@@ -95,6 +95,7 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
 }
 
 async fn serve(mut settings: Settings) -> Result<(), Failure> {
+    startup::raise_descriptors();
     let signals = Signals::listen()?;
     let listener = bind(settings.listen).await?;
     let listen = Some(listener.local_addr()?);

@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -44,6 +45,17 @@ pub fn init_log(format: Option<LogFormat>) {
         LogFormat::Json => lines.event_format(JsonLine).init(),
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
     }
+}
+
+/// Lets this process have as many descriptors as it may: each connection takes one.
+pub fn raise_descriptors() {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    // Where this is refused there are as many as there were.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// SIGTERM and SIGINT.

@@ -13,6 +13,10 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("bash", "a here-document and pipes", "cat <<END | tr F f\nFine\nEND"),
     ("bash", "temporary files", "f=$(mktemp); echo fine > $f; cat $f; [[ $f == $TMPDIR/* && $TMPDIR == $HOME ]]"),
     ("bash", "background jobs", "for n in 1 2 3; do (exit 0) & done; wait; echo fine"),
+    ("python", "the processor when nobody else wants it", "
+import os
+assert os.getpriority(os.PRIO_PROCESS, 0) == 19
+print('fine')"),
     ("python", "processes and shared locks", "
 import multiprocessing as m
 def square(x): return x * x

@@ -6,6 +6,7 @@ mod explain;
 mod files;
 mod head;
 mod metrics;
+mod places;
 mod stream;
 
 use std::convert::Infallible;
@@ -20,20 +21,22 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use explain::Explaining;
 pub use files::Transfers;
+use places::{Place, Places};
 
 use super::AdapterConfig;
 use super::files::{FileLimits, FileStore};
 use super::health;
 use super::session::{Phase, Session};
 
-/// Connections at a time; more wait in the listener's backlog.
+/// Connections at a time, where that leaves as many descriptors for all else. For one more another is
+/// closed that waits for its client.
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a connection may be idle, or take to send its header; long enough that a proxy rarely
 /// sends a request as its connection is closed.
@@ -108,14 +111,14 @@ pub async fn serve(
         background.spawn(metrics::serve(listener, Arc::clone(&session)));
     }
     let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(most_connections(), Arc::clone(&session.metrics));
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = background.join_next() => return Err(AdapterError::Background(ended.err())),
-            (stream, permit) = accept(&listener, &connections) => {
-                tokio::spawn(connection(stream, permit, Arc::clone(&session), &graceful));
+            (stream, place) = next(&listener, &places) => {
+                tokio::spawn(connection(stream, place, Arc::clone(&session), &graceful));
             }
         }
     }
@@ -139,17 +142,28 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is room for it. Errors of single connections and of a process
-/// that is short of descriptors pass; they are waited out.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    let permit = Arc::clone(connections).acquire_owned().await.ok();
+/// How many connections there may be.
+fn most_connections() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let half = descriptors.map_or(usize::MAX, |most| {
+        usize::try_from(most / 2).unwrap_or(usize::MAX)
+    });
+    half.clamp(1, MAX_CONNECTIONS)
+}
+
+/// The next connection, and a place for it.
+async fn next(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+    let stream = accept(listener).await;
+    (stream, places.take().await)
+}
+
+/// The next connection. Errors of single connections and of a process that is short of descriptors
+/// pass; they are waited out.
+async fn accept(listener: &TcpListener) -> TcpStream {
     let mut wait = Duration::from_millis(5);
     loop {
         match listener.accept().await {
-            Ok((stream, _peer)) => return (stream, permit),
+            Ok((stream, _peer)) => return stream,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
@@ -173,7 +187,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// it everything that was done for it.
 fn connection(
     stream: TcpStream,
-    permit: Option<OwnedSemaphorePermit>,
+    place: Place,
     session: Arc<Session>,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + use<> {
@@ -181,20 +195,29 @@ fn connection(
     let _ = stream.set_nodelay(true);
     let _ = set_tcp_user_timeout(&stream, UNTAKEN_MILLIS);
     let connected = session.metrics.connected();
+    let place = Arc::new(place);
+    let own = Arc::clone(&place);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let session = Arc::clone(&session);
-        async move { Ok::<_, Infallible>(answer::answer(&session, request).await) }
+        let turn = own.request();
+        async move { Ok::<_, Infallible>(answer::answer(&session, request, turn).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(READ_AHEAD)
-        .serve_connection(TokioIo::new(Explaining::new(stream)), service);
+        .serve_connection(
+            TokioIo::new(Explaining::new(stream, Arc::clone(&place))),
+            service,
+        );
     let watched = graceful.watch(connection);
     async move {
-        let _permit = permit;
         let _connected = connected;
-        match watched.await {
+        let ended = tokio::select! {
+            ended = watched => ended,
+            () = place.closed() => return,
+        };
+        match ended {
             // 400, 414 or 431 was answered; nothing else of the request is known.
             Err(error) if error.is_parse() => tracing::info!(%error, "malformed request"),
             // The client went away or was too slow: its requests have lines of their own.

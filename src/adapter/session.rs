@@ -30,6 +30,9 @@ const ANSWER_RESERVE: Duration = Duration::from_secs(15);
 const RUN_RESERVE: Duration = Duration::from_secs(10);
 /// All bodies that are held at a time are as large as so many of the largest.
 const LARGEST_BODIES: usize = 4;
+/// A body of at most so many bytes is small, and so much of one of the largest is kept for them.
+const SMALL_BODY: usize = 64 << 10;
+const SMALL_SHARE: usize = 4;
 /// A value of this length fits into the 1024 bytes that Piston keeps of stderr by default.
 const LEAST_VALUE: usize = 512;
 /// A list of runtimes that a name is missing from is asked for again, but not more often.
@@ -160,14 +163,24 @@ impl Session {
         }
     }
 
-    /// Takes a share of what all bodies may hold.
+    /// Takes a share of what all bodies may hold, for a body that comes to `length` with it. The
+    /// last of it is for small bodies, so that few large ones do not keep all others out.
     ///
     /// # Errors
     /// [`ApiError::TooManyBodies`].
-    pub fn take_body_bytes(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    pub fn take_body_bytes(
+        &self,
+        bytes: usize,
+        length: usize,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
         let semaphore = Arc::clone(&self.body_bytes);
+        let kept = match length {
+            ..=SMALL_BODY => 0,
+            _ => self.config.max_body / SMALL_SHARE,
+        };
         u32::try_from(bytes)
             .ok()
+            .filter(|_| semaphore.available_permits() >= bytes.saturating_add(kept))
             .and_then(|bytes| semaphore.try_acquire_many_owned(bytes).ok())
             .ok_or(ApiError::TooManyBodies)
     }

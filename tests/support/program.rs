@@ -1,6 +1,7 @@
 //! The program itself, as its user starts it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -80,6 +81,13 @@ impl Program {
         Self::start_by(cleared(command, arguments), "http://127.0.0.1:0").await
     }
 
+    /// The same, with its temporary files in this folder.
+    pub async fn start_within(folder: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(arguments);
+        command.env("TMPDIR", folder);
+        Self::start_by(command, "http://127.0.0.1:0").await
+    }
+
     async fn start_by(mut command: Command, url: &str) -> Self {
         let mut child = command
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
@@ -118,6 +126,18 @@ impl Program {
             line["message"] == message && line["operation_id"] == operation_id
         })
         .await
+    }
+
+    /// What else is in the log, up to the end of the program.
+    pub async fn rest_of_log(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let reading = async {
+            while let Some(line) = self.log.recv().await {
+                lines.push(line);
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("an end of the log");
+        lines
     }
 
     /// The process id.

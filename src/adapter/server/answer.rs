@@ -29,6 +29,7 @@ use crate::piston::{RawAnswer, is_untyped};
 use super::body::{RequestBody, check_json};
 use super::files;
 use super::head::check_head;
+use super::places::Turn;
 use super::stream::AnswerBody;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -42,12 +43,12 @@ pub const SESSION_GUID: HeaderName = HeaderName::from_static("x-ms-session-guid"
 pub type Answer = Response<AnswerBody>;
 
 /// Answers one request, whatever it is.
-pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answer {
+pub async fn answer(session: &Arc<Session>, request: Request<Incoming>, turn: Turn) -> Answer {
     let counted = session.count_request();
     let (head, incoming) = request.into_parts();
     let trace = TraceContext::of(&head.headers);
     let mut log = RequestLog::start(&session.metrics, trace);
-    let mut body = RequestBody::new(&head.headers, incoming);
+    let mut body = RequestBody::new(&head.headers, incoming, &turn);
     let checked = check_head(&head);
     let is_sound = checked.is_ok();
     let mut response = match checked.and_then(|()| route(&head.method, &head.uri)) {
@@ -67,6 +68,7 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Answe
     if let AnswerBody::File(file) = response.body_mut() {
         file.account(log, counted);
     }
+    response.body_mut().hold(turn);
     response
 }
 
@@ -337,6 +339,9 @@ fn pass_on(session: &Session, answer: RawAnswer) -> Answer {
     *response.status_mut() = answer.status;
     let guid = header_value(&session.guid.to_string());
     response.headers_mut().insert(SESSION_GUID, guid);
+    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+    }
     match content_type {
         Some(content_type) => with_type(response, content_type),
         None => response,

@@ -12,8 +12,12 @@ use tokio::time::timeout;
 use crate::adapter::error::ApiError;
 use crate::adapter::session::{Phase, Session};
 
+use super::places::{BodyTurn, Turn};
+
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Room that is made for a body ahead of its bytes.
+const AHEAD_OF_BYTES: usize = 64 << 10;
 /// How much of a body that nobody wants is read and thrown away, so that its sender gets to read
 /// the answer instead of a reset connection.
 const DISCARD_BYTES: usize = 1 << 30;
@@ -57,6 +61,8 @@ pub struct RequestBody {
     waits: bool,
     /// All of it was read. Hyper does not say so of a body in chunks.
     has_ended: bool,
+    /// It is the client's turn until then.
+    turn: Option<BodyTurn>,
 }
 
 /// A whole body, and its share of what all requests may hold.
@@ -70,9 +76,11 @@ pub struct Held {
 
 impl RequestBody {
     /// The body that comes with these headers.
-    pub fn new(headers: &HeaderMap, incoming: Incoming) -> Self {
+    pub fn new(headers: &HeaderMap, incoming: Incoming, turn: &Turn) -> Self {
+        let has_ended = incoming.is_end_stream();
         Self {
-            has_ended: incoming.is_end_stream(),
+            turn: (!has_ended).then(|| turn.body()),
+            has_ended,
             incoming,
             waits: headers.contains_key(header::EXPECT),
         }
@@ -90,21 +98,27 @@ impl RequestBody {
             return Err(ApiError::BodyTooLarge { limit });
         }
         self.waits = false;
-        let mut bytes = BytesMut::with_capacity(announced as usize);
+        // Whoever announces much may send nothing.
+        let mut bytes = BytesMut::with_capacity((announced as usize).min(AHEAD_OF_BYTES));
         let mut share = None;
         let reading = async {
             while let Some(frame) = self.incoming.frame().await {
                 let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+                if let Some(turn) = &mut self.turn {
+                    turn.renew();
+                }
                 let Some(data) = frame.data_ref() else {
                     continue;
                 };
-                if bytes.len() + data.len() > limit {
+                let length = bytes.len() + data.len();
+                if length > limit {
                     return Err(ApiError::BodyTooLarge { limit });
                 }
-                take_share(&mut share, session.take_body_bytes(data.len())?);
+                take_share(&mut share, session.take_body_bytes(data.len(), length)?);
                 bytes.extend_from_slice(data);
             }
             self.has_ended = true;
+            self.turn = None;
             Ok(())
         };
         // What has arrived already is read without waiting for anything else.
@@ -136,11 +150,15 @@ impl RequestBody {
         let reading = async {
             while let Some(frame) = self.incoming.frame().await {
                 let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+                if let Some(turn) = &mut self.turn {
+                    turn.renew();
+                }
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
                 }
             }
             self.has_ended = true;
+            self.turn = None;
             Ok(None)
         };
         tokio::select! {

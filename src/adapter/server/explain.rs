@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -13,6 +14,7 @@ use crate::adapter::api::Rendered;
 use crate::adapter::error::ApiError;
 
 use super::head::{MAX_HEADER_BYTES, MAX_TARGET_BYTES};
+use super::places::Place;
 
 /// How much is read and thrown away of a client that sends on while it is refused. A connection
 /// that is closed with bytes unread is reset, and the answer may be lost with it.
@@ -22,6 +24,8 @@ const MAX_LEFT_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Explaining<S> {
     stream: S,
+    /// Told of what is read.
+    place: Arc<Place>,
     /// What of an explained answer is not written yet.
     unwritten: Bytes,
     /// How much may still be thrown away; none where nothing was refused.
@@ -30,9 +34,10 @@ pub struct Explaining<S> {
 
 impl<S> Explaining<S> {
     /// Explains what is refused on `stream`.
-    pub fn new(stream: S) -> Self {
+    pub fn new(stream: S, place: Arc<Place>) -> Self {
         Self {
             stream,
+            place,
             unwritten: Bytes::new(),
             left: 0,
         }
@@ -72,7 +77,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Explaining<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.place.read(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 

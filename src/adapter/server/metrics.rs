@@ -30,7 +30,8 @@ const CONNECTION_TIME: Duration = Duration::from_secs(3600);
 pub async fn serve(listener: TcpListener, session: Arc<Session>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let (stream, permit) = accept(&listener, &connections).await;
+        let permit = Arc::clone(&connections).acquire_owned().await.ok();
+        let stream = accept(&listener).await;
         let session = Arc::clone(&session);
         let service = service_fn(move |request| {
             let session = Arc::clone(&session);

@@ -14,6 +14,8 @@ use crate::adapter::files::Content;
 use crate::adapter::log::RequestLog;
 use crate::adapter::session::RequestGuard;
 
+use super::places::Turn;
+
 /// The body of an answer.
 #[derive(Debug)]
 pub enum AnswerBody {
@@ -29,6 +31,19 @@ impl From<Full<Bytes>> for AnswerBody {
     }
 }
 
+impl AnswerBody {
+    /// The turn of its request ends with it.
+    pub fn hold(&mut self, turn: Turn) {
+        match self {
+            Self::Whole(body) => {
+                let bytes = std::mem::take(body).into_inner().unwrap_or_default();
+                *body = Full::new(turn.answer(bytes));
+            }
+            Self::File(file) => file._turn = Some(turn),
+        }
+    }
+}
+
 /// A file on its way to a client. One chunk is read at a time, and none while the client takes none.
 #[derive(Debug)]
 pub struct FileBody {
@@ -37,6 +52,7 @@ pub struct FileBody {
     sent: u64,
     log: Option<RequestLog>,
     _counted: Option<RequestGuard>,
+    _turn: Option<Turn>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -56,6 +72,7 @@ impl FileBody {
             sent: 0,
             log: None,
             _counted: None,
+            _turn: None,
             _place: place,
         }
     }

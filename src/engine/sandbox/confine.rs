@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
     DumpableBehavior, Gid, Pid, Resource, Rlimit, Uid, getrlimit, prlimit, set_dumpable_behavior,
-    setrlimit,
+    setpriority_process, setrlimit,
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -15,6 +15,9 @@ use super::policy::Policy;
 use super::protocol::StageLimits;
 use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
 use super::workspace::Workspace;
+
+/// The niceness of what gets the processor last.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// Who is confined.
 pub(super) struct Subject<'a> {
@@ -37,6 +40,9 @@ pub(super) struct Subject<'a> {
 pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> io::Result<Option<u8>> {
     // When memory runs out, jobs are to be ended before what contains them.
     set_oom_score();
+    // However many processes a job has, they must not keep the processor from what ends them and from
+    // the adapter. In a container all share one group of the scheduler.
+    let _ = setpriority_process(None, LOWEST_PRIORITY);
     if policy.limits {
         set_limits(subject)?;
     }
