@@ -10,28 +10,48 @@
 //! | h1spec (uNetworking) | all 32 | 30 | both lengths: (a) below; its `POST /` is a 405 here |
 //! | http-desync-guardian (AWS) | the 27 severe | 27 refused with 400 | |
 //! | | the ambiguous, by kind | refused with 400, but for | (a), (b), a body of GET and HEAD (read and thrown away), `Transfer_Encoding` and the like (headers that mean nothing) |
-//! | Http11Probe (MDA2AV) | compliance, smuggling and malformed input, by kind | refused, but for | (a) to (f); its cookies, caching and capabilities have no place here |
+//! | Http11Probe (MDA2AV) | 194 of 215, named in `http_edge/http11probe.rs` | 157 pass, 30 with a warning | 7 fail: below |
+//! | | the 21 of cookies and caching | | no place here |
 //!
 //! What hyper takes, and RFC 9112 lets it take:
 //! (a) both `Content-Length` and `Transfer-Encoding`: the chunks count, and the connection closes;
 //! (b) `Content-Length` twice with one value, or with zeros ahead;
 //! (c) a bare LF at the end of a line of the head, though not within chunks;
-//! (d) extensions of chunks without a name, and blanks behind a chunk's size;
+//! (d) extensions of chunks without a name or of other bytes than a token's, and blanks behind a
+//!     chunk's size, though its grammar has neither;
 //! (e) a fragment in the target, which is cut off;
 //! (f) empty lines ahead of a request.
 //! What hyper decides otherwise than others do: HTTP/1.2 and everything above is 400, not 505; a
 //! client that closes its half of the connection is taken for gone; the preface of HTTP/2 is
 //! dropped without an answer.
+//!
+//! The 7 of Http11Probe, whose `POST /` is an execution here:
+//! - `SMUG-CHUNK-BARE-SEMICOLON`, `-EXT-CTRL`, `-EXT-INVALID-TOKEN`, `-SIZE-TRAILING-OWS`: (d), which
+//!   hyper skips up to CR LF without a look;
+//! - `SMUG-CHUNK-LF-TRAILER`: hyper takes a bare LF behind the last chunk for the beginning of a
+//!   trailer and waits; the answer is 400 at the end of the connection, or 408 after 30 s;
+//! - `COMP-HTTP12-VERSION`: 400, where 200 or 505 was to be;
+//! - `COMP-DUPLICATE-CT`: 415, not 400, for two types neither of which an execution takes.
+//!
+//! Its warnings are for what RFC 9112 and 9110 leave open: (a), (b), (c), (e), (f), blanks around a
+//! `Content-Length`, bytes behind a body of nothing, `Transfer_Encoding` and trailers that mean
+//! nothing, bodies of GET and HEAD, `100 Continue`, HTTP/1.0 without a host, an absolute target of
+//! another host, `Range`, `Accept` and upgrades that are passed over, and 404 for a path with a
+//! backslash, `%00` or `%0d%0a`.
 
 mod support;
 
 #[path = "http_edge/cases.rs"]
 mod cases;
+#[path = "http_edge/http11probe.rs"]
+mod http11probe;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use cases::{Case, Ending, Seen, Sending};
+use http11probe::Verdict;
 use support::raw::{self, Connection};
 use support::{Adapter, Answer, StandIn};
 use tokio::time::timeout;
@@ -75,6 +95,35 @@ async fn every_request_has_the_answer_that_the_table_states() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("{} cases", cases.len());
     assert!(cases.len() >= 150);
+}
+
+/// What the head of this file says of Http11Probe.
+#[test]
+fn the_table_holds_every_test_of_http11probe_that_applies() {
+    let cases = cases::all();
+    let case = |name: &str| {
+        let mut named = cases.iter().filter(|case| case.name == name);
+        let case = named.next().unwrap_or_else(|| panic!("no case {name:?}"));
+        assert!(named.next().is_none(), "two cases {name:?}");
+        case
+    };
+    let mut verdicts = BTreeMap::from(http11probe::BY_HAND);
+    for group in http11probe::GROUPS {
+        for (test, name) in group.tests {
+            let earlier = verdicts.insert(test, group.verdict(case(name)));
+            assert!(earlier.is_none(), "{test} is there twice");
+        }
+    }
+    let with = |verdict| {
+        let found = verdicts.iter().filter(|(_, given)| **given == verdict);
+        found.map(|(test, _)| *test).collect::<Vec<_>>()
+    };
+    assert_eq!(with(Verdict::Fail), http11probe::FAILED);
+    assert_eq!(verdicts.len() + http11probe::NOT_APPLICABLE, 215);
+    assert_eq!(
+        (with(Verdict::Pass).len(), with(Verdict::Warn).len()),
+        (157, 30)
+    );
 }
 
 #[tokio::test]
@@ -129,6 +178,27 @@ async fn pipelined_requests_are_answered_in_order() {
     connection.send([one.clone(), one].concat()).await;
     assert_eq!(connection.answer().await.json()["stdout"], "first\n");
     assert_eq!(connection.answer().await.json()["stdout"], "second\n");
+}
+
+#[tokio::test]
+async fn a_head_is_answered_without_a_body() {
+    let (_piston, adapter) = adapter().await;
+    for path in ["/", "/health", "/nothing"] {
+        let whole = |method| {
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            let addr = adapter.addr;
+            async move {
+                let mut connection = Connection::to(addr).await;
+                connection.try_send(head).await.unwrap();
+                connection.everything().await
+            }
+        };
+        let (get, head) = (whole("GET").await, whole("HEAD").await);
+        let status = |answer: &str| answer.lines().next().map(ToOwned::to_owned);
+        assert_eq!(status(&head), status(&get), "{path}");
+        assert!(!get.ends_with("\r\n\r\n"), "{get}");
+        assert_eq!(head.find("\r\n\r\n"), Some(head.len() - 4), "{head}");
+    }
 }
 
 /// Whatever a HEAD brings along, there is one answer, and none to what hides in its body.
@@ -238,8 +308,12 @@ async fn next_answer(connection: &mut Connection) -> Option<raw::Answer> {
     }
 }
 
-/// Status and code of an answer. An error is Azure's, or the code says what it is instead.
+/// Status and code of an answer. An error is Azure's, or the code says what it is instead; so it does
+/// of an answer that lacks a header.
 fn judged(answer: &raw::Answer) -> (u16, String) {
+    if let Some(name) = lacking(answer) {
+        return (answer.status, format!("no {name}"));
+    }
     if answer.status < 400 {
         return (answer.status, String::new());
     }
@@ -252,4 +326,32 @@ fn judged(answer: &raw::Answer) -> (u16, String) {
         _ => format!("not Azure's: {:?}", answer.text()),
     };
     (answer.status, code)
+}
+
+/// A header that RFC 9110 wants of an answer and that it does not have.
+fn lacking(answer: &raw::Answer) -> Option<&'static str> {
+    let is_final = answer.status >= 200;
+    let names = [
+        ("date", is_final),
+        ("content-type", is_final && !answer.body.is_empty()),
+        ("allow", answer.status == 405),
+    ];
+    let has = |name| match name {
+        "date" => is_date(answer.header(name)),
+        _ => !answer.header(name).is_empty(),
+    };
+    let mut lacking = names.iter().filter(|(name, wanted)| *wanted && !has(*name));
+    lacking.next().map(|(name, _)| *name)
+}
+
+/// Whether a text has the form of `Sat, 21 Nov 2026 14:30:00 GMT`.
+fn is_date(text: &str) -> bool {
+    let form = b"Aaa, 00 Aaa 0000 00:00:00 GMT";
+    let fits = |(byte, form): (u8, &u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        b'A' => byte.is_ascii_uppercase(),
+        b'a' => byte.is_ascii_lowercase(),
+        other => byte == *other,
+    };
+    text.len() == form.len() && text.bytes().zip(form).all(fits)
 }

@@ -22,7 +22,7 @@ pub enum ApiError {
         /// The `Allow` header.
         allow: &'static str,
     },
-    /// The request target cannot be decoded, or holds user information.
+    /// The request target is no URI, cannot be decoded, or holds user information.
     #[error("The request target is not valid: a path in percent-encoded UTF-8 is expected.")]
     TargetInvalid,
     /// The path with its query is longer than allowed.
@@ -37,7 +37,7 @@ pub enum ApiError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The bytes are not a request of HTTP/1.1.
+    /// The bytes are not a request of HTTP/1.1, or the method is too long for one.
     #[error("The request is not valid HTTP/1.1.")]
     Malformed,
     /// `Host` is missing, is there twice or is not a host.

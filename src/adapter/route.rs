@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
@@ -115,6 +115,17 @@ impl Action {
 /// # Errors
 /// [`ApiError::PathNotFound`], [`ApiError::MethodNotAllowed`], [`ApiError::TargetInvalid`].
 pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
+    // RFC 3986, 2: what is not ASCII is percent-encoded.
+    let is_ascii = |target: &PathAndQuery| target.as_str().is_ascii();
+    if !target.path_and_query().is_none_or(is_ascii) {
+        return Err(ApiError::TargetInvalid);
+    }
+    // RFC 9112, 3.2.4: OPTIONS alone may ask of all paths together.
+    if *method == Method::OPTIONS && target.path() == "*" {
+        return Err(ApiError::MethodNotAllowed {
+            allow: "GET, HEAD, POST, DELETE",
+        });
+    }
     // RFC 9110, 4.2.4: user information in an http URI is an error.
     let has_user = |authority: &Authority| authority.as_str().contains('@');
     if target.authority().is_some_and(has_user) {
@@ -405,6 +416,7 @@ mod tests {
             (Method::PUT, "/session", "GET, HEAD, DELETE"),
             (Method::GET, "/.management/stopSession", "POST"),
             (Method::POST, "/executions/x", "GET, HEAD"),
+            (Method::OPTIONS, "*", "GET, HEAD, POST, DELETE"),
         ] {
             match route(&method, path) {
                 Err(ApiError::MethodNotAllowed { allow }) => assert_eq!(allow, expected),
@@ -425,11 +437,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_invalid() {
+    fn what_is_no_target_or_cannot_be_decoded_is_invalid() {
         for target in [
             "/%ff/execute",
             "/%zz/execute",
             "/%4/execute",
+            "/größe/execute",
+            "/python/execute?größe",
+            "*",
             "http://%@a/",
             "http://u:p@a/",
         ] {

@@ -132,6 +132,11 @@ fn post(headers: &str, body: &str) -> String {
     format!("POST /python/execute HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}")
 }
 
+/// A POST that wants no body.
+fn stop(headers: &str, behind: &str) -> String {
+    format!("POST /.management/stopSession HTTP/1.1\r\nHost: a\r\n{headers}\r\n{behind}")
+}
+
 /// An execution whose length is right, with more headers.
 fn execution(headers: &str) -> String {
     post(&format!("Content-Length: 12\r\n{headers}"), CODE)
@@ -237,6 +242,27 @@ fn content_length() -> Vec<Case> {
             ran(),
         ),
         case(
+            "Content-Length behind a tab",
+            post("Content-Length:\t12\r\n", CODE),
+            ran(),
+        ),
+        case(
+            "Content-Length that is another number in octal",
+            post("Content-Length: 0200\r\n", &format!("{CODE:<200}")),
+            ran(),
+        ),
+        case("no length where no body is wanted", stop("", ""), fine()),
+        case(
+            "Content-Length 0 where no body is wanted",
+            stop("Content-Length: 0\r\n", ""),
+            fine(),
+        ),
+        case(
+            "Content-Length 00 where no body is wanted",
+            stop("Content-Length: 00\r\n", ""),
+            fine(),
+        ),
+        case(
             "Content-Length twice and the same",
             post("Content-Length: 12\r\nContent-Length: 12\r\n", CODE),
             ran(),
@@ -320,6 +346,11 @@ fn transfer_encoding() -> Vec<Case> {
         case(
             "Transfer-Encoding in capitals",
             post("Transfer-Encoding: CHUNKED\r\n", IN_CHUNKS),
+            ran(),
+        ),
+        case(
+            "TRANSFER-ENCODING in capitals",
+            post("TRANSFER-ENCODING: chunked\r\n", IN_CHUNKS),
             ran(),
         ),
         case(
@@ -471,7 +502,7 @@ fn smuggling() -> Vec<Case> {
     let hidden = format!("{IN_CHUNKS}{SMUGGLED}");
     let behind = format!("{CODE}{SMUGGLED}");
     let length = hidden.len();
-    vec![
+    let mut cases = vec![
         case(
             "both lengths",
             post(
@@ -626,7 +657,149 @@ fn smuggling() -> Vec<Case> {
             ),
             ended(404, "PathNotFound"),
         ),
-    ]
+        case(
+            "both lengths, Content-Length too short",
+            post(
+                "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+                IN_CHUNKS,
+            ),
+            ran_and_closed(),
+        ),
+        case(
+            "both lengths, Content-Length too long",
+            post(
+                "Transfer-Encoding: chunked\r\nContent-Length: 50\r\n",
+                IN_CHUNKS,
+            ),
+            ran_and_closed(),
+        ),
+        case(
+            "both lengths, and a byte too many",
+            post(
+                "Content-Length: 23\r\nTransfer-Encoding: chunked\r\n",
+                &format!("{IN_CHUNKS}X"),
+            ),
+            ran_and_closed(),
+        ),
+        case(
+            "both lengths, and a byte too many, the other way round",
+            post(
+                "Transfer-Encoding: chunked\r\nContent-Length: 50\r\n",
+                &format!("{IN_CHUNKS}X"),
+            ),
+            ran_and_closed(),
+        ),
+        case(
+            "a HEAD behind the chunks, within Content-Length",
+            post(
+                "Content-Length: 57\r\nTransfer-Encoding: chunked\r\n",
+                &format!("{IN_CHUNKS}HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ),
+            ran_and_closed(),
+        ),
+        case(
+            "both lengths of an unknown method, the coding folded",
+            "OPTIONS /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\nContent-Length: 5\r\n\r\nhello",
+            malformed(),
+        ),
+        case(
+            "a request behind a body that has two lengths",
+            post(
+                &format!("Content-Length: 12\r\nContent-Length: {}\r\n", behind.len()),
+                &behind,
+            ),
+            malformed(),
+        ),
+        case(
+            "half a request as the body of a GET",
+            format!(
+                "{}GET /health HTTP/1.1\r\nHost: a\r\n\r\n{}",
+                get("/health", "Content-Length: 32\r\n"),
+                get("/health", "")
+            ),
+            Want(vec![(200, ""), (200, "")], Ending::Stays, 0),
+        ),
+        case(
+            "a byte behind a body of nothing",
+            format!(
+                "{}{}",
+                stop("Content-Length: 0\r\n", "X"),
+                get("/health", "")
+            ),
+            Want(vec![(200, ""), (405, "MethodNotAllowed")], Ending::Stays, 0),
+        ),
+    ];
+    for (coding, want) in [
+        ("identity", malformed()),
+        ("", malformed()),
+        ("chunked,", malformed()),
+        ("chunked, gzip", malformed()),
+        ("chunked;x=y", malformed()),
+        ("\u{b}chunked", malformed()),
+        ("\u{c}chunked", malformed()),
+        ("chunked\0", malformed()),
+        (", chunked", ended(400, "InvalidTransferEncoding")),
+        ("chunked, chunked", ended(400, "InvalidTransferEncoding")),
+        // These count, and the body is none in chunks.
+        ("chunked ", ended(400, "InvalidRequestBody")),
+        ("\tchunked", ended(400, "InvalidRequestBody")),
+        ("Chunked", ended(400, "InvalidRequestBody")),
+    ] {
+        cases.push(case(
+            format!("both lengths, {coding:?}, a body of a length"),
+            post(
+                &format!("Transfer-Encoding: {coding}\r\nContent-Length: 12\r\n"),
+                CODE,
+            ),
+            want,
+        ));
+    }
+    for (name, headers, want) in [
+        (
+            "a wrong Content-Length",
+            format!("Content-Length: +{length}\r\nTransfer-Encoding: chunked\r\n"),
+            malformed(),
+        ),
+        (
+            "a Content-Length with a letter",
+            format!("Content-Length: {length}x\r\nTransfer-Encoding: chunked\r\n"),
+            malformed(),
+        ),
+        (
+            "a folded coding",
+            format!("Transfer-Encoding:\r\n chunked\r\nContent-Length: {length}\r\n"),
+            malformed(),
+        ),
+        (
+            "two codings",
+            format!(
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: {length}\r\n"
+            ),
+            malformed(),
+        ),
+        (
+            "a comma ahead of the coding",
+            format!("Content-Length: {length}\r\nTransfer-Encoding: , chunked\r\n"),
+            ended(400, "InvalidTransferEncoding"),
+        ),
+        (
+            "a blank behind the coding",
+            format!("Content-Length: {length}\r\nTransfer-Encoding: chunked \r\n"),
+            ran_and_closed(),
+        ),
+        (
+            "a coding in other letters",
+            format!("Content-Length: {length}\r\nTransfer-Encoding: Chunked\r\n"),
+            ran_and_closed(),
+        ),
+    ] {
+        cases.push(case(
+            format!("a request behind the chunks, and {name}"),
+            post(&headers, &hidden),
+            want,
+        ));
+    }
+    cases
 }
 
 fn chunked_bodies() -> Vec<Case> {
@@ -668,6 +841,22 @@ fn chunked_bodies() -> Vec<Case> {
             chunks("c;a=\"b;c\"\r\n{\"code\":\"1\"}\r\n0;x\r\n\r\n"),
             ran(),
         ),
+        case(
+            "an extension that is no token",
+            chunks("c;a[=b\r\n{\"code\":\"1\"}\r\n0\r\n\r\n"),
+            ran(),
+        ),
+        case(
+            "an extension with a NUL",
+            chunks("c;\0a\r\n{\"code\":\"1\"}\r\n0\r\n\r\n"),
+            ran(),
+        ),
+        case(
+            "empty chunks where no body is wanted",
+            stop("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            fine(),
+        ),
+        case("a last size with a plus", chunks("+0\r\n\r\nX"), bad()),
         case(
             "blanks behind a size",
             chunks("c  \t\r\n{\"code\":\"1\"}\r\n0\r\n\r\n"),
@@ -776,6 +965,12 @@ fn chunked_bodies() -> Vec<Case> {
             bad(),
         ),
         case(
+            "a last chunk and a bare LF",
+            chunks("c\r\n{\"code\":\"1\"}\r\n0\r\n\n"),
+            bad(),
+        )
+        .sent(Sending::ThenFinish),
+        case(
             "a last chunk without its empty line",
             chunks("c\r\n{\"code\":\"1\"}\r\n0\r\n"),
             bad(),
@@ -800,6 +995,11 @@ fn chunked_bodies() -> Vec<Case> {
         case(
             "a trailer that gives a host",
             chunks("c\r\n{\"code\":\"1\"}\r\n0\r\nHost: b\r\n\r\n"),
+            ran(),
+        ),
+        case(
+            "a trailer that gives a content type",
+            chunks("c\r\n{\"code\":\"1\"}\r\n0\r\nContent-Type: text/plain\r\n\r\n"),
             ran(),
         ),
         case(
@@ -926,6 +1126,21 @@ fn lines() -> Vec<Case> {
             "GET /health HTTP/1.1 \r\nHost: a\r\n\r\n",
             malformed(),
         ),
+        case(
+            "a blank in the target",
+            "GET /hea lth HTTP/1.1\r\nHost: a\r\n\r\n",
+            malformed(),
+        ),
+        case(
+            "a line of blanks ahead of the headers",
+            "GET /health HTTP/1.1\r\n \r\nHost: a\r\n\r\n",
+            malformed(),
+        ),
+        case(
+            "a line of blanks and nothing more",
+            "   \r\n\r\n",
+            malformed(),
+        ),
         case("no target", "GET HTTP/1.1\r\nHost: a\r\n\r\n", malformed()),
         case(
             "no method",
@@ -989,8 +1204,8 @@ fn header_names() -> Vec<Case> {
         ),
     ];
     for name in [
-        "", " ", " X", "X ", "X\t", "X Y", "X\0", "\0X", "X\r", "X\u{7f}", "X\u{1b}", "Ü", "X[]",
-        "X(1)", "X,Y", "X;Y", "X\"Y\"", "X/Y", "X@Y", "X{Y}", "X=Y", "X?", "X\\",
+        "", " ", " X", "X ", "X\t", "X Y", "X\tY", "X\0", "\0X", "X\r", "X\u{7f}", "X\u{1b}", "Ü",
+        "X[]", "X(1)", "X,Y", "X;Y", "X\"Y\"", "X/Y", "X@Y", "X{Y}", "X=Y", "X?", "X\\",
     ] {
         cases.push(case(
             format!("header name {name:?}"),
@@ -1006,6 +1221,10 @@ fn header_values() -> Vec<Case> {
         case("a value of UTF-8", execution("X: größe 🦀\r\n"), ran()),
         case("a value that is not UTF-8", bytes(&[b"GET /health HTTP/1.1\r\nHost: a\r\nX: \xff\xfe\x80\r\n\r\n"]), fine()),
         case("a value with a tab", execution("X: a\tb\r\n"), ran()),
+        case("a range for an execution", execution("Range: bytes=0-10\r\n"), ran()),
+        case("a range that is none", get("/health", "Range: bytes=a-z\r\n"), fine()),
+        case("a range of 1 000 parts", get("/health", &format!("Range: bytes={}\r\n", vec!["0-"; 1000].join(","))), fine()),
+        case("a media type that nobody knows is asked for", get("/health", "Accept: application/x-nothing\r\n"), fine()),
         case("a value of blanks", execution("X:    \t  \r\n"), ran()),
         case("an operation-id that is not UTF-8",
             bytes(&[b"POST /python/execute HTTP/1.1\r\nHost: a\r\noperation-id: \xff\r\nContent-Length: 12\r\n\r\n", CODE.as_bytes()]),
@@ -1157,7 +1376,7 @@ fn targets() -> Vec<Case> {
         case(
             "OPTIONS of an asterisk",
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-            invalid(),
+            refused(405, "MethodNotAllowed"),
         ),
         case("a target that is not a URI", line("http://%@a/"), invalid()),
         case("a NUL in the target", line("/\0"), malformed()),
@@ -1170,6 +1389,11 @@ fn targets() -> Vec<Case> {
         case(
             "an encoded NUL in a path",
             line("/%00"),
+            refused(404, "PathNotFound"),
+        ),
+        case(
+            "an encoded line break in a path",
+            line("/x%0d%0aX:%201"),
             refused(404, "PathNotFound"),
         ),
         case(
@@ -1279,10 +1503,12 @@ fn targets() -> Vec<Case> {
         malformed(),
     ));
     cases.push(case(
-        "a target of UTF-8",
-        line("/größe"),
-        refused(404, "PathNotFound"),
+        "a target of overlong UTF-8",
+        bytes(&[b"GET /\xc0\xaf HTTP/1.1\r\nHost: a\r\n\r\n"]),
+        malformed(),
     ));
+    cases.push(case("a target of UTF-8", line("/größe"), invalid()));
+    cases.push(case("a query of UTF-8", line("/health?größe"), invalid()));
     cases
 }
 
@@ -1294,14 +1520,29 @@ fn methods() -> Vec<Case> {
             refused(405, "MethodNotAllowed"),
         ),
         case(
+            "TRACE with a body",
+            format!("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{CODE}"),
+            refused(405, "MethodNotAllowed"),
+        ),
+        case(
+            "TRACE with a token",
+            "TRACE / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n\r\n",
+            refused(405, "MethodNotAllowed"),
+        ),
+        case(
             "CONNECT",
             "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
             refused(405, "MethodNotAllowed"),
         ),
         case(
-            "a method of 100 letters",
-            format!("{} /health HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(100)),
+            "a method of 128 letters",
+            format!("{} /health HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(128)),
             refused(405, "MethodNotAllowed"),
+        ),
+        case(
+            "a method of 129 letters",
+            format!("{} /health HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(129)),
+            malformed(),
         ),
         case(
             "a method of all characters",
@@ -1310,7 +1551,7 @@ fn methods() -> Vec<Case> {
         ),
     ];
     for method in [
-        "get", "Get", "OPTIONS", "PUT", "PATCH", "PRI", "PROPFIND", "GETX", "G", "POST",
+        "get", "Get", "OPTIONS", "PUT", "PATCH", "DELETE", "PRI", "PROPFIND", "GETX", "G", "POST",
     ] {
         cases.push(case(
             format!("method {method}"),
@@ -1379,8 +1620,10 @@ fn versions() -> Vec<Case> {
         "HTTP/1.",
         "HTTP/1.10",
         "HTTP/01.1",
+        "HTTP/01.01",
         "http/1.1",
         "HTTP /1.1",
+        "HTTP/ 1.1",
         "HTTP/1,1",
         "HTPP/1.1",
         "HTTP/-1.1",
@@ -1450,6 +1693,11 @@ fn too_long() -> Vec<Case> {
             ended(431, "RequestHeadersTooLarge"),
         ),
         case(
+            "a method of 100 000 bytes",
+            format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(100_000)),
+            malformed(),
+        ),
+        case(
             "a method of 200 000 bytes",
             format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(200_000)),
             ended(431, "RequestHeadersTooLarge"),
@@ -1500,6 +1748,7 @@ fn expectations() -> Vec<Case> {
 }
 
 fn upgrades() -> Vec<Case> {
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: ";
     vec![
         case(
             "an upgrade to h2c",
@@ -1513,9 +1762,36 @@ fn upgrades() -> Vec<Case> {
             "an upgrade to a websocket",
             get(
                 "/health",
-                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n",
+                &format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}13\r\n"),
             ),
             fine(),
+        ),
+        case(
+            "an upgrade to a websocket that is not in Connection",
+            get("/health", &format!("Upgrade: websocket\r\n{KEY}13\r\n")),
+            fine(),
+        ),
+        case(
+            "an upgrade to a websocket of another version",
+            get(
+                "/health",
+                &format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}99\r\n"),
+            ),
+            fine(),
+        ),
+        case(
+            "an upgrade to a websocket in HTTP/1.0",
+            format!(
+                "GET /health HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{KEY}13\r\n\r\n"
+            ),
+            Want(vec![(200, "")], Ending::Closes, 0),
+        ),
+        case(
+            "an upgrade of an execution to a websocket",
+            execution(&format!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}13\r\n"
+            )),
+            ran(),
         ),
         case(
             "an upgrade of an execution",
@@ -1938,6 +2214,11 @@ fn media_types() -> Vec<Case> {
     cases.push(case(
         "two content types, the first right",
         execution("Content-Type: application/json\r\nContent-Type: text/plain\r\n"),
+        refused(415, "UnsupportedMediaType"),
+    ));
+    cases.push(case(
+        "two content types, both wrong",
+        execution("Content-Type: text/plain\r\nContent-Type: text/html\r\n"),
         refused(415, "UnsupportedMediaType"),
     ));
     cases.push(case(

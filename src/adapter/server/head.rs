@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use crate::adapter::error::ApiError;
 
+/// Longest method. No registered one has more than 20.
+pub const MAX_METHOD_BYTES: usize = 128;
 /// Longest path with its query.
 pub const MAX_TARGET_BYTES: usize = 16 << 10;
 /// Names and values of all headers together.
@@ -17,7 +19,7 @@ pub const MAX_HEADER_BYTES: usize = 64 << 10;
 /// begins can be a matter of opinion.
 ///
 /// # Errors
-/// [`ApiError::TargetTooLong`], [`ApiError::HeadersTooLarge`], [`ApiError::HostInvalid`],
+/// [`ApiError::Malformed`], [`ApiError::TargetTooLong`], [`ApiError::HeadersTooLarge`], [`ApiError::HostInvalid`],
 /// [`ApiError::TransferEncodingInvalid`], [`ApiError::ExpectationFailed`],
 /// [`ApiError::ContentEncoding`].
 pub fn check_head(head: &Parts) -> Result<(), ApiError> {
@@ -38,6 +40,9 @@ pub fn check_head(head: &Parts) -> Result<(), ApiError> {
 }
 
 fn check_size(head: &Parts) -> Result<(), ApiError> {
+    if head.method.as_str().len() > MAX_METHOD_BYTES {
+        return Err(ApiError::Malformed);
+    }
     let target = head.uri.path_and_query();
     if target.map_or(0, |target| target.as_str().len()) > MAX_TARGET_BYTES {
         return Err(ApiError::TargetTooLong {
