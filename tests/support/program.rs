@@ -128,6 +128,11 @@ impl Program {
         .await
     }
 
+    /// The lines of the log from now on, for somebody else to read.
+    pub fn take_log(&mut self) -> mpsc::UnboundedReceiver<String> {
+        std::mem::replace(&mut self.log, mpsc::unbounded_channel().1)
+    }
+
     /// What else is in the log, up to the end of the program.
     pub async fn rest_of_log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
