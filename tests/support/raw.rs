@@ -125,6 +125,16 @@ impl Connection {
         waiting.expect("an answer in time").unwrap();
     }
 
+    /// Waits until so many bytes of an answer have come.
+    pub async fn receive(&mut self, bytes: usize) {
+        let mut some = vec![0; bytes];
+        let reading = self.stream.read_exact(&mut some);
+        timeout(PATIENCE, reading)
+            .await
+            .expect("bytes in time")
+            .unwrap();
+    }
+
     /// Reads everything up to the end of the connection, as text.
     pub async fn everything(&mut self) -> String {
         let mut bytes = Vec::new();
