@@ -32,8 +32,7 @@ COPY src src
 COPY benches benches
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     SOURCE_DATE_EPOCH=0 cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps \
-        --target "$(rustc --version --verbose | sed -n 's/^host: //p')" \
-        --override-filename session-adapter.cdx
+        --target "$(rustc --print host-tuple)" --override-filename session-adapter.cdx
 
 FROM docker.io/library/debian:bookworm-slim AS session
 ARG PROFILE=minimal

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod engine_support;
+#[path = "support/processes.rs"]
+mod processes;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine_support::{Served, config, serve};
+use processes::children_of;
 use session_adapter::engine::EngineConfig;
 use tokio::task::JoinSet;
 
@@ -146,19 +149,6 @@ fn spawner_of(_served: &Served) -> u32 {
                 .is_ok_and(|line| line.contains(session_adapter::engine::sandbox::SPAWNER_ARGUMENT))
         })
         .unwrap()
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-            rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
-        })
-        .collect()
 }
 
 /// Waits until every job has been cleaned up after, and its keeper collected.

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use support::Program;
 use support::form::{content_type, form, post_head};
 use support::http1::{Buffer, Message};
+use support::processes::children_of;
 use support::raw::request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -415,18 +416,6 @@ struct Left {
     processes: usize,
     descriptors: usize,
     files: usize,
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-            rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
-        })
-        .collect()
 }
 
 /// A field of a process's status in MiB.

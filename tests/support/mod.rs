@@ -17,6 +17,7 @@ mod adapter;
 pub mod exposition;
 pub mod form;
 pub mod http1;
+pub mod processes;
 mod program;
 pub mod raw;
 pub mod schema;
