@@ -114,7 +114,10 @@ impl Fixture {
     async fn by_itself(&self, python: &Path) -> Ended {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("main.py"), &self.code).unwrap();
-        let mut child = Command::new(python)
+        // As a job has it, whatever this test was started with.
+        let mut child = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(python)
             .arg("main.py")
             .args(&self.args)
             .current_dir(directory.path())
