@@ -8,6 +8,8 @@
 //!
 //! `EXECUTION_PRELOAD=numpy,pandas` names modules to be imported: by each program, and ahead of it
 //! by the interpreters that wait.
+//!
+//! `EXECUTION_PISTON=127.0.0.1:2000` names a real Piston with Python, which is asked for the same.
 
 #![allow(clippy::expect_used)]
 
@@ -59,6 +61,12 @@ async fn main() {
         }
         println!("{language}, {CLIENTS} clients:");
         work.many_clients(&cold, &warm).await;
+    }
+    if let Ok(piston) = std::env::var("EXECUTION_PISTON") {
+        let piston = piston.parse().expect("ADDRESS:PORT of a Piston");
+        let work = Work::of(&cold, "python", "print(42)", "/python/execute").await;
+        println!("python, the Piston at {piston}; one client, then {CLIENTS}:");
+        work.elsewhere(piston).await;
     }
     if let Ok(modules) = std::env::var("EXECUTION_PRELOAD") {
         let warm = Side::start(WARM, &modules).await;
@@ -197,6 +205,29 @@ impl Work {
         let took = began.elapsed();
         assert_eq!(output.stdout, b"42\n");
         took
+    }
+
+    /// The same by another engine.
+    async fn elsewhere(&self, engine: SocketAddr) {
+        let lane = |rounds| async move {
+            let mut connection = Connection::to(engine).await;
+            let mut times = Vec::new();
+            for _ in 0..rounds {
+                times.push(time(&mut connection, &self.to_engine).await);
+            }
+            times
+        };
+        for clients in [1, CLIENTS] {
+            let began = Instant::now();
+            let times = all((0..clients).map(|_| lane(ROUNDS / clients))).await;
+            println!(
+                "  {:7.2} {:7.2} {:7.2}  {:.0} a second",
+                percentile(&times, 10),
+                percentile(&times, 50),
+                percentile(&times, 90),
+                times.len() as f64 / began.elapsed().as_secs_f64()
+            );
+        }
     }
 
     async fn many_clients(&self, cold: &Side, warm: &Side) {
