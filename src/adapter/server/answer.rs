@@ -118,7 +118,7 @@ async fn execution(
     };
     let headers = response.headers_mut();
     headers.insert("api-supported-versions", SUPPORTED_VERSIONS.clone());
-    headers.insert(SESSION_GUID, header_value(&session.guid.to_string()));
+    headers.insert(SESSION_GUID, guid_of(session));
     if let Ok(id) = operation_id {
         headers.insert("operation-id", header_value(id.as_str()));
     }
@@ -337,8 +337,9 @@ fn pass_on(session: &Session, answer: RawAnswer) -> Answer {
     };
     let mut response = Response::new(Full::new(body).into());
     *response.status_mut() = answer.status;
-    let guid = header_value(&session.guid.to_string());
-    response.headers_mut().insert(SESSION_GUID, guid);
+    response
+        .headers_mut()
+        .insert(SESSION_GUID, guid_of(session));
     if answer.status == StatusCode::TOO_MANY_REQUESTS {
         response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     }
@@ -409,6 +410,10 @@ fn with_type(mut response: Answer, content_type: HeaderValue) -> Answer {
 
 static SUPPORTED_VERSIONS: LazyLock<HeaderValue> =
     LazyLock::new(|| header_value(&API_VERSIONS.join(", ")));
+
+fn guid_of(session: &Session) -> HeaderValue {
+    header_value(&session.guid.to_string())
+}
 
 /// For text of our own, which is visible ASCII.
 fn header_value(text: &str) -> HeaderValue {

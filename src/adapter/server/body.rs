@@ -102,23 +102,14 @@ impl RequestBody {
         let mut bytes = BytesMut::with_capacity((announced as usize).min(AHEAD_OF_BYTES));
         let mut share = None;
         let reading = async {
-            while let Some(frame) = self.incoming.frame().await {
-                let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
-                if let Some(turn) = &mut self.turn {
-                    turn.renew();
-                }
-                let Some(data) = frame.data_ref() else {
-                    continue;
-                };
+            while let Some(data) = self.next_data().await? {
                 let length = bytes.len() + data.len();
                 if length > limit {
                     return Err(ApiError::BodyTooLarge { limit });
                 }
                 take_share(&mut share, session.take_body_bytes(data.len(), length)?);
-                bytes.extend_from_slice(data);
+                bytes.extend_from_slice(&data);
             }
-            self.has_ended = true;
-            self.turn = None;
             Ok(())
         };
         // What has arrived already is read without waiting for anything else.
@@ -147,26 +138,27 @@ impl RequestBody {
     /// [`ApiError::ShuttingDown`].
     pub async fn next_chunk(&mut self, session: &Session) -> Result<Option<Bytes>, ApiError> {
         self.waits = false;
-        let reading = async {
-            while let Some(frame) = self.incoming.frame().await {
-                let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
-                if let Some(turn) = &mut self.turn {
-                    turn.renew();
-                }
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-            self.has_ended = true;
-            self.turn = None;
-            Ok(None)
-        };
         tokio::select! {
-            read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
+            read = timeout(BODY_TIMEOUT, self.next_data()) => read.unwrap_or(Err(ApiError::BodyTimeout {
                 seconds: BODY_TIMEOUT.as_secs(),
             })),
             () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
         }
+    }
+
+    async fn next_data(&mut self) -> Result<Option<Bytes>, ApiError> {
+        while let Some(frame) = self.incoming.frame().await {
+            let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+            if let Some(turn) = &mut self.turn {
+                turn.renew();
+            }
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        self.has_ended = true;
+        self.turn = None;
+        Ok(None)
     }
 
     /// Throws away what was not read, and says whether the connection can take another request.
