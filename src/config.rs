@@ -95,6 +95,8 @@ pub struct Settings {
     pub piston: PistonUrl,
     /// The session's files, where the operator chose the place.
     pub data_dir: Option<PathBuf>,
+    /// Whether that place may hold anything: all of it then belongs to the session.
+    pub adopt_data_dir: bool,
     /// Wall-clock limit of an execution that names none.
     pub run_timeout: Duration,
     /// Highest wall-clock limit.
@@ -270,6 +272,7 @@ impl Settings {
             piston,
             data_dir: from("--data-dir", &flags.data_dir, "SESSION_DATA_DIR")
                 .parse_or(None, |text| writable_directory(text).map(Some))?,
+            adopt_data_dir: switch(flags.adopt_data_dir, "ADOPT_DATA_DIR", &environment)?,
             run_timeout,
             max_run_timeout,
             max_body: from("--max-body", &flags.max_body, "MAX_BODY_BYTES")
@@ -313,10 +316,6 @@ impl JobSettings {
         let from = |flag, value: &Option<String>, variable| {
             Given::find(flag, value.as_deref(), variable, &environment)
         };
-        let switch = |flag: bool, variable| match flag {
-            true => Ok(true),
-            false => from("", &None, variable).parse_or(false, yes_or_no),
-        };
         Ok(Self {
             runtimes: from("--runtimes", &flags.runtimes, "SESSION_RUNTIMES")
                 .parse_or(None, |text| toml_file(text).map(Some))?,
@@ -358,8 +357,12 @@ impl JobSettings {
                 "SESSION_DATA_FILES",
             )
             .parse_or(50_000, count(1, 10_000_000))?,
-            allow_network: switch(flags.allow_network, "ALLOW_NETWORK")?,
-            allow_weak_sandbox: switch(flags.allow_weak_sandbox, "ALLOW_WEAK_SANDBOX")?,
+            allow_network: switch(flags.allow_network, "ALLOW_NETWORK", &environment)?,
+            allow_weak_sandbox: switch(
+                flags.allow_weak_sandbox,
+                "ALLOW_WEAK_SANDBOX",
+                &environment,
+            )?,
         })
     }
 }
@@ -384,6 +387,18 @@ impl Target {
             });
         }
         Ok(format!("http://{address}"))
+    }
+}
+
+/// A setting that is on or off: a flag without a value, or a variable.
+fn switch(
+    flag: bool,
+    variable: &'static str,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<bool, ConfigError> {
+    match flag {
+        true => Ok(true),
+        false => Given::find("", None, variable, environment).parse_or(false, yes_or_no),
     }
 }
 

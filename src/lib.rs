@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod causes;
 pub mod config;
+pub mod data_dir;
 pub mod engine;
 pub mod gate;
 pub mod lossy;

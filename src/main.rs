@@ -12,10 +12,11 @@ use session_adapter::config::{
     self, Cli, Command, ConfigError, EngineKind, Flags, LogFormat, MetricsPlace, PistonUrl,
     Settings, Target,
 };
+use session_adapter::data_dir::{DataDir, DataDirError};
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
 use session_adapter::replay;
-use session_adapter::startup::{self, DataDir, Places, Signals};
+use session_adapter::startup::{self, Places, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -109,7 +110,7 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
     };
     let (engine, data_dir) = match settings.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
-        EngineKind::Piston => (None, Some(DataDir::of(settings.data_dir.clone())?)),
+        EngineKind::Piston => (None, Some(own_data_dir(&settings)?)),
     };
     let places = match &engine {
         Some(engine) => engine.places(listen),
@@ -154,7 +155,14 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
 
 async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
     let runtimes = match settings.engine {
-        EngineKind::Embedded => engine::discover(engine_config(&settings)).await?,
+        // A look at what can run has no business in the files of a session that may be running.
+        EngineKind::Embedded => {
+            let config = EngineConfig {
+                data_dir: None,
+                ..engine_config(&settings)
+            };
+            engine::discover(config).await?
+        }
         EngineKind::Piston => startup::ask_runtimes(&settings.piston.base()).await?,
     };
     print!("{}", startup::table(&runtimes));
@@ -186,10 +194,11 @@ impl RunningEngine {
             .piston
             .loopback()
             .ok_or("the embedded engine listens on loopback only")?;
+        // Ahead of everything that changes something: it fails where another adapter is running.
+        let listener = bind(address).await?;
         let config = engine_config(settings);
         let data_dir_is_temporary = config.data_dir.is_none();
         let engine = Engine::start(config)?;
-        let listener = bind(address).await?;
         let url = settings.piston.with_port(listener.local_addr()?.port());
         let (shutdown, told) = oneshot::channel();
         let serving = engine.clone();
@@ -238,6 +247,14 @@ impl RunningEngine {
             self.engine.kill_all();
             let _ = tokio::time::timeout(Duration::from_secs(2), self.served).await;
         }
+    }
+}
+
+/// The directory of the session's files where the engine does not have them.
+fn own_data_dir(settings: &Settings) -> Result<DataDir, DataDirError> {
+    match &settings.data_dir {
+        Some(path) => DataDir::open(path, settings.adopt_data_dir),
+        None => DataDir::temporary(),
     }
 }
 
@@ -293,7 +310,8 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         allow_weak_sandbox: jobs.allow_weak_sandbox,
         runtimes: jobs.runtimes.clone(),
         json_log: startup::log_format(settings.log_format) == LogFormat::Json,
-        data_dir: startup::data_dir(settings.data_dir.clone()),
+        data_dir: settings.data_dir.clone(),
+        adopt_data_dir: settings.adopt_data_dir,
         ..EngineConfig::default()
     }
 }

@@ -307,6 +307,7 @@ fn file_status(error: &FileError) -> (StatusCode, &'static str) {
         FileError::Denied => (StatusCode::FORBIDDEN, "FileAccessDenied"),
         FileError::Full => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
         FileError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "ExecutionTooLarge"),
+        FileError::Undeleted(_) => (StatusCode::INTERNAL_SERVER_ERROR, "DeletionFailed"),
         FileError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "FilesFailed"),
     }
 }

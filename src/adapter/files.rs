@@ -13,17 +13,19 @@ mod listing;
 mod multipart;
 mod name;
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 
-use crate::tree::{Next, Space, delete_contents, walk};
+use crate::data_dir::{self, LOST_AND_FOUND, RESERVED};
+use crate::tree::{Next, OPEN_DIR, Undeleted, delete_contents};
 
 pub use content::Content;
 pub use disposition::Disposition;
@@ -69,9 +71,27 @@ pub enum FileError {
         /// What can be sent.
         limit: u64,
     },
+    /// Some files of a session that was to be deleted are left.
+    #[error("{}", left_behind(.0))]
+    Undeleted(#[from] Undeleted),
     /// The disk.
     #[error("The session's files cannot be read or written.")]
     Disk(#[source] io::Error),
+}
+
+fn left_behind(undeleted: &Undeleted) -> String {
+    let named: Vec<String> = undeleted
+        .paths
+        .iter()
+        .map(|path| format!("'{path}'"))
+        .collect();
+    let named = named.join(", ");
+    match undeleted.count - undeleted.paths.len() {
+        0 => format!("These files or folders of the session could not be deleted: {named}."),
+        more => format!(
+            "These files or folders of the session could not be deleted: {named} and {more} more."
+        ),
+    }
 }
 
 /// Does what blocks on the disk, on a thread that may wait.
@@ -136,6 +156,8 @@ pub struct FileStore {
 #[derive(Debug)]
 struct Shared {
     root: OwnedFd,
+    /// Whether the file system's own `lost+found` is in it.
+    has_lost_and_found: bool,
     limits: FileLimits,
     /// Programs cannot make links to files that are not theirs to read and write.
     links_are_own: bool,
@@ -179,7 +201,7 @@ impl Shared {
 
     /// Bytes that may still be added, along with so many entries.
     fn room_for(&self, entries: u64) -> Result<u64, FileError> {
-        let used = Space::of(self.root()?);
+        let used = data_dir::used_space(self.root()?);
         if used.entries.saturating_add(entries) > self.limits.entries {
             return Err(FileError::Full);
         }
@@ -189,7 +211,7 @@ impl Shared {
 }
 
 impl FileStore {
-    /// Opens the store over a directory, and deletes unfinished uploads of an earlier process.
+    /// Opens the store over a directory, which is the session's alone.
     ///
     /// # Errors
     /// Where the directory cannot be opened.
@@ -197,17 +219,17 @@ impl FileStore {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, data_dir, flags, Mode::empty())?;
         let protected = std::fs::read_to_string("/proc/sys/fs/protected_hardlinks");
-        let store = Self {
+        Ok(Self {
             names: Names::new(&data_dir.to_string_lossy()),
             shared: Arc::new(Shared {
+                has_lost_and_found: statat(&root, LOST_AND_FOUND, AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok(),
                 root,
                 limits,
                 links_are_own: protected.is_ok_and(|text| text.trim() == "1"),
                 empty: Mutex::default(),
             }),
-        };
-        store.delete_unfinished();
-        Ok(store)
+        })
     }
 
     /// What reads the paths that clients write.
@@ -220,8 +242,8 @@ impl FileStore {
     /// # Errors
     /// [`FileError::NotFound`], [`FileError::Denied`].
     pub fn list(&self, folder: &FolderPath, recursive: bool) -> Result<Vec<Entry>, FileError> {
-        let folder = folder::open(&self.shared.root, folder)?;
-        Ok(listing::list(folder, recursive))
+        let opened = folder::open(&self.shared.root, folder)?;
+        Ok(listing::list(opened, folder, recursive))
     }
 
     /// What is known of a file or folder.
@@ -266,15 +288,28 @@ impl FileStore {
         Ok(unlinkat(folder, path.name.as_str(), AtFlags::empty())?)
     }
 
-    /// Deletes everything in the data directory, which itself stays.
+    /// Deletes all files of the session, those of uploads under way included.
     ///
     /// # Errors
-    /// Where something could not be deleted; the rest is deleted all the same.
+    /// [`FileError::Undeleted`] names what could not be deleted; the rest is deleted all the same.
     pub fn clear(&self) -> Result<(), FileError> {
-        delete_contents(self.shared.root()?).map_err(FileError::of_io)
+        let root = self.shared.root()?;
+        match openat(&root, RESERVED, OPEN_DIR, Mode::empty()) {
+            Ok(reserved) => data_dir::delete_uploads(reserved)?,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                // A program has put something else in its place, or has just taken it away again.
+                let _ = unlinkat(&root, RESERVED, AtFlags::empty());
+            }
+            Err(_) => {}
+        }
+        let has_lost_and_found = self.shared.has_lost_and_found;
+        Ok(delete_contents(root, |name| {
+            is_reserved(name)
+                || (has_lost_and_found && name.to_bytes() == LOST_AND_FOUND.as_bytes())
+        })?)
     }
 
-    /// Whether there is nothing at all, as far as that can be seen.
+    /// Whether the session has no files, as far as that can be seen.
     pub fn is_empty(&self) -> bool {
         let Ok(changed) = fstat(&self.shared.root).map(|found| Changed::of(&found)) else {
             return true;
@@ -285,7 +320,7 @@ impl FileStore {
         let is_settled = changed.is_settled();
         let root = self.shared.root();
         let is_empty = root
-            .and_then(|root| folder::is_empty(&root))
+            .and_then(|root| folder::is_empty(&root, is_reserved))
             .unwrap_or(true);
         if is_empty && is_settled {
             self.shared.remember_empty(changed);
@@ -301,17 +336,21 @@ impl FileStore {
     pub fn for_execution(&self, limit: u64) -> Result<Vec<(String, Vec<u8>)>, FileError> {
         let mut total = 0;
         let mut files = Vec::new();
-        listing::each_below(self.shared.root()?, |folder, entry| {
-            if entry.kind == Kind::File {
-                total += entry.size;
-                if total > limit {
-                    files.clear();
-                } else if let Some(bytes) = content::read_all(&self.shared, folder, &entry) {
-                    files.push((entry.path(), bytes));
+        listing::each_below(
+            self.shared.root()?,
+            &FolderPath::default(),
+            |folder, entry| {
+                if entry.kind == Kind::File {
+                    total += entry.size;
+                    if total > limit {
+                        files.clear();
+                    } else if let Some(bytes) = content::read_all(&self.shared, folder, &entry) {
+                        files.push((entry.path(), bytes));
+                    }
                 }
-            }
-            Ok(Next::Enter)
-        })
+                Ok(Next::Enter)
+            },
+        )
         .map_err(FileError::of_io)?;
         if total > limit {
             return Err(FileError::TooMuch {
@@ -322,19 +361,11 @@ impl FileStore {
         files.sort();
         Ok(files)
     }
+}
 
-    fn delete_unfinished(&self) {
-        let Ok(root) = self.shared.root() else {
-            return;
-        };
-        // What cannot be deleted now is hidden all the same.
-        let _ = walk(root, |folder, name, _, _| {
-            if name.to_bytes().starts_with(name::HIDDEN.as_bytes()) {
-                let _ = unlinkat(folder, name, AtFlags::empty());
-            }
-            Ok(Next::Skip)
-        });
-    }
+/// Whether an entry of the data directory itself is this program's and not the session's.
+fn is_reserved(name: &CStr) -> bool {
+    name.to_bytes() == RESERVED.as_bytes()
 }
 
 #[cfg(test)]

@@ -70,10 +70,15 @@ pub struct Flags {
     /// [env: PISTON_URL] [default: http://127.0.0.1:2001]
     #[arg(long, value_name = "URL")]
     pub(super) piston_url: Option<String>,
-    /// The session's files [env: SESSION_DATA_DIR] [default: /mnt/data if writable, else a
-    /// temporary directory]
+    /// Where the session's files are kept: an empty directory, or one that was used for this before.
+    /// Programs may change, and DELETE /session deletes, everything in it [env: SESSION_DATA_DIR]
+    /// [default: a temporary directory, deleted on exit]
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) data_dir: Option<String>,
+    /// Use --data-dir even if it holds files: they become the session's, to be changed and deleted
+    /// [env: ADOPT_DATA_DIR]
+    #[arg(long)]
+    pub(super) adopt_data_dir: bool,
     /// Wall-clock limit of an execution that names none [env: RUN_TIMEOUT_SECONDS] [default: 60]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(super) run_timeout: Option<String>,

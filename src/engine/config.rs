@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::request::Bounds;
 use super::sandbox::{Layer, Setup};
+use crate::tree::temp_dir;
 
 /// The settings of an [`Engine`](super::Engine). A request can lower a limit, never raise it.
 #[derive(Debug, Clone)]
@@ -54,9 +55,12 @@ pub struct EngineConfig {
     pub without: Vec<Layer>,
     /// Whether the sandbox's processes write lines of JSON to stderr, or text.
     pub json_log: bool,
-    /// A folder that all jobs may read and write, and that outlives them; one that goes with the
-    /// engine unless set.
+    /// The session's files, which all jobs may read and write and which outlive them. It must be
+    /// empty or have been used for this before; unless set it is a directory that is deleted with the
+    /// engine.
     pub data_dir: Option<PathBuf>,
+    /// Whether `data_dir` may hold anything: all of it then belongs to the session.
+    pub adopt_data_dir: bool,
     /// Where the jobs' directories are made; the system's folder for temporary files unless set.
     pub work_dir: Option<PathBuf>,
     /// More runtimes, as TOML of the form of the built-in table.
@@ -97,6 +101,7 @@ impl Default for EngineConfig {
             without: Vec::new(),
             json_log: true,
             data_dir: None,
+            adopt_data_dir: false,
             work_dir: None,
             runtimes: None,
             version_timeout: Duration::from_secs(10),
@@ -109,12 +114,6 @@ impl Default for EngineConfig {
 impl EngineConfig {
     /// What the spawner has to know.
     pub(super) fn setup(&self) -> Setup {
-        let temp = std::env::temp_dir();
-        let usual = if temp.is_absolute() {
-            temp
-        } else {
-            PathBuf::from("/tmp")
-        };
         Setup {
             // A finished job's slot is busy until it has been cleaned.
             slots: self
@@ -122,7 +121,7 @@ impl EngineConfig {
                 .saturating_mul(2)
                 .saturating_add(4)
                 .saturating_add(self.warm.saturating_mul(2)),
-            work_parent: self.work_dir.clone().unwrap_or(usual),
+            work_parent: self.work_dir.clone().unwrap_or_else(temp_dir),
             data_dir: self.data_dir.clone(),
             allow_network: self.allow_network,
             json_log: self.json_log,

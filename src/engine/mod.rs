@@ -36,6 +36,7 @@ use tokio::sync::{Mutex, OnceCell, watch};
 pub use config::EngineConfig;
 pub use runtimes::TableError;
 
+use crate::data_dir::{DataDir, DataDirError};
 use crate::gate::Gate;
 use crate::piston::{Jobs, Runtime};
 use job::Shop;
@@ -56,6 +57,9 @@ pub enum EngineError {
     /// The table of runtimes.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The sandbox cannot be started.
     #[error("the engine's sandbox cannot be started: {0}")]
     Sandbox(#[source] std::io::Error),
@@ -95,6 +99,8 @@ struct Inner {
     /// Dropped ahead of the spawner.
     pool: Pool,
     spawner: SpawnerHandle,
+    /// Locked for as long as this process uses it, where it was given.
+    _data_dir: Option<DataDir>,
     table: Vec<Entry>,
     path: Vec<PathBuf>,
     found: OnceCell<Arc<[Installed]>>,
@@ -120,11 +126,17 @@ impl Engine {
     /// Starts the spawner. Takes some milliseconds, and no runtime.
     ///
     /// # Errors
-    /// Where the table of runtimes cannot be used or the sandbox cannot be started.
+    /// Where the table of runtimes or the data directory cannot be used, or the sandbox cannot be
+    /// started.
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
         let table = runtimes::load(config.runtimes.as_deref())?;
-        let spawner =
-            SpawnerHandle::start(&config.program, &config.setup()).map_err(EngineError::Sandbox)?;
+        let data_dir = config.data_dir.as_deref();
+        let data_dir = data_dir
+            .map(|path| DataDir::open(path, config.adopt_data_dir))
+            .transpose()?;
+        let lock = data_dir.as_ref().map(DataDir::lock);
+        let spawner = SpawnerHandle::start(&config.program, &config.setup(), lock)
+            .map_err(EngineError::Sandbox)?;
         let missing = spawner.report.missing_pillars();
         if !missing.is_empty() && !config.allow_weak_sandbox {
             return Err(EngineError::WeakSandbox {
@@ -145,6 +157,7 @@ impl Engine {
                 pool: Pool::new(warm),
                 config,
                 spawner,
+                _data_dir: data_dir,
                 table,
                 path,
                 found: OnceCell::new(),

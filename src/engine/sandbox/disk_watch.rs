@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::data_dir::used_space_at;
 use crate::tree::{Space, free_bytes, in_folder};
 
 use super::disk;
@@ -65,7 +66,7 @@ impl DiskWatch {
             job.bytes = job.bytes.saturating_add(shared.bytes);
             job.entries = job.entries.saturating_add(shared.entries);
         }
-        let data = in_folder(&self.data_dir);
+        let data = used_space_at(&self.data_dir);
         job.bytes > self.limits.job_bytes
             || job.entries > self.limits.job_files
             || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)

@@ -28,7 +28,6 @@ mod stage;
 mod sys;
 mod warm;
 mod wire;
-mod work_folder;
 mod workspace;
 
 pub use policy::{Layer, SandboxReport};
