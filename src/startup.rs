@@ -123,6 +123,7 @@ pub async fn announce(settings: Settings, places: Places) {
         piston_url = places.piston_url,
         data_dir = places.data_dir.map(|path| path.display().to_string()),
         data_dir_is_temporary = places.data_dir_is_temporary,
+        adopt_data_dir = settings.adopt_data_dir,
         run_timeout_s = settings.run_timeout.as_secs_f64(),
         max_run_timeout_s = settings.max_run_timeout.as_secs_f64(),
         max_body = settings.max_body,

@@ -67,9 +67,13 @@ impl Session {
         entries.iter().map(name).collect()
     }
 
-    /// What is really in the data directory.
+    /// What the session really has in the data directory, uploads under way included.
     fn on_disk(&self) -> usize {
-        fs::read_dir(self.data.path()).unwrap().count()
+        let reserved = self.data.path().join(".session-adapter");
+        let uploads = fs::read_dir(reserved).map_or(0, Iterator::count);
+        let entries = fs::read_dir(self.data.path()).unwrap().flatten();
+        let own = entries.filter(|entry| entry.file_name() != ".session-adapter");
+        own.count() + uploads
     }
 
     async fn until_on_disk(&self, count: usize) {
