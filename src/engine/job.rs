@@ -1,13 +1,9 @@
 //! One job from its files to Piston's answer: the compile stage, where there is one, and the run
 //! stage, in a directory of their own.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,6 +15,7 @@ use super::runtimes::{Entry, Installed};
 use super::sandbox::{
     Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, WarmOrder, installed_with,
 };
+use super::stdio::{Streams, read, write};
 use super::warm::{Kind, LONGEST_SOURCE, Pool, Wanted, Warm};
 use crate::gate::Pass;
 use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
@@ -469,44 +466,5 @@ struct Refill<'a>(&'a Pool);
 impl Drop for Refill<'_> {
     fn drop(&mut self) {
         self.0.fill_up();
-    }
-}
-
-/// This side's ends of a program's standard streams.
-#[derive(Debug)]
-pub(super) struct Streams {
-    stdin: pipe::Sender,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
-}
-
-impl Streams {
-    /// A pipe for each; returns the program's ends, too.
-    fn open() -> std::io::Result<(Self, [OwnedFd; 3])> {
-        let (in_read, in_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let ours = Self {
-            stdin: pipe::Sender::from_owned_fd(in_write)?,
-            stdout: pipe::Receiver::from_owned_fd(out_read)?,
-            stderr: pipe::Receiver::from_owned_fd(err_read)?,
-        };
-        Ok((ours, [in_read, out_write, err_write]))
-    }
-}
-
-/// 0 at the end; a pipe that cannot be read has ended.
-async fn read(from: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
-    match from {
-        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
-        None => 0,
-    }
-}
-
-/// 0 where the program has closed its standard input.
-async fn write(to: &mut Option<pipe::Sender>, bytes: &[u8]) -> usize {
-    match to {
-        Some(pipe) => pipe.write(bytes).await.unwrap_or(0),
-        None => 0,
     }
 }

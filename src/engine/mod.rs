@@ -22,6 +22,7 @@ mod runtimes;
 #[allow(unsafe_code, reason = "what contains a job is made of system calls")]
 pub mod sandbox;
 mod server;
+mod stdio;
 mod warm;
 
 use std::future::Future;
@@ -137,7 +138,7 @@ impl Engine {
         let lock = data_dir.as_ref().map(DataDir::lock);
         let spawner = SpawnerHandle::start(&config.program, &config.setup(), lock)
             .map_err(EngineError::Sandbox)?;
-        let missing = spawner.report.missing_pillars();
+        let missing = spawner.report.missing_required_layers();
         if !missing.is_empty() && !config.allow_weak_sandbox {
             return Err(EngineError::WeakSandbox {
                 missing: missing.join(", "),

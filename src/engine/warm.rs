@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::Inner;
-use super::job::Streams;
 use super::runtimes::Installed;
 use super::sandbox::JobLink;
+use super::stdio::Streams;
 use crate::piston::WorkingDirectory;
 
 /// How old an interpreter may get before it is replaced.

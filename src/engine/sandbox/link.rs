@@ -18,10 +18,10 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::policy::SandboxReport;
 use super::protocol::{
     Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder, WarmOrder,
 };
+use super::report::SandboxReport;
 use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{frame, receive_with_fds, send_with_fds};
 use super::workspace::BOX;

@@ -22,12 +22,14 @@ use crate::tree::{delete_tree, temporary_folder};
 use super::disk;
 use super::keeper::{Job, clean_up, keep};
 use super::line;
-use super::policy::{Layer, Policy, SandboxReport};
+use super::policy::Policy;
 use super::process_tree::{children_of, usage_below};
 use super::protocol::{Ready, Setup};
+use super::report::{Layer, SandboxReport};
 use super::slots::{Slot, Slots};
 use super::stage::kill_user;
 use super::sys::{self, End, Fork, OneThread, Wait, Waiting};
+use super::trial::probe;
 use super::wire::{receive_with_fds, send_with_fds};
 use super::workspace::Workspace;
 
@@ -174,7 +176,7 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     let slot = slots
         .take()
         .ok_or_else(|| io::Error::other("there are no job slots"))?;
-    let tried = policy.try_out(proof, &work, slot);
+    let tried = probe(&mut policy, proof, &work, slot);
     slots.give_back(slot);
     match tried {
         Ok(report) => Ok(Started {
