@@ -7,6 +7,7 @@
 //!
 //! What this program keeps in it for itself is below one reserved directory, [`RESERVED`].
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -259,13 +260,18 @@ pub fn open_reserved(data_dir: impl AsFd) -> io::Result<OwnedFd> {
     Ok(openat(data_dir, RESERVED, OPEN_DIR, Mode::empty())?)
 }
 
+/// Whether an entry of a data directory itself is this program's and not the session's.
+pub fn is_reserved(name: &CStr) -> bool {
+    name.to_bytes() == RESERVED.as_bytes()
+}
+
 /// What the session keeps in its data directory, uploads under way included; without what is always
 /// there.
 pub fn used_space(data_dir: OwnedFd) -> Space {
     let mut in_reserved = false;
     Space::of_some(data_dir, |name, found, depth| {
         if depth == 0 {
-            in_reserved = name.to_bytes() == RESERVED.as_bytes();
+            in_reserved = is_reserved(name);
         }
         let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
         let is_mark = name.to_bytes() == MARK.as_bytes() && found.st_size == MARK_TEXT.len() as i64;

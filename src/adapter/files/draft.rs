@@ -14,7 +14,11 @@ use uuid::Uuid;
 
 use crate::data_dir::open_reserved;
 
-use super::{Entry, FileError, FilePath, Shared, folder};
+use super::error::FileError;
+use super::folder;
+use super::listing::Entry;
+use super::name::FilePath;
+use super::root::DataRoot;
 
 /// Rights of a file: the programs of the session may change it through their group.
 const FILE: Mode = Mode::RUSR
@@ -44,7 +48,7 @@ pub struct Sealed {
 /// The file of an upload until it is complete.
 #[derive(Debug)]
 struct Hidden {
-    shared: Arc<Shared>,
+    shared: Arc<DataRoot>,
     /// The reserved directory, wherever a program may move it meanwhile.
     folder: OwnedFd,
     name: String,
@@ -61,7 +65,7 @@ impl Drop for Hidden {
 }
 
 impl Draft {
-    pub(super) fn new(shared: Arc<Shared>, path: FilePath) -> Result<Self, FileError> {
+    pub(super) fn new(shared: Arc<DataRoot>, path: FilePath) -> Result<Self, FileError> {
         let room = shared.room_for(1)?;
         let folder = open_reserved(&shared.root).map_err(FileError::of_io)?;
         let name = format!("upload-{}", Uuid::new_v4().simple());

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use crate::tree::OPEN_DIR;
 
-use super::{FileError, FilePath, FolderPath};
+use super::error::FileError;
+use super::name::{FilePath, FolderPath};
 
 /// Rights of a folder: the programs of the session share it through their group.
 const FOLDER: Mode = Mode::RWXU

@@ -9,8 +9,8 @@ use rustix::fs::{FileType, Stat};
 use crate::adapter::timestamp::Timestamp;
 use crate::tree::{Next, walk};
 
-use super::name::MAX_DEPTH;
-use super::{FolderPath, is_reserved};
+use super::name::{FolderPath, MAX_DEPTH};
+use crate::data_dir::is_reserved;
 
 /// Entries of a list; the first in its order are kept.
 pub const MAX_ENTRIES: usize = 10_000;

@@ -1,12 +1,14 @@
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use rustix::fs::{FileType, mkdirat, mknodat};
+use rustix::fs::{FileType, Mode, mkdirat, mknodat, openat};
 
 use super::*;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, RESERVED};
 use crate::tree::OPEN_DIR;
 
 struct Place {
