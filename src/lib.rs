@@ -1,5 +1,6 @@
 //! session-adapter: Azure's dynamic-sessions API in front of a Piston engine.
 
+pub mod access;
 pub mod adapter;
 pub mod causes;
 pub mod config;

@@ -108,6 +108,7 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
         }
         MetricsPlace::Path | MetricsPlace::Off => None,
     };
+    startup::warn_if_open(&settings, &[Some(&listener), metrics.as_ref()]);
     let (engine, data_dir) = match settings.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
         EngineKind::Piston => (None, Some(own_data_dir(&settings)?)),
@@ -267,6 +268,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 fn adapter_config(settings: &Settings, places: &Places) -> AdapterConfig {
     AdapterConfig {
         engine: settings.engine,
+        access: settings.access.clone(),
         piston_url: places.piston_url.clone(),
         run_timeout: settings.run_timeout,
         max_run_timeout: settings.max_run_timeout,
@@ -306,6 +308,7 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         max_job_files: jobs.disk_files as u64,
         max_data_bytes: jobs.data,
         max_data_files: jobs.data_files as u64,
+        access: settings.access.clone(),
         allow_network: jobs.allow_network,
         allow_weak_sandbox: jobs.allow_weak_sandbox,
         runtimes: jobs.runtimes.clone(),

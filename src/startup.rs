@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -89,6 +90,23 @@ impl Signals {
     }
 }
 
+/// Warns where others than this machine can reach a listener and nothing says that this is meant.
+pub fn warn_if_open(settings: &Settings, listeners: &[Option<&TcpListener>]) {
+    if settings.access.allows_every_host() {
+        return;
+    }
+    let addresses = listeners.iter().flatten();
+    for address in addresses.filter_map(|listener| listener.local_addr().ok()) {
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "listening beyond loopback without authentication: whoever reaches this address can \
+                 run code; --allow-host '*' says that this is meant"
+            );
+        }
+    }
+}
+
 /// Where this process listens, asks and keeps files.
 #[derive(Debug)]
 pub struct Places {
@@ -119,6 +137,8 @@ pub async fn announce(settings: Settings, places: Places) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = places.listen.map(tracing::field::display),
+        allow_host = list(&settings.access.hosts),
+        allow_origin = list(&settings.access.origins),
         engine = %settings.engine,
         piston_url = places.piston_url,
         data_dir = places.data_dir.map(|path| path.display().to_string()),
@@ -151,6 +171,11 @@ pub async fn announce(settings: Settings, places: Places) {
         runtimes = listed.map_or("unknown: the engine does not answer".to_owned(), |l| l.join(", ")),
         "started"
     );
+}
+
+fn list(values: &[impl ToString]) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    values.join(",")
 }
 
 /// What the engine at `piston_url` can run.

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::access::AccessError;
 use crate::gate::Full;
 use crate::piston::{ClientError, Refusal, Runtime};
 
@@ -43,6 +44,9 @@ pub enum ApiError {
     /// `Host` is missing, is there twice or is not a host.
     #[error("The request must have one header Host, with a host and perhaps a port.")]
     HostInvalid,
+    /// The request is not from somebody who was invited.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The transfer coding is another than `chunked`, or there are several.
     #[error("The only value of Transfer-Encoding is 'chunked', once.")]
     TransferEncodingInvalid,
@@ -86,9 +90,9 @@ pub enum ApiError {
     #[error("The session could not be deleted: {0}.")]
     DeletionFailed(&'static str),
     /// The body is declared as something else than JSON.
-    #[error("The body must be application/json, not '{given}'.")]
+    #[error("The body must be declared as application/json by Content-Type, not as '{given}'.")]
     MediaType {
-        /// The content type.
+        /// The content type; empty where there is none.
         given: String,
     },
     /// The body is larger than allowed.
@@ -200,6 +204,10 @@ impl ApiError {
             ),
             Self::Malformed => (StatusCode::BAD_REQUEST, "MalformedRequest"),
             Self::HostInvalid => (StatusCode::BAD_REQUEST, "InvalidHost"),
+            Self::Access(AccessError::Host(_)) => (StatusCode::FORBIDDEN, "HostNotAllowed"),
+            Self::Access(AccessError::Origin(_) | AccessError::CrossSite) => {
+                (StatusCode::FORBIDDEN, "OriginNotAllowed")
+            }
             Self::TransferEncodingInvalid => (StatusCode::BAD_REQUEST, "InvalidTransferEncoding"),
             Self::ExpectationFailed => (StatusCode::EXPECTATION_FAILED, "ExpectationFailed"),
             Self::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::request::Bounds;
 use super::sandbox::{Layer, Setup};
+use crate::access::AccessPolicy;
 use crate::tree::temp_dir;
 
 /// The settings of an [`Engine`](super::Engine). A request can lower a limit, never raise it.
@@ -46,6 +47,8 @@ pub struct EngineConfig {
     pub max_data_bytes: u64,
     /// Files and folders in the data directory: a job that makes them more is ended.
     pub max_data_files: u64,
+    /// Who may talk to the engine. No page of another origin may, whatever this allows.
+    pub access: AccessPolicy,
     /// Whether jobs may use the network, the session's own ports included.
     pub allow_network: bool,
     /// Whether to run jobs even where layers are missing without which hostile code is not
@@ -96,6 +99,7 @@ impl Default for EngineConfig {
             max_job_files: 50_000,
             max_data_bytes: 2 << 30,
             max_data_files: 50_000,
+            access: AccessPolicy::default(),
             allow_network: false,
             allow_weak_sandbox: false,
             without: Vec::new(),

@@ -84,7 +84,8 @@ impl Engine {
     /// # Errors
     /// Where the table of runtimes or the data directory cannot be used, or the sandbox cannot be
     /// started.
-    pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
+    pub fn start(mut config: EngineConfig) -> Result<Self, EngineError> {
+        config.access.origins.clear();
         let table = runtimes::load(config.runtimes.as_deref())?;
         let data_dir = config.data_dir.as_deref();
         let data_dir = data_dir

@@ -88,6 +88,11 @@ pub(super) async fn serve(
 }
 
 async fn answer(engine: &EngineState, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    if let Err(error) = engine.config.access.check(&head) {
+        return refusal(Problem::new(StatusCode::FORBIDDEN, error.to_string()));
+    }
+    let request = Request::from_parts(head, body);
     let path = request.uri().path();
     // As in Piston: in any case, and with one slash more at the end.
     let path = path.strip_suffix('/').unwrap_or(path).to_ascii_lowercase();
@@ -111,18 +116,20 @@ async fn answer(engine: &EngineState, request: Request<Incoming>) -> Answer {
         },
         _ => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found")),
     };
-    answered.unwrap_or_else(|problem| {
-        let message = Message {
-            message: Some(problem.message),
-        };
-        let mut answer = json(problem.status, &message);
-        if problem.status == StatusCode::TOO_MANY_REQUESTS {
-            answer
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+    answered.unwrap_or_else(refusal)
+}
+
+fn refusal(problem: Problem) -> Answer {
+    let message = Message {
+        message: Some(problem.message),
+    };
+    let mut answer = json(problem.status, &message);
+    if problem.status == StatusCode::TOO_MANY_REQUESTS {
         answer
-    })
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 async fn execute(engine: &EngineState, request: Request<Incoming>) -> Result<Answer, Problem> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use session_adapter::access::AccessPolicy;
 use session_adapter::adapter::{AdapterConfig, AdapterError, EngineKind, serve};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -39,6 +40,7 @@ impl Adapter {
     pub fn config(url: impl Into<String>) -> AdapterConfig {
         AdapterConfig {
             engine: EngineKind::Piston,
+            access: AccessPolicy::default(),
             piston_url: url.into(),
             run_timeout: Duration::from_secs(60),
             max_run_timeout: Duration::from_secs(220),
