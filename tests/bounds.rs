@@ -230,3 +230,30 @@ async fn slow_headers_do_not_hold_a_connection_for_ever() {
     let ended = tokio::time::timeout(Duration::from_secs(100), slow.closed()).await;
     ended.expect("a closed connection");
 }
+
+/// Output stands four times in the response of a custom container, and no more.
+#[tokio::test]
+async fn a_megabyte_of_output_makes_a_response_of_little_more_than_four() {
+    let piston = StandIn::script()
+        .always(Answer::huge(1_000_000))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    for path in ["/python/execute", "/execute"] {
+        let answer = raw::post(adapter.addr, path, r#"{"code":"1"}"#).await;
+        let length = answer.body.len();
+        assert!((4_000_000..=4_100_000).contains(&length), "{length} bytes");
+        let answer = answer.json();
+        for output in [
+            &answer["stdout"],
+            &answer["run"]["stdout"],
+            &answer["run"]["output"],
+            &answer["properties"]["stdout"],
+        ] {
+            assert_eq!(output.as_str().unwrap().len(), 1_000_000);
+        }
+        for stage in ["run", "compile"] {
+            assert_eq!(answer["properties"].get(stage), None);
+        }
+    }
+}

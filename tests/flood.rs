@@ -182,7 +182,7 @@ impl Flood {
                     return true;
                 }
                 // Jobs share the data directory: what runs when it passes its limit may be ended.
-                if text.contains("File size limit exceeded.") {
+                if text.contains(r#""outcome":"disk_limit""#) {
                     self.tally.lock().unwrap().ended_by_others += 1;
                     return false;
                 }

@@ -128,6 +128,15 @@ impl Case {
         format!("execution-{}", self.number)
     }
 
+    fn identifier(&self) -> String {
+        format!("client-{}", self.number % CLIENTS)
+    }
+
+    /// Where the execution can be asked for.
+    fn location(&self) -> String {
+        format!("/executions/{}?identifier={}", self.id(), self.identifier())
+    }
+
     /// What a Python program does when it has told its tag.
     fn python_end(&self) -> &'static str {
         match (self.ending, self.number / 10 % 4) {
@@ -250,7 +259,7 @@ impl Run {
     async fn execution(&self, case: &Case, connection: &mut Connection) {
         let (path, body) = case.request(&self.jobs);
         let body = body.to_string();
-        let path = format!("{path}?identifier=client-{}", case.number % CLIENTS);
+        let path = format!("{path}?identifier={}", case.identifier());
         let id = case.id();
         let has_id = matches!(case.kind(), 3 | 4);
         let headers: &[(&str, &str)] = match has_id {
@@ -271,7 +280,7 @@ impl Run {
         );
         if case.kind() == 4 {
             only(&case.tag, &answer.body, "a state");
-            answer = self.ended(&id).await.unwrap();
+            answer = self.ended(&case.location()).await.unwrap();
         }
         let count = only(&case.tag, &answer.body, "an answer");
         let is_cut = case.ending == Ending::AtALimit && case.number / 10 % 4 == 1;
@@ -281,7 +290,10 @@ impl Run {
             check_value(case, &answer);
         }
         if has_id {
-            self.ids.lock().unwrap().push((id, case.tag.clone()));
+            self.ids
+                .lock()
+                .unwrap()
+                .push((case.location(), case.tag.clone()));
         }
     }
 
@@ -298,23 +310,19 @@ impl Run {
         sleep(Duration::from_millis((case.number % 7 * 20) as u64)).await;
         if is_whole && matches!(case.kind(), 3 | 4) {
             // One that has not been read yet cannot be asked for.
-            while raw::get(self.addr, &format!("/executions/{}", case.id()))
-                .await
-                .status
-                == 404
-            {
+            while raw::get(self.addr, &case.location()).await.status == 404 {
                 sleep(Duration::from_millis(5)).await;
             }
             drop(connection);
-            let answer = self.ended(&case.id()).await.unwrap();
+            let answer = self.ended(&case.location()).await.unwrap();
             assert!(only(&case.tag, &answer.body, "a later answer") >= 4);
         }
     }
 
     /// The resource of an execution, once it has ended.
-    async fn ended(&self, id: &str) -> Option<Answer> {
+    async fn ended(&self, location: &str) -> Option<Answer> {
         loop {
-            let answer = raw::get(self.addr, &format!("/executions/{id}")).await;
+            let answer = raw::get(self.addr, location).await;
             match (answer.status, answer.json()["status"].as_str()) {
                 (200, Some("Succeeded" | "Failed")) => return Some(answer),
                 (200, Some("NotStarted" | "Running")) => sleep(Duration::from_millis(20)).await,
@@ -463,8 +471,8 @@ async fn no_execution_sees_anything_of_another() {
 
     let ids = run.ids.lock().unwrap().clone();
     let mut known = 0;
-    for (id, tag) in &ids {
-        if let Some(answer) = run.ended(id).await {
+    for (location, tag) in &ids {
+        if let Some(answer) = run.ended(location).await {
             assert!(
                 only(tag, &answer.body, "a later answer") >= 1,
                 "{}",

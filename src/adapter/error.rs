@@ -71,6 +71,12 @@ pub enum ApiError {
     /// The `operation-id` header is not usable.
     #[error("The header operation-id must have 1 to 128 letters, digits, '.', '_' or '-'.")]
     OperationId,
+    /// The `operation-id` belongs to another execution.
+    #[error(
+        "The id in the header operation-id was used before for a different execution. Send the same \
+         request again to get the result of that one, or a new operation-id to run this one."
+    )]
+    OperationIdConflict,
     /// There is no such execution, or no more.
     #[error("There is no execution '{id}', or it is no longer remembered.")]
     ExecutionNotFound {
@@ -214,6 +220,7 @@ impl ApiError {
             Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),
+            Self::OperationIdConflict => (StatusCode::CONFLICT, "OperationIdConflict"),
             Self::ExecutionNotFound { .. } => (StatusCode::NOT_FOUND, "ExecutionNotFound"),
             Self::ExecutionCanceled => (StatusCode::CONFLICT, "ExecutionCanceled"),
             Self::SessionNotFound { .. } => (StatusCode::NOT_FOUND, "NoSessionFoundError"),
@@ -297,7 +304,7 @@ impl ApiError {
             Self::RuntimeNotFound { .. } => Some("language"),
             Self::ApiVersion { .. } => Some("api-version"),
             Self::Identifier => Some("identifier"),
-            Self::OperationId => Some("operation-id"),
+            Self::OperationId | Self::OperationIdConflict => Some("operation-id"),
             Self::File(FileError::Name(_)) => Some("name"),
             Self::File(FileError::Path(_)) => Some("path"),
             _ => None,

@@ -173,7 +173,8 @@ async fn run(
         }
         Err(error) => failure(error, log),
     };
-    if session.executions.find(id.as_str()).is_some() {
+    let identifier = tracked.identifier.as_ref();
+    if session.executions.find(identifier, id.as_str()).is_some() {
         let headers = response.headers_mut();
         headers.insert("operation-location", header_value(&location));
     }
@@ -209,7 +210,9 @@ fn get_execution(
     let not_found = || ApiError::ExecutionNotFound {
         id: id.chars().take(128).collect(),
     };
-    let tracked = session.executions.find(id).ok_or_else(not_found)?;
+    let identifier = query.identifier.as_ref();
+    let tracked = session.executions.find(identifier, id);
+    let tracked = tracked.ok_or_else(not_found)?;
     log.operation_id(tracked.id.as_str());
     let state = tracked.state();
     log.outcome(outcome_of(&state));
