@@ -1,5 +1,9 @@
 //! Given an ordinary program, when it runs in the sandbox, then it finds what it needs there.
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
 mod engine_support;
 

@@ -48,16 +48,13 @@ mod http11probe;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
 
 use cases::{Case, Ending, Seen, Sending};
 use http11probe::Verdict;
+use support::eventually::PATIENCE;
 use support::raw::{self, Connection};
 use support::{Adapter, Answer, StandIn};
 use tokio::time::timeout;
-
-/// A case for which nothing happens for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn adapter() -> (StandIn, Adapter) {
     let piston = StandIn::script()
@@ -94,7 +91,9 @@ async fn every_request_has_the_answer_that_the_table_states() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("{} cases", cases.len());
-    assert!(cases.len() >= 150);
+    let promise = format!("a table of {} cases", cases.len());
+    let promises = include_str!("../SPECIFICATION.md");
+    assert!(promises.contains(&promise), "{promise}");
 }
 
 /// What the head of this file says of Http11Probe.
