@@ -859,6 +859,7 @@ async fn dropping_the_engine_ends_its_jobs() {
 
 async fn the_report_says_what_is_on() {
     let served = serve(small()).await;
+    served.engine.runtimes().await;
     let about: Value = served.send("GET", "/", &[], b"").await.json();
     assert_eq!(about["sandbox"]["seccomp"], true, "{about}");
     assert_eq!(about["sandbox"]["network"], false, "{about}");

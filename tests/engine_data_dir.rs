@@ -98,9 +98,9 @@ async fn programs_of_every_language_start_in_the_data_directory() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
     std::fs::write(data.join("upload"), "up").unwrap();
-    let installed = served.engine.runtimes().await;
+    let installed = served.languages().await;
     for (language, program) in PROGRAMS {
-        if !installed.iter().any(|one| one.language == *language) {
+        if !installed.contains(*language) {
             eprintln!("SKIPPED: {language} is not installed");
             continue;
         }
@@ -123,7 +123,7 @@ async fn programs_of_every_language_start_in_the_data_directory() {
 async fn errors_name_the_file_as_it_was_sent() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
-    let installed = served.engine.runtimes().await;
+    let installed = served.languages().await;
     for (language, name, program, told) in [
         (
             "python",
@@ -151,7 +151,7 @@ async fn errors_name_the_file_as_it_was_sent() {
             "a.out: main.c:2:",
         ),
     ] {
-        if !installed.iter().any(|one| one.language == language) {
+        if !installed.contains(language) {
             eprintln!("SKIPPED: {language} is not installed");
             continue;
         }
@@ -232,7 +232,7 @@ async fn another_place_is_refused() {
 async fn what_lies_in_the_data_directory_is_not_taken_for_the_program() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
-    let installed = served.engine.runtimes().await;
+    let installed = served.languages().await;
     let trap = "#!/bin/sh\necho trapped\n";
     for name in [
         "main.py",
@@ -272,7 +272,7 @@ async fn what_lies_in_the_data_directory_is_not_taken_for_the_program() {
             "#include <stdio.h>\nint main(void){puts(\"sent\");}",
         ),
     ] {
-        if !installed.iter().any(|one| one.language == language) {
+        if !installed.contains(language) {
             eprintln!("SKIPPED: {language} is not installed");
             continue;
         }

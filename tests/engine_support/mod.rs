@@ -22,6 +22,7 @@ pub mod folder;
 #[path = "../support/processes.rs"]
 pub mod processes;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -183,6 +184,16 @@ impl Served {
             body.to_string().as_bytes(),
         )
         .await
+    }
+
+    /// The languages of this machine. Those of the README's requirements must be there.
+    pub async fn languages(&self) -> BTreeSet<String> {
+        let runtimes = self.engine.runtimes().await;
+        let found: BTreeSet<_> = runtimes.into_iter().map(|one| one.language).collect();
+        for required in ["bash", "c", "python"] {
+            assert!(found.contains(required), "no {required}: {found:?}");
+        }
+        found
     }
 
     /// A number that `GET /` says.
