@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::raw::{self, Connection};
-use support::{Adapter, Answer, Gate, StandIn};
+use support::{Adapter, Answer, Gate, StandIn, eventually};
 
 const CODE: &str = r#"{"code":"1"}"#;
 
@@ -89,15 +89,20 @@ async fn bodies_that_are_held_together_are_bounded() {
         stalled.push(connection);
     }
     let body = format!(r#"{{"code":"{}"}}"#, "x".repeat(500));
-    let refused = loop {
+    let mut refused = None;
+    eventually("a body too many is refused", async || {
         let answer = raw::post(adapter.addr, "/execute", &body).await;
-        if answer.status != 200 {
-            break answer;
-        }
-    };
+        refused = (answer.status != 200).then_some(answer);
+        refused.is_some()
+    })
+    .await;
+    let refused = refused.unwrap();
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
     drop(stalled);
-    while raw::post(adapter.addr, "/execute", &body).await.status != 200 {}
+    eventually("there is room again", async || {
+        raw::post(adapter.addr, "/execute", &body).await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]

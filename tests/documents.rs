@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use http::StatusCode;
+use support::command::bounded_command;
 
 const OPERATIONS: &str = include_str!("../docs/OPERATIONS.md");
 const DEPENDENCIES: &str = include_str!("../docs/DEPENDENCIES.md");
@@ -191,7 +193,18 @@ fn the_whole_tree_is_counted() {
     let told = format!("`Cargo.lock`: {locked} packages");
     assert!(DEPENDENCIES.contains(&told), "{told}");
 
-    let tree = Command::new(env!("CARGO"))
+    let mut cargo = bounded_command(env!("CARGO"));
+    // Where cargo has its packages, and the compiler that it asks about the target.
+    for name in [
+        "PATH",
+        "HOME",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "RUSTUP_TOOLCHAIN",
+    ] {
+        cargo.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    let tree = cargo
         .args(["tree", "--locked", "--offline", "--edges", "normal"])
         .args(["--target", "x86_64-unknown-linux-gnu", "--prefix", "none"])
         .args(["--format", "{p}", "--manifest-path"])

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::raw::{self, Connection};
-use support::{Adapter, Answer, Gate, StandIn};
+use support::{Adapter, Answer, Gate, StandIn, eventually};
 use tokio::net::TcpStream;
 
 fn execution() -> Vec<u8> {
@@ -28,9 +28,10 @@ async fn what_runs_gets_its_answer_and_new_work_is_refused() {
     piston.asked_times(1).await;
 
     adapter.shut_down();
-    while TcpStream::connect(adapter.addr).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    eventually("no connection is accepted any more", async || {
+        TcpStream::connect(adapter.addr).await.is_err()
+    })
+    .await;
     idle.send(raw::request("GET", "/ready", &[], "")).await;
     let ready = idle.answer().await;
     assert_eq!((ready.status, ready.header("connection")), (503, "close"));

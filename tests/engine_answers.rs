@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::raw;
-use support::{Answer, Program, StandIn};
+use support::{Answer, Program, StandIn, eventually};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
@@ -126,9 +126,7 @@ fn faults() -> Vec<Fault> {
 }
 
 async fn in_front_of(piston: &StandIn, arguments: &[&str]) -> Program {
-    let no_files = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-files");
-    std::fs::create_dir_all(no_files).unwrap();
-    let arguments = [&["--engine", "piston", "--data-dir", no_files], arguments].concat();
+    let arguments = [&["--engine", "piston"], arguments].concat();
     Program::start_with_engine(&arguments, &piston.url()).await
 }
 
@@ -147,15 +145,18 @@ async fn execute_later(program: &Program, id: &str) -> Value {
     let body = json!({"code": format!("print({id:?})"), "executionType": "Asynchronous"});
     let accepted = raw::exchange(program.addr, request(id, &body)).await;
     assert_eq!(accepted.status, 200, "{}", accepted.text());
-    loop {
+    let mut resource = Value::Null;
+    eventually("the execution has ended", async || {
         let answer = raw::get(program.addr, &format!("/executions/{id}")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let resource = answer.json();
-        match resource["status"].as_str().unwrap() {
-            "NotStarted" | "Running" => sleep(Duration::from_millis(2)).await,
-            _ => return resource,
-        }
-    }
+        resource = answer.json();
+        !matches!(
+            resource["status"].as_str().unwrap(),
+            "NotStarted" | "Running"
+        )
+    })
+    .await;
+    resource
 }
 
 /// The next execution works, and gets its own answer.
@@ -365,10 +366,12 @@ async fn an_engine_that_is_not_there_is_told_and_used_once_it_is_back() {
     drop(piston);
     // The stand-in is gone when nobody is connected any more.
     let mut tries = 0;
-    while execute(&program, &format!("gone-{tries}")).await.status != 503 {
+    eventually("the stand-in is gone", async || {
         tries += 1;
-        assert!(tries < 1000, "the stand-in stays");
-    }
+        let answer = execute(&program, &format!("gone-{tries}")).await;
+        answer.status == 503
+    })
+    .await;
     let answer = execute(&program, "sync").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     assert_eq!(answer.json()["error"]["code"], "EngineUnavailable");
@@ -423,7 +426,6 @@ async fn an_answer_that_never_comes_or_never_ends_is_given_up() {
     for kind in kinds.iter().chain(&kinds) {
         piston.will(kind.clone());
     }
-    let begun = Instant::now();
     let (a, b, c, x, y, z) = tokio::join!(
         execute(&program, "a"),
         execute(&program, "b"),
@@ -432,7 +434,6 @@ async fn an_answer_that_never_comes_or_never_ends_is_given_up() {
         execute_later(&program, "y"),
         execute_later(&program, "z"),
     );
-    assert!(begun.elapsed() < Duration::from_secs(60));
     for (answer, id) in [(a, "a"), (b, "b"), (c, "c")] {
         assert_eq!(answer.status, 504, "{id}: {}", answer.text());
         assert_eq!(answer.json()["error"]["code"], "EngineTimeout");

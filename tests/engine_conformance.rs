@@ -1,7 +1,11 @@
 //! Given a recorded exchange with Piston, when the embedded engine gets the same request, then it
 //! answers the same: HTTP status, exit code, signal, status word, message and standard output.
 //! What differs on purpose is listed here with its reason.
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
 mod engine_support;
 

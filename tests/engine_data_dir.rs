@@ -2,25 +2,27 @@
 //! then it does, finds the session's files there, and is still the program that was sent, whatever
 //! earlier jobs have left there. And when a job is given up, then it counts as running for as long
 //! as any process of it can write.
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
 mod engine_support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use engine_support::eventually::eventually;
+use engine_support::folder::{open_folder, subfolder};
 use engine_support::{Answer, Served, config, serve};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
-use tokio::time::{Instant, sleep};
 
 /// A data directory that the jobs' users can reach.
 fn data_dir() -> (tempfile::TempDir, PathBuf) {
-    let place = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let data = place.path().join("data");
-    std::fs::create_dir(&data).unwrap();
+    let place = open_folder();
+    let data = subfolder(place.path(), "data");
     (place, data)
 }
 
@@ -96,9 +98,9 @@ async fn programs_of_every_language_start_in_the_data_directory() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
     std::fs::write(data.join("upload"), "up").unwrap();
-    let installed = served.engine.runtimes().await;
+    let installed = served.languages().await;
     for (language, program) in PROGRAMS {
-        if !installed.iter().any(|one| one.language == *language) {
+        if !installed.contains(*language) {
             eprintln!("SKIPPED: {language} is not installed");
             continue;
         }
@@ -123,7 +125,7 @@ async fn programs_of_every_language_start_in_the_data_directory() {
 async fn errors_name_the_file_as_it_was_sent() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
-    let installed = served.engine.runtimes().await;
+    let installed = served.languages().await;
     for (language, name, program, told) in [
         (
             "python",
@@ -151,7 +153,7 @@ async fn errors_name_the_file_as_it_was_sent() {
             "a.out: main.c:2:",
         ),
     ] {
-        if !installed.iter().any(|one| one.language == language) {
+        if !installed.contains(language) {
             eprintln!("SKIPPED: {language} is not installed");
             continue;
         }
@@ -232,7 +234,7 @@ async fn another_place_is_refused() {
 async fn what_lies_in_the_data_directory_is_not_taken_for_the_program() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
-    let installed = served.engine.runtimes().await;
+    let installed = served.languages().await;
     let trap = "#!/bin/sh\necho trapped\n";
     for name in [
         "main.py",
@@ -272,7 +274,7 @@ async fn what_lies_in_the_data_directory_is_not_taken_for_the_program() {
             "#include <stdio.h>\nint main(void){puts(\"sent\");}",
         ),
     ] {
-        if !installed.iter().any(|one| one.language == language) {
+        if !installed.contains(language) {
             eprintln!("SKIPPED: {language} is not installed");
             continue;
         }
@@ -291,14 +293,6 @@ async fn jobs(served: &Served) -> (u64, u64) {
         served.number("/jobs/running").await,
         served.number("/jobs/waiting").await,
     )
-}
-
-async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
-    let late = Instant::now() + Duration::from_secs(60);
-    while !condition().await {
-        assert!(Instant::now() < late, "waited for too long");
-        sleep(Duration::from_millis(1)).await;
-    }
 }
 
 /// A program with processes that write to the data directory until they are killed.
@@ -338,7 +332,7 @@ async fn a_job_that_is_given_up_runs_until_its_last_process_is_gone() {
         let stream = served
             .begin("POST", "/api/v2/execute", &json, body.as_bytes())
             .await;
-        until(|| async { data.join("ready").exists() }).await;
+        eventually("the program writes", async || data.join("ready").exists()).await;
         // The next one waits for its place.
         let second = json!({
             "language": "bash", "version": "*", "working_directory": "data",
@@ -348,11 +342,17 @@ async fn a_job_that_is_given_up_runs_until_its_last_process_is_gone() {
         let next = served
             .begin("POST", "/api/v2/execute", &json, second.as_bytes())
             .await;
-        until(|| async { jobs(&served).await == (1, 1) }).await;
+        eventually("the next job waits", async || jobs(&served).await == (1, 1)).await;
         drop(next);
-        until(|| async { jobs(&served).await == (1, 0) }).await;
+        eventually("the next job is given up", async || {
+            jobs(&served).await == (1, 0)
+        })
+        .await;
         drop(stream);
-        until(|| async { jobs(&served).await == (0, 0) }).await;
+        eventually("the job is given up", async || {
+            jobs(&served).await == (0, 0)
+        })
+        .await;
         let own_users = served.engine.sandbox().own_users;
         let owner = std::fs::metadata(data.join("ready")).unwrap().uid();
         for entry in std::fs::read_dir(&data).unwrap() {

@@ -2,7 +2,7 @@
 //! engine works again once the cause is gone, without a restart, or else ends so that it is started
 //! anew. It is the program itself that runs here, with the engine's own processes.
 //!
-//! Most of these faults only root can bring about; where they cannot be, the test says so and passes.
+//! Most of these faults only root can bring about; where they cannot be, the test is ignored.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,51 +10,19 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::{Value, json};
+use support::command::bounded_command;
+use support::conditional::{Needs, ProcessGroup, Start, process_group, run, tests};
+use support::folder::{open_folder, subfolder};
+use support::processes::is_running;
 use support::raw::{self, Connection};
-use support::{Program, form};
+use support::{Program, eventually, form};
 use tokio::time::sleep;
-
-/// A condition that is not met after this time will not be.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Whether jobs get users of their own here; says so where not.
-fn is_root() -> bool {
-    use rustix::thread::{CapabilitySet, capabilities};
-    let needed = CapabilitySet::SETUID
-        | CapabilitySet::SETGID
-        | CapabilitySet::CHOWN
-        | CapabilitySet::DAC_OVERRIDE
-        | CapabilitySet::FOWNER;
-    let root = rustix::process::geteuid().is_root()
-        && capabilities(None).unwrap().effective.contains(needed);
-    if !root {
-        eprintln!("TEST SKIPPED: only root can bring this about");
-    }
-    root
-}
-
-/// A folder that every user can enter, and that is there for as long as the test.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        Self(folder)
-    }
-
-    fn folder(&self, name: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-}
 
 async fn python(program: &Program, code: &str) -> raw::Answer {
     let body = json!({ "code": code }).to_string();
@@ -68,11 +36,10 @@ async fn works(program: &Program) {
 }
 
 async fn works_again(program: &Program) {
-    let begun = Instant::now();
-    while python(program, "print(1)").await.status != 200 {
-        assert!(begun.elapsed() < PATIENCE, "it does not work again");
-        sleep(Duration::from_millis(20)).await;
-    }
+    eventually("it works again", async || {
+        python(program, "print(1)").await.status == 200
+    })
+    .await;
     works(program).await;
 }
 
@@ -82,17 +49,17 @@ async fn later(program: &Program, id: &str, body: Value) -> Value {
     let request = raw::request("POST", "/executions", &headers, &body.to_string());
     let accepted = raw::exchange(program.addr, request).await;
     assert_eq!(accepted.status, 200, "{}", accepted.text());
-    let begun = Instant::now();
-    loop {
-        assert!(begun.elapsed() < PATIENCE, "{id} does not end");
-        let resource = raw::get(program.addr, &format!("/executions/{id}"))
-            .await
-            .json();
-        match resource["status"].as_str().unwrap() {
-            "NotStarted" | "Running" => sleep(Duration::from_millis(5)).await,
-            _ => return resource,
-        }
-    }
+    let mut resource = Value::Null;
+    eventually("the execution has ended", async || {
+        let answer = raw::get(program.addr, &format!("/executions/{id}")).await;
+        resource = answer.json();
+        !matches!(
+            resource["status"].as_str().unwrap(),
+            "NotStarted" | "Running"
+        )
+    })
+    .await;
+    resource
 }
 
 fn asynchronous(code: &str) -> Value {
@@ -147,12 +114,8 @@ fn limit(pid: i32, resource: Resource, current: Option<u64>) -> Option<u64> {
 }
 
 /// Root that lacks a right would otherwise fail at the first files, or the first job.
-#[test]
-fn root_without_a_right_that_it_needs_does_not_start_and_names_it() {
+async fn root_without_a_right_that_it_needs_does_not_start_and_names_it() {
     use rustix::thread::CapabilitySet;
-    if !is_root() {
-        return;
-    }
     for (right, name) in [
         (CapabilitySet::FOWNER, "CAP_FOWNER"),
         (CapabilitySet::CHOWN, "CAP_CHOWN"),
@@ -160,16 +123,21 @@ fn root_without_a_right_that_it_needs_does_not_start_and_names_it() {
         (CapabilitySet::SETGID, "CAP_SETGID"),
         (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
     ] {
+        let folder = open_folder();
+        let temp = folder.path().to_owned();
         // A thread of its own, for what it gives up is gone for it and for what it starts.
         let started = std::thread::spawn(move || {
             rustix::thread::remove_capability_from_bounding_set(right).unwrap();
-            Command::new(env!("CARGO_BIN_EXE_session-adapter"))
+            bounded_command(env!("CARGO_BIN_EXE_session-adapter"))
+                .env("TMPDIR", &temp)
                 .args([
                     "--listen",
                     "127.0.0.1:0",
                     "--piston-url",
                     "http://127.0.0.1:0",
+                    "--data-dir",
                 ])
+                .arg(&temp)
                 .output()
                 .unwrap()
         });
@@ -185,7 +153,6 @@ fn root_without_a_right_that_it_needs_does_not_start_and_names_it() {
 }
 
 /// A job whose keeper is killed, as by the kernel when memory runs out.
-#[tokio::test]
 async fn a_job_whose_keeper_is_killed_is_told_and_its_slot_used_again() {
     let mut program = Program::start(&["--max-jobs", "1", "--warm", "0"]).await;
     let spawner = spawner(&program);
@@ -195,19 +162,16 @@ async fn a_job_whose_keeper_is_killed_is_told_and_its_slot_used_again() {
         let id = format!("id-{number}");
         let run = later(&program, &id, asynchronous("import time; time.sleep(600)"));
         let kill = async {
-            let begun = Instant::now();
+            let mut keeper = None;
             // Its own processes are there when it has begun; others have ended before.
-            let keeper = loop {
-                let busy = children(spawner)
+            eventually("a keeper has started its job", async || {
+                keeper = children(spawner)
                     .into_iter()
                     .find(|pid| !children(*pid).is_empty());
-                match busy {
-                    Some(keeper) => break keeper,
-                    None => sleep(Duration::from_millis(5)).await,
-                }
-                assert!(begun.elapsed() < PATIENCE, "no keeper");
-            };
-            signal(keeper, Signal::KILL);
+                keeper.is_some()
+            })
+            .await;
+            signal(keeper.unwrap(), Signal::KILL);
         };
         let (resource, ()) = tokio::join!(run, kill);
         // It may have been a readiness check that was hit: then the execution goes on.
@@ -228,11 +192,10 @@ async fn a_job_whose_keeper_is_killed_is_told_and_its_slot_used_again() {
 }
 
 /// A spawner that hangs: no job starts, and those that were to start come to their end.
-#[tokio::test]
 async fn a_spawner_that_hangs_is_waited_for_as_long_as_an_answer_may_take() {
     let arguments = [
         "--max-run-timeout",
-        "1",
+        "10",
         "--compile-timeout",
         "1",
         "--warm",
@@ -242,12 +205,10 @@ async fn a_spawner_that_hangs_is_waited_for_as_long_as_an_answer_may_take() {
     works(&program).await;
     let spawner = spawner(&program);
     signal(spawner, Signal::STOP);
-    let begun = Instant::now();
     let (answer, resource) = tokio::join!(
         python(&program, "print(1)"),
         later(&program, "async", asynchronous("print(1)")),
     );
-    assert!(begun.elapsed() < PATIENCE);
     assert_eq!(answer.status, 504, "{}", answer.text());
     assert_eq!(
         resource["error"]["error"]["code"], "EngineTimeout",
@@ -261,16 +222,11 @@ async fn a_spawner_that_hangs_is_waited_for_as_long_as_an_answer_may_take() {
 struct Undeletable(PathBuf);
 
 impl Undeletable {
-    fn make(path: PathBuf) -> Option<Self> {
+    fn make(path: PathBuf) -> Self {
         use rustix::fs::{IFlags, ioctl_setflags};
         let file = fs::File::open(&path).unwrap();
-        match ioctl_setflags(&file, IFlags::IMMUTABLE) {
-            Ok(()) => Some(Self(path)),
-            Err(error) => {
-                eprintln!("TEST SKIPPED: no file can be made immutable here: {error}");
-                None
-            }
-        }
+        ioctl_setflags(&file, IFlags::IMMUTABLE).unwrap();
+        Self(path)
     }
 }
 
@@ -283,13 +239,12 @@ impl Drop for Undeletable {
 }
 
 /// Each such slot is given up with a word; when the last one is, the program ends.
-#[tokio::test]
 async fn slots_that_cannot_be_cleaned_rest_and_the_last_one_ends_the_program() {
-    if !is_root() {
-        return;
-    }
-    let place = Place::new();
-    let (data, temp) = (place.folder("data"), place.folder("temp"));
+    let place = open_folder();
+    let (data, temp) = (
+        subfolder(place.path(), "data"),
+        subfolder(place.path(), "temp"),
+    );
     let shell = format!("export TMPDIR={}", temp.display());
     let data_dir = data.to_str().unwrap();
     let arguments = ["--max-jobs", "1", "--warm", "0", "--data-dir", data_dir];
@@ -307,16 +262,16 @@ print('done')
     for number in 0..6 {
         let told = data.join("told");
         let plant = async {
-            while !told.exists() {
-                sleep(Duration::from_millis(5)).await;
-            }
+            eventually("the program has said where its file is", async || {
+                told.exists()
+            })
+            .await;
             let path = fs::read_to_string(&told).unwrap();
             let undeletable = Undeletable::make(PathBuf::from(path));
             fs::remove_file(&told).unwrap();
             undeletable
         };
         let (answer, planted) = tokio::join!(python(&program, code), plant);
-        let Some(planted) = planted else { return };
         left.push(planted);
         assert_eq!(answer.json()["stdout"], "done\n", "{}", answer.text());
         program.logged("what a job left cannot be cleaned up").await;
@@ -339,16 +294,13 @@ print('done')
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: PathBuf) -> Option<Self> {
-        let mount = Command::new("mount")
+    fn mount(path: PathBuf) -> Self {
+        let mount = bounded_command("mount")
             .args(["-t", "tmpfs", "-o", "size=4m,mode=755", "none"])
             .arg(&path)
-            .output();
-        if mount.as_ref().is_ok_and(|output| output.status.success()) {
-            return Some(Self(path));
-        }
-        eprintln!("TEST SKIPPED: no file system can be mounted here: {mount:?}");
-        None
+            .status();
+        assert!(mount.unwrap().success());
+        Self(path)
     }
 
     /// Writes until nothing goes in any more.
@@ -365,23 +317,15 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        let unmounted = bounded_command("umount").arg("-l").arg(&self.0).status();
         assert!(unmounted.unwrap().success());
     }
 }
 
-#[tokio::test]
 async fn a_full_disk_is_told_and_works_again_when_there_is_room() {
-    if !is_root() {
-        return;
-    }
-    let place = Place::new();
-    let Some(data) = SmallDisk::mount(place.folder("data")) else {
-        return;
-    };
-    let Some(temp) = SmallDisk::mount(place.folder("temp")) else {
-        return;
-    };
+    let place = open_folder();
+    let data = SmallDisk::mount(subfolder(place.path(), "data"));
+    let temp = SmallDisk::mount(subfolder(place.path(), "temp"));
     let shell = format!("export TMPDIR={}", temp.0.display());
     let arguments = ["--data-dir", data.0.to_str().unwrap(), "--warm", "0"];
     let mut program = Program::start_after(&shell, &arguments).await;
@@ -439,53 +383,26 @@ async fn a_full_disk_is_told_and_works_again_when_there_is_room() {
 }
 
 /// Bounds the processes of a program; gone with this.
-struct FewProcesses(PathBuf);
+struct FewProcesses(ProcessGroup);
 
 impl FewProcesses {
-    fn new(name: &str) -> Option<Self> {
-        let name = format!("session-adapter-test-{name}-{}", std::process::id());
-        for parent in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
-            let path = Path::new(parent).join(&name);
-            if fs::create_dir(&path).is_err() {
-                continue;
-            }
-            let group = Self(path);
-            if group.0.join("pids.max").exists() {
-                return Some(group);
-            }
-        }
-        eprintln!("TEST SKIPPED: there is no control group in which to bound processes");
-        None
+    fn new(name: &str) -> Self {
+        Self(process_group(name).unwrap())
     }
 
     fn allow(&self, most: &str) {
-        fs::write(self.0.join("pids.max"), most).unwrap();
+        fs::write(self.0.0.join("pids.max"), most).unwrap();
     }
 
     fn allow_no_more(&self) {
-        let now = fs::read_to_string(self.0.join("pids.current")).unwrap();
+        let now = fs::read_to_string(self.0.0.join("pids.current")).unwrap();
         self.allow(now.trim());
     }
 }
 
-impl Drop for FewProcesses {
-    fn drop(&mut self) {
-        let begun = Instant::now();
-        while fs::remove_dir(&self.0).is_err() && begun.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-#[tokio::test]
 async fn without_processes_executions_fail_and_with_them_they_work_again() {
-    if !is_root() {
-        return;
-    }
-    let Some(group) = FewProcesses::new("later") else {
-        return;
-    };
-    let shell = format!("echo $$ > {}/cgroup.procs", group.0.display());
+    let group = FewProcesses::new("later");
+    let shell = format!("echo $$ > {}/cgroup.procs", group.0.0.display());
     let mut program = Program::start_after(&shell, &["--max-jobs", "1", "--warm", "0"]).await;
     works(&program).await;
     works_again(&program).await;
@@ -494,7 +411,7 @@ async fn without_processes_executions_fail_and_with_them_they_work_again() {
     for more in [0, 1, 3] {
         sleep(Duration::from_millis(100)).await;
         group.allow_no_more();
-        let now: u64 = fs::read_to_string(group.0.join("pids.max"))
+        let now: u64 = fs::read_to_string(group.0.0.join("pids.max"))
             .unwrap()
             .trim()
             .parse()
@@ -523,17 +440,11 @@ async fn without_processes_executions_fail_and_with_them_they_work_again() {
 }
 
 /// What could not be asked for at the start is asked for again.
-#[tokio::test]
 async fn without_processes_at_the_start_the_languages_are_found_later() {
-    if !is_root() {
-        return;
-    }
-    let Some(group) = FewProcesses::new("start") else {
-        return;
-    };
+    let group = FewProcesses::new("start");
     // The program, its threads, the spawner, and one that tries out the sandbox: no job.
     group.allow("4");
-    let shell = format!("echo $$ > {}/cgroup.procs", group.0.display());
+    let shell = format!("echo $$ > {}/cgroup.procs", group.0.0.display());
     let mut program = Program::start_after(&shell, &["--max-jobs", "1", "--warm", "0"]).await;
     assert_eq!(program.started["runtimes"], "");
     let cause = program.logged("not ready").await["cause"].take();
@@ -553,17 +464,12 @@ async fn without_processes_at_the_start_the_languages_are_found_later() {
     drop(program);
 }
 
-#[tokio::test]
 async fn a_spawner_without_descriptors_or_memory_works_again_when_it_has_them() {
     let mut program = Program::start(&["--max-jobs", "1", "--warm", "0"]).await;
     works(&program).await;
     let spawner = spawner(&program);
     let descriptors = fs::read_dir(format!("/proc/{spawner}/fd"));
-    let Ok(descriptors) = descriptors.map(Iterator::count) else {
-        eprintln!("TEST SKIPPED: the spawner cannot be looked into");
-        return;
-    };
-    let descriptors = descriptors as u64;
+    let descriptors = descriptors.unwrap().count() as u64;
     for most in (descriptors.saturating_sub(4)..=descriptors).step_by(2) {
         let before = limit(spawner, Resource::Nofile, Some(most));
         // More often than there are slots.
@@ -600,7 +506,6 @@ fn address_space(pid: i32) -> u64 {
 }
 
 /// What cannot allocate ends, which whoever started it can see, and nothing of it is left.
-#[tokio::test]
 async fn an_adapter_without_memory_ends_and_its_jobs_with_it() {
     let arguments = ["--max-jobs", "4", "--warm", "0"];
     let usual = {
@@ -625,16 +530,14 @@ async fn an_adapter_without_memory_ends_and_its_jobs_with_it() {
     }
     // A signal has no exit code.
     assert_eq!(program.ended().await, None);
-    let begun = Instant::now();
-    while Path::new("/proc").join(spawner.to_string()).exists() {
-        assert!(begun.elapsed() < PATIENCE, "the spawner stays");
-        sleep(Duration::from_millis(5)).await;
-    }
+    eventually("the spawner is gone", async || {
+        !is_running(spawner.cast_unsigned())
+    })
+    .await;
 }
 
 /// An adapter that has no descriptor left takes connections again when clients have gone. With so few
 /// it runs out of them before it runs out of places.
-#[tokio::test]
 async fn an_adapter_without_descriptors_goes_on_when_clients_have_gone() {
     let mut program =
         Program::start_after("ulimit -n 26", &["--max-jobs", "1", "--warm", "0"]).await;
@@ -668,7 +571,6 @@ async fn an_adapter_without_descriptors_goes_on_when_clients_have_gone() {
 }
 
 /// All programs are asked for their versions at once; what that takes too much of is asked for again.
-#[tokio::test]
 async fn few_descriptors_at_the_start_cost_no_language() {
     let all = Program::start(&[]).await.started["runtimes"].take();
     let few = Program::start_after("ulimit -n 26", &["--max-jobs", "1", "--warm", "0"]).await;
@@ -696,19 +598,16 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 "#;
 
 /// Nothing but what is told to people is taken from the time of day.
-#[tokio::test]
 async fn a_clock_that_is_set_back_or_ahead_changes_no_limit() {
-    let place = Place::new();
-    let at = |name: &str| place.0.path().join(name);
+    let place = open_folder();
+    let at = |name: &str| place.path().join(name);
     fs::write(at("clock.c"), CLOCK).unwrap();
-    let compiled = Command::new("gcc")
+    let compiled = bounded_command("gcc")
+        .env("TMPDIR", place.path())
         .args(["-shared", "-fPIC", "-o"])
         .args([at("clock.so"), at("clock.c")])
         .status();
-    if !compiled.is_ok_and(|status| status.success()) {
-        eprintln!("TEST SKIPPED: there is no C compiler");
-        return;
-    }
+    assert!(compiled.unwrap().success());
     let shift = at("shift");
     fs::write(&shift, "0").unwrap();
     fs::set_permissions(&shift, PermissionsExt::from_mode(0o644)).unwrap();
@@ -717,7 +616,7 @@ async fn a_clock_that_is_set_back_or_ahead_changes_no_limit() {
         at("clock.so").display(),
         shift.display()
     );
-    let data = place.folder("data");
+    let data = subfolder(place.path(), "data");
     let arguments = ["--data-dir", data.to_str().unwrap(), "--max-jobs", "2"];
     let mut program = Program::start_after(&shell, &arguments).await;
     let first = later(&program, "first", asynchronous("print(1)")).await;
@@ -729,7 +628,6 @@ async fn a_clock_that_is_set_back_or_ahead_changes_no_limit() {
         fs::write(at("shift.new"), shifted.to_string()).unwrap();
         fs::set_permissions(at("shift.new"), PermissionsExt::from_mode(0o644)).unwrap();
         fs::rename(at("shift.new"), &shift).unwrap();
-        let begun = Instant::now();
         works(&program).await;
         let line = program.logged("request").await;
         let total = line["total_ms"].as_f64().unwrap();
@@ -742,7 +640,6 @@ async fn a_clock_that_is_set_back_or_ahead_changes_no_limit() {
             answer["stderr"], "Time limit exceeded: stopped after 1 s.\n",
             "{answer}"
         );
-        assert!(begun.elapsed() < PATIENCE);
         let id = format!("at{shifted}");
         let resource = later(&program, &id, asynchronous("print(1)")).await;
         assert_eq!(resource["status"], "Succeeded", "{resource}");
@@ -771,7 +668,6 @@ async fn a_clock_that_is_set_back_or_ahead_changes_no_limit() {
 }
 
 /// Files whose times are ahead of the clock, or before 1970, are files as others are.
-#[tokio::test]
 async fn files_of_other_times_are_listed_and_used() {
     let program = Program::start(&[]).await;
     let code = "import os
@@ -794,4 +690,32 @@ for name, time in (('future', 2**33), ('past', -2**33), ('now', None)):
         assert_eq!(content.text(), name);
         assert_eq!(upload(&program, name, 3).await.status, 200);
     }
+}
+
+fn main() -> ExitCode {
+    run(tests![
+        OwnUsers => [
+            root_without_a_right_that_it_needs_does_not_start_and_names_it,
+        ],
+        Nothing => [
+            a_job_whose_keeper_is_killed_is_told_and_its_slot_used_again,
+            a_spawner_that_hangs_is_waited_for_as_long_as_an_answer_may_take,
+            a_spawner_without_descriptors_or_memory_works_again_when_it_has_them,
+            an_adapter_without_memory_ends_and_its_jobs_with_it,
+            an_adapter_without_descriptors_goes_on_when_clients_have_gone,
+            few_descriptors_at_the_start_cost_no_language,
+            a_clock_that_is_set_back_or_ahead_changes_no_limit,
+            files_of_other_times_are_listed_and_used,
+        ],
+        ImmutableFiles => [
+            slots_that_cannot_be_cleaned_rest_and_the_last_one_ends_the_program,
+        ],
+        Mounts => [
+            a_full_disk_is_told_and_works_again_when_there_is_room,
+        ],
+        ProcessBounds => [
+            without_processes_executions_fail_and_with_them_they_work_again,
+            without_processes_at_the_start_the_languages_are_found_later,
+        ],
+    ])
 }

@@ -1,5 +1,9 @@
 //! Given an ordinary program, when it runs in the sandbox, then it finds what it needs there.
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
 mod engine_support;
 
@@ -82,10 +86,10 @@ public class Main { public static void main(String[] a) throws Exception {
 #[tokio::test]
 async fn ordinary_programs_find_what_they_need() {
     let served = serve(config()).await;
-    let runtimes = served.engine.runtimes().await;
+    let installed = served.languages().await;
     let mut problems = Vec::new();
     for (language, what, program) in PROGRAMS {
-        if !runtimes.iter().any(|runtime| runtime.language == *language) {
+        if !installed.contains(*language) {
             eprintln!("SKIPPED: {language}: {what}");
             continue;
         }
@@ -97,20 +101,96 @@ async fn ordinary_programs_find_what_they_need() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// One program of each language of the table; each prints `fine`.
+const SMALLEST: [(&str, &str); 14] = [
+    ("python", "print('fine')"),
+    ("bash", "echo fine"),
+    ("javascript", "console.log('fine')"),
+    (
+        "typescript",
+        "const word: string = 'fine';\nconsole.log(word)",
+    ),
+    ("c", "#include <stdio.h>\nint main(void){puts(\"fine\");}"),
+    (
+        "c++",
+        "#include <iostream>\nint main(){std::cout<<\"fine\\n\";}",
+    ),
+    (
+        "java",
+        "public class Main { public static void main(String[] a) { System.out.println(\"fine\"); } }",
+    ),
+    (
+        "go",
+        "package main\nimport \"fmt\"\nfunc main() { fmt.Println(\"fine\") }",
+    ),
+    ("rust", "fn main() { println!(\"fine\"); }"),
+    ("ruby", "puts 'fine'"),
+    ("perl", "print \"fine\\n\";"),
+    ("php", "<?php echo \"fine\\n\";"),
+    ("lua", "print('fine')"),
+    ("rscript", "cat('fine\\n')"),
+];
+
+/// A name is the caller's business: compilers must not take it for options, or derive from it what it
+/// cannot be.
+#[tokio::test]
+async fn a_program_runs_whatever_its_file_is_called() {
+    let served = serve(config()).await;
+    let installed = served.languages().await;
+    let known: Vec<_> = SMALLEST.iter().map(|(language, _)| *language).collect();
+    let unknown = installed
+        .iter()
+        .find(|language| !known.contains(&language.as_str()));
+    assert_eq!(unknown, None, "a language without a program here");
+    let mut problems = Vec::new();
+    for (language, program) in SMALLEST.iter().filter(|(one, _)| installed.contains(*one)) {
+        for name in [
+            None,
+            Some("main"),
+            Some("1 two.words-v2"),
+            Some("@x"),
+            Some("-x"),
+            Some("ü/ü"),
+        ] {
+            let mut file = json!({"content": program});
+            if let Some(name) = name {
+                file["name"] = json!(name);
+            }
+            let body = json!({"language": language, "version": "*", "files": [file]});
+            let answer = served.execute(&body).await;
+            if answer.json()["run"]["stdout"] != "fine\n" {
+                problems.push(format!("{language}, {name:?}: {}", answer.body));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
 #[tokio::test]
 async fn headers_subfolders_and_encodings_come_along() {
     let served = serve(config()).await;
-    let body = json!({
-        "language": "c++", "version": "*", "args": ["-x", "two words"],
-        "files": [
-            {"name": "src/main.cc", "content": "#include \"../include/f.h\"\n#include <cstdio>\nint main(int c, char**v){printf(\"%d %s\", f(), v[2]);}"},
-            {"name": "include/f.h", "content": "int f();"},
-            {"name": "src/f.cpp", "content": "aW50IGYoKXtyZXR1cm4gNzt9", "encoding": "base64"},
-            {"name": "src/g.cpp", "content": "int f(){return 8;}"},
-        ],
-    });
-    let answer = served.execute(&body).await.json();
-    assert_eq!(answer["run"]["stdout"], "8 two words", "{answer}");
+    let installed = served.languages().await;
+    for (language, ending, header) in [("c", "c", "stdio.h"), ("c++", "cpp", "cstdio")] {
+        if !installed.contains(language) {
+            eprintln!("SKIPPED: {language} is not installed");
+            continue;
+        }
+        let main = format!(
+            "#include \"../include/f.h\"\n#include <{header}>\nint main(int c, char**v){{printf(\"%d %s\", f(), v[2]);}}"
+        );
+        let main_ending = if language == "c++" { "cc" } else { ending };
+        let body = json!({
+            "language": language, "version": "*", "args": ["-x", "two words"],
+            "files": [
+                {"name": format!("src/main.{main_ending}"), "content": main},
+                {"name": "include/f.h", "content": "int f();"},
+                {"name": format!("src/f.{ending}"), "content": "aW50IGYoKXtyZXR1cm4gNzt9", "encoding": "base64"},
+                {"name": format!("src/g.{ending}"), "content": "int f(){return 8;}"},
+            ],
+        });
+        let answer = served.execute(&body).await.json();
+        assert_eq!(answer["run"]["stdout"], "8 two words", "{answer}");
+    }
 }
 
 #[tokio::test]

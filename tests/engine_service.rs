@@ -1,46 +1,57 @@
 //! Given an engine that has given up root, when a job leaves files in the data directory, then the
 //! engine's process can list, read, replace and delete them, whatever mode the job gave them.
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
 mod engine_support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::path::Path;
+use std::process::ExitCode;
 
+use engine_support::command::bounded_command;
+use engine_support::conditional::{Needs, Start, run, tests};
+use engine_support::folder::{open_folder, subfolder};
 use engine_support::{config, serve};
 use session_adapter::engine::EngineConfig;
 
+/// What makes this program the process of its own that a test starts, before the data directory.
+const IN_A_PROCESS_OF_ITS_OWN: &str = "--in-a-process-of-its-own";
+
 /// Giving up root is for good, so that it happens in a process of its own.
-#[test]
-fn files_of_jobs_can_be_used_after_giving_up_root() {
-    use rustix::thread::{CapabilitySet, capabilities};
-    let rights = capabilities(None).unwrap().effective;
-    if !rights.contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN) {
-        eprintln!("TEST SKIPPED: there is no root to give up");
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let data = place.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "in_a_process_of_its_own", "--ignored"])
-        .env("TEST_DATA_DIR", &data)
+async fn files_of_jobs_can_be_used_after_giving_up_root() {
+    let place = open_folder();
+    let output = bounded_command(std::env::current_exe().unwrap())
+        .arg(IN_A_PROCESS_OF_ITS_OWN)
+        .arg(subfolder(place.path(), "data"))
+        .env("TMPDIR", place.path())
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && told.contains("1 passed"),
-        "{told}"
-    );
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
 }
 
-#[tokio::test]
-#[ignore = "run by the test above"]
-async fn in_a_process_of_its_own() {
-    let data = std::path::PathBuf::from(std::env::var_os("TEST_DATA_DIR").unwrap());
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, first, data] = arguments.as_slice()
+        && first == IN_A_PROCESS_OF_ITS_OWN
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(give_up_root(Path::new(data)));
+        return ExitCode::SUCCESS;
+    }
+    run(tests![
+        OwnUsers => [files_of_jobs_can_be_used_after_giving_up_root],
+    ])
+}
+
+async fn give_up_root(data: &Path) {
     let served = serve(EngineConfig {
-        data_dir: Some(data.clone()),
+        data_dir: Some(data.to_owned()),
         max_jobs: 1,
         ..config()
     })

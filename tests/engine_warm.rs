@@ -1,30 +1,28 @@
 //! Given interpreters that were started ahead of their jobs, when a job gets one, then it finds what
 //! it would find in a fresh one, and its bounds are its own; and when there is none, or another is
 //! needed, then the job runs all the same.
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
 mod engine_support;
 
 use std::collections::HashSet;
-use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use engine_support::conditional::{self, Needs, Start, tests};
+use engine_support::eventually::{PATIENCE, eventually};
+use engine_support::folder::{open_folder, subfolder};
 use engine_support::{Served, config, serve};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
 async fn serve_warm(warm: usize) -> Served {
     serve(EngineConfig { warm, ..config() }).await
-}
-
-/// Whether interpreters are started ahead here; says so where not.
-async fn is_possible() -> bool {
-    let possible = serve_warm(1).await.number("/warm/most").await == 1;
-    if !possible {
-        eprintln!("TEST SKIPPED: only root can give each job a user of its own");
-    }
-    possible
 }
 
 fn request(language: &str, name: &str, code: &str) -> Value {
@@ -42,17 +40,18 @@ async fn run(served: &Served, request: &Value) -> Value {
 
 /// Runs a request in an interpreter that was started ahead, as the engine says itself.
 async fn run_ahead(served: &Served, request: &Value) -> Value {
-    let late = Instant::now() + Duration::from_secs(60);
-    loop {
-        let used = served.number("/warm/used").await;
-        let run = run(served, request).await;
-        if served.number("/warm/used").await > used {
-            return run;
-        }
-        // It was not yet a habit, or the pool not yet full.
-        assert!(Instant::now() < late, "no interpreter was started ahead");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let mut done = Value::Null;
+    // It may not be a habit yet, or the pool not full.
+    eventually(
+        "an interpreter that was started ahead is used",
+        async || {
+            let used = served.number("/warm/used").await;
+            done = run(served, request).await;
+            served.number("/warm/used").await > used
+        },
+    )
+    .await;
+    done
 }
 
 /// Prints all that a program can see of its interpreter and its surroundings, but for what differs
@@ -90,11 +89,7 @@ def f(): pass
 print(inspect.getsource(f))
 "#;
 
-#[tokio::test]
 async fn a_program_finds_what_it_would_find_in_a_fresh_interpreter() {
-    if !is_possible().await {
-        return;
-    }
     let (cold, warm) = (serve_warm(0).await, serve_warm(1).await);
     for name in ["main.py", "-x y.py", "file0.code"] {
         for place in [json!("data"), Value::Null] {
@@ -125,11 +120,7 @@ async fn a_program_finds_what_it_would_find_in_a_fresh_interpreter() {
     }
 }
 
-#[tokio::test]
 async fn errors_and_ends_are_those_of_a_fresh_interpreter() {
-    if !is_possible().await {
-        return;
-    }
     let (cold, warm) = (serve_warm(0).await, serve_warm(1).await);
     for code in [
         "",
@@ -166,17 +157,8 @@ async fn errors_and_ends_are_those_of_a_fresh_interpreter() {
     }
 }
 
-#[tokio::test]
 async fn node_finds_what_it_would_find_in_a_fresh_one() {
-    if !is_possible().await {
-        return;
-    }
     let (cold, warm) = (serve_warm(0).await, serve_warm(1).await);
-    let runtimes = warm.engine.runtimes().await;
-    if !runtimes.iter().any(|one| one.language == "javascript") {
-        eprintln!("TEST SKIPPED: javascript is not installed");
-        return;
-    }
     let surroundings = r#"
 const path = require('path'), fs = require('fs');
 console.log(process.argv.map(p => path.basename(p)), process.execArgv, process.title);
@@ -208,11 +190,7 @@ null.x;
     }
 }
 
-#[tokio::test]
 async fn each_job_has_an_interpreter_of_its_own() {
-    if !is_possible().await {
-        return;
-    }
     let served = serve_warm(2).await;
     let code = "
 import os, random, sys, uuid
@@ -233,11 +211,7 @@ open(os.environ['HOME'] + '/left', 'w')
     }
 }
 
-#[tokio::test]
 async fn bounds_count_from_the_jobs_own_start() {
-    if !is_possible().await {
-        return;
-    }
     let served = serve(EngineConfig {
         warm: 1,
         run_timeout: Duration::from_secs(10),
@@ -288,11 +262,7 @@ async fn bounds_count_from_the_jobs_own_start() {
     }
 }
 
-#[tokio::test]
 async fn other_files_come_along() {
-    if !is_possible().await {
-        return;
-    }
     let served = serve_warm(1).await;
     let asked = json!({
         "language": "python", "version": "*", "working_directory": "data",
@@ -305,11 +275,7 @@ async fn other_files_come_along() {
     assert_eq!(run_ahead(&served, &asked).await["stdout"], "42\n43\n");
 }
 
-#[tokio::test]
 async fn what_no_interpreter_waits_for_runs_all_the_same() {
-    if !is_possible().await {
-        return;
-    }
     let served = serve_warm(1).await;
     served.until_warm(1).await;
     let long = format!("print(42)\n#{}", "x".repeat(200_000));
@@ -342,20 +308,16 @@ async fn futures(count: usize, served: &Served, asked: &Value) -> Vec<Value> {
     let mut runs = Vec::new();
     for mut stream in streams {
         let mut text = String::new();
-        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text)
-            .await
-            .unwrap();
+        let reading = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text);
+        let read = timeout(PATIENCE, reading).await;
+        read.expect("an answer in time").unwrap();
         let body = text.split_once("\r\n\r\n").unwrap().1;
         runs.push(serde_json::from_str::<Value>(body).unwrap()["run"].take());
     }
     runs
 }
 
-#[tokio::test]
 async fn an_interpreter_that_dies_is_replaced() {
-    if !is_possible().await {
-        return;
-    }
     let served = serve_warm(2).await;
     served.until_warm(2).await;
     let work = served.engine.work_dir().to_str().unwrap().to_owned();
@@ -373,16 +335,9 @@ async fn an_interpreter_that_dies_is_replaced() {
 }
 
 /// Where the data directory is another one by now, an interpreter in the old one is of no use.
-#[tokio::test]
 async fn a_job_starts_in_the_data_directory_that_is_there_now() {
-    if !is_possible().await {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let open = || PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(place.path(), open()).unwrap();
-    let data = place.path().join("data");
-    std::fs::create_dir(&data).unwrap();
+    let place = open_folder();
+    let data = subfolder(place.path(), "data");
     let served = serve(EngineConfig {
         warm: 1,
         data_dir: Some(data.clone()),
@@ -391,8 +346,7 @@ async fn a_job_starts_in_the_data_directory_that_is_there_now() {
     .await;
     served.until_warm(1).await;
     std::fs::rename(&data, place.path().join("old")).unwrap();
-    std::fs::create_dir(&data).unwrap();
-    std::fs::set_permissions(&data, open()).unwrap();
+    subfolder(place.path(), "data");
     std::fs::write(data.join("new"), "").unwrap();
     let asked = request(
         "python",
@@ -419,26 +373,22 @@ fn kill_those_with(text: &str) -> usize {
     killed
 }
 
-#[tokio::test]
 async fn interpreters_that_wait_end_with_the_engine() {
-    if !is_possible().await {
-        return;
-    }
-    let served = serve_warm(2).await;
+    let place = open_folder();
+    let served = serve(EngineConfig {
+        warm: 2,
+        work_dir: Some(place.path().to_owned()),
+        ..config()
+    })
+    .await;
     served.until_warm(2).await;
     let work = served.engine.work_dir().to_path_buf();
     assert_eq!(std::fs::read_dir(&work).unwrap().count(), 2);
     drop(served);
-    while work.exists() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    eventually("the interpreters' folder is gone", async || !work.exists()).await;
 }
 
-#[tokio::test]
 async fn named_modules_are_there_before_the_job() {
-    if !is_possible().await {
-        return;
-    }
     let served = serve(EngineConfig {
         warm: 1,
         preload: ["json", "xml.dom", "no_such_module", "this"]
@@ -462,7 +412,6 @@ print(os.listdir(os.environ['HOME']), sorted(os.listdir('/proc/self/fd')))
     assert_eq!(done["stderr"], "");
 }
 
-#[tokio::test]
 async fn none_is_started_where_none_is_wanted() {
     let served = serve_warm(0).await;
     for _ in 0..3 {
@@ -471,4 +420,27 @@ async fn none_is_started_where_none_is_wanted() {
     for number in ["/warm/waiting", "/warm/used", "/warm/missed"] {
         assert_eq!(served.number(number).await, 0);
     }
+}
+
+fn main() -> ExitCode {
+    conditional::run(tests![
+        OwnUsers => [
+            a_program_finds_what_it_would_find_in_a_fresh_interpreter,
+            errors_and_ends_are_those_of_a_fresh_interpreter,
+            each_job_has_an_interpreter_of_its_own,
+            bounds_count_from_the_jobs_own_start,
+            other_files_come_along,
+            what_no_interpreter_waits_for_runs_all_the_same,
+            an_interpreter_that_dies_is_replaced,
+            a_job_starts_in_the_data_directory_that_is_there_now,
+            interpreters_that_wait_end_with_the_engine,
+            named_modules_are_there_before_the_job,
+        ],
+        OwnUsersAndNode => [
+            node_finds_what_it_would_find_in_a_fresh_one,
+        ],
+        Nothing => [
+            none_is_started_where_none_is_wanted,
+        ],
+    ])
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use support::raw::{self, Connection};
-use support::{Adapter, Answer, Gate, StandIn};
+use support::{Adapter, Answer, Gate, StandIn, eventually};
 
 const NEWEST: &str = "2025-10-02-preview";
 
@@ -29,15 +29,18 @@ fn asynchronous() -> Value {
 
 /// Asks for the execution until it is no longer under way.
 async fn end_of(addr: SocketAddr, location: &str) -> Value {
-    loop {
+    let mut resource = Value::Null;
+    eventually("the execution has ended", async || {
         let answer = raw::get(addr, location).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let resource = answer.json();
-        match resource["status"].as_str().unwrap() {
-            "NotStarted" | "Running" => tokio::task::yield_now().await,
-            _ => return resource,
-        }
-    }
+        resource = answer.json();
+        !matches!(
+            resource["status"].as_str().unwrap(),
+            "NotStarted" | "Running"
+        )
+    })
+    .await;
+    resource
 }
 
 #[tokio::test]
@@ -390,9 +393,10 @@ async fn the_adapter_does_not_end_before_an_asynchronous_execution_has() {
     assert_eq!(kept.answer().await.status, 200);
     piston.asked_times(1).await;
     adapter.shut_down();
-    while tokio::net::TcpStream::connect(adapter.addr).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    eventually("no connection is accepted any more", async || {
+        tokio::net::TcpStream::connect(adapter.addr).await.is_err()
+    })
+    .await;
     kept.send(raw::request(
         "GET",
         "/executions/slow?identifier=demo-1",
@@ -482,9 +486,7 @@ async fn who_hangs_up_on_a_deletion_gets_it_all_the_same() {
     let mut impatient = Connection::to(adapter.addr).await;
     let delete = raw::request("DELETE", "/session?identifier=demo-1", &[], "");
     impatient.send(delete).await;
-    while count(&data) == 20_000 {
-        tokio::task::yield_now().await;
-    }
+    eventually("the deletion is under way", async || count(&data) < 20_000).await;
     drop(impatient);
     // It waits for the deletion, and belongs to the new session.
     let body = json!({"code": "int main() {}", "language": "c"});

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::raw::{self, Connection};
-use support::{Adapter, Answer, StandIn, refused_url};
+use support::{Adapter, Answer, StandIn, eventually, refused_url};
 use tokio::net::TcpListener;
 
 const CODE: &str = r#"{"code":"1"}"#;
@@ -121,15 +121,14 @@ async fn runtimes_alone_do_not_make_an_engine_ready() {
         .start()
         .await;
     let adapter = Adapter::start(Adapter::config(piston.url())).await;
-    let cause = loop {
+    let mut cause = String::new();
+    eventually("an execution has been tried", async || {
         let ready = raw::get(adapter.addr, "/ready").await;
         assert_eq!(ready.status, 503);
-        let message = ready.json()["error"]["message"].to_string();
-        if !message.contains("has been tried yet") {
-            break message;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+        cause = ready.json()["error"]["message"].to_string();
+        !cause.contains("has been tried yet")
+    })
+    .await;
     assert!(cause.contains("failed with status 500"), "{cause}");
 }
 

@@ -8,13 +8,12 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use support::form::{self, content_type, form, post_bytes, post_head, upload};
 use support::raw::{self, Answer, Connection};
-use support::{Adapter, Answer as StandInAnswer, StandIn};
+use support::{Adapter, Answer as StandInAnswer, StandIn, eventually};
 
 /// An adapter and its data directory.
 struct Session {
@@ -77,14 +76,7 @@ impl Session {
     }
 
     async fn until_on_disk(&self, count: usize) {
-        let becoming = async {
-            while self.on_disk() != count {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), becoming)
-            .await
-            .expect("so many files in time");
+        eventually("there are so many files", async || self.on_disk() == count).await;
     }
 }
 

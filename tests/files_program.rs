@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use support::form::{content_type, form, post_head, upload};
 use support::raw::{self, Connection};
-use support::{Program, run_python};
+use support::{Program, eventually, run_python};
 
 /// What a large file may add to the memory of the adapter.
 const MOST_MEMORY: u64 = 16 << 20;
@@ -101,9 +101,10 @@ async fn a_file_that_a_running_program_writes_is_seen_at_once() {
          while not os.path.exists('go'): time.sleep(0.01)\nprint(open('go').read())"
     );
     let seen = async {
-        while raw::get(program.addr, "/files/made").await.status != 200 {
-            tokio::task::yield_now().await;
-        }
+        eventually("the file is there", async || {
+            raw::get(program.addr, "/files/made").await.status == 200
+        })
+        .await;
         let made = raw::get(program.addr, "/files/made/content").await;
         assert_eq!(made.status, 200);
         let made = upload(program.addr, "/files", "go", b"went").await;

@@ -11,7 +11,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::Program;
+use support::folder::{open_folder, subfolder};
 use support::form::{content_type, form, post_head};
 use support::http1::{Buffer, Message};
 use support::processes::children_of;
@@ -523,19 +523,14 @@ impl Log {
 }
 
 #[tokio::test]
-#[ignore = "takes minutes: .ci/flood runs it"]
 async fn a_flood_passes_and_leaves_nothing() {
     let seconds = std::env::var("FLOOD_SECONDS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(600);
     let time = Duration::from_secs(seconds);
-    let folder = tempfile::tempdir().unwrap();
-    let [jobs, data] = ["jobs", "data"].map(|name| folder.path().join(name));
-    for path in [&folder.path().to_owned(), &jobs, &data] {
-        std::fs::create_dir_all(path).unwrap();
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-    }
+    let folder = open_folder();
+    let [jobs, data] = ["jobs", "data"].map(|name| subfolder(folder.path(), name));
     let arguments = [
         ["--max-run-timeout", "5"],
         ["--data-limit", "64MiB"],

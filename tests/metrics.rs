@@ -318,12 +318,9 @@ async fn a_trace_is_logged_with_the_request_and_the_execution_and_told_nobody() 
         let answer = ask(program.addr, "/no/such/path", &invalid, "").await;
         assert_eq!(answer.status, 404);
         assert!(!answer.text().contains(&invalid));
-        let line = loop {
-            let line = program.logged("request").await;
-            if line["route"] == "none" {
-                break line;
-            }
-        };
+        let line = program
+            .logged_where(|line| line["message"] == "request" && line["route"] == "none")
+            .await;
         assert!(line.get("trace_id").is_none() && line.get("parent_id").is_none());
         assert!(!line.to_string().contains(&invalid), "{line}");
     }

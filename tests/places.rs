@@ -5,9 +5,8 @@
 
 mod support;
 
-use std::time::Duration;
-
 use serde_json::json;
+use support::eventually::PATIENCE;
 use support::raw::{self, Connection};
 use support::{Adapter, Answer, Program, StandIn};
 use tokio::time::timeout;
@@ -32,7 +31,7 @@ async fn crowd(program: &Program, bytes: &str) -> Vec<Connection> {
 
 async fn print_42(program: &Program) -> Result<raw::Answer, tokio::time::error::Elapsed> {
     let running = raw::post(program.addr, "/python/execute", r#"{"code":"print(42)"}"#);
-    timeout(Duration::from_secs(20), running).await
+    timeout(PATIENCE, running).await
 }
 
 #[tokio::test]

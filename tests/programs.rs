@@ -12,11 +12,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use support::command::command;
+use support::eventually::PATIENCE;
 use support::{Program, raw};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Programs that run at a time.
 const AT_A_TIME: usize = 4;
@@ -115,15 +118,15 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("main.py"), &self.code).unwrap();
         // As a job has it, whatever this test was started with.
-        let mut child = Command::new("env")
+        let mut child = Command::from(command("env"))
             .arg("--default-signal=INT")
             .arg(python)
             .arg("main.py")
             .args(&self.args)
             .current_dir(directory.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("TMPDIR", directory.path())
             .env("LANG", "C.UTF-8")
+            .kill_on_drop(true)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -133,7 +136,8 @@ impl Fixture {
         // A program that ends without reading breaks the pipe.
         let _ = stdin.write_all(self.stdin.as_bytes()).await;
         drop(stdin);
-        let output = child.wait_with_output().await.unwrap();
+        let output = timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.expect("an end").unwrap();
         let mut stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let signal = output.status.signal();
         if let Some(description) = signal.and_then(description) {
@@ -156,7 +160,7 @@ impl Fixture {
 
     /// What the adapter answers, as `python3 main.py` would have it, and the value.
     async fn through(&self, adapter: &Program, dialect: Dialect) -> (Ended, Value) {
-        let mut fields = json!({"code": self.code, "timeoutInSeconds": 20});
+        let mut fields = json!({"code": self.code, "timeoutInSeconds": 120});
         fields["stdin"] = json!(self.stdin);
         fields["args"] = json!(self.args);
         let body = match dialect.form {

@@ -7,7 +7,7 @@ mod support;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::raw::{self, Connection};
-use support::{Program, run};
+use support::{Program, eventually, run};
 
 async fn execute(program: &Program, path: &str, body: &Value) -> Value {
     let answer = raw::post(program.addr, path, &body.to_string()).await;
@@ -491,17 +491,15 @@ async fn a_program_whose_spawner_is_gone_says_so_and_ends_when_what_runs_has_end
 
 #[tokio::test]
 async fn nothing_is_left_behind() {
-    let mut program = Program::start(&[]).await;
+    let mut program = Program::start_without_data_dir().await;
     let data_dir = std::path::PathBuf::from(program.started["data_dir"].as_str().unwrap());
-    let is_temporary = program.started["data_dir_is_temporary"] == true;
+    assert_eq!(program.started["data_dir_is_temporary"], true);
     let code = format!("open('{}/kept', 'w').write('x')", data_dir.display());
     assert_eq!(python(&program, &code).await["stderr"], "");
     assert!(data_dir.exists());
     program.signal(Signal::TERM);
     assert_eq!(program.ended().await, Some(0));
-    while is_temporary && data_dir.exists() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the data directory is gone", async || !data_dir.exists()).await;
 }
 
 #[tokio::test]
@@ -512,21 +510,17 @@ async fn a_client_that_hangs_up_ends_its_job() {
     connection
         .send(raw::request("POST", "/python/execute", &[], &body))
         .await;
-    while raw::post(program.addr, "/execute", r#"{"code":""}"#)
-        .await
-        .status
-        != 429
-    {}
-    drop(connection);
-    let again = async {
-        while raw::post(program.addr, "/execute", r#"{"code":""}"#)
-            .await
-            .status
-            != 200
-        {}
+    let becomes = async |status| {
+        eventually("the next execution is refused, or works", async || {
+            let answer = raw::post(program.addr, "/execute", r#"{"code":""}"#).await;
+            answer.status == status
+        })
+        .await;
     };
-    let freed = tokio::time::timeout(std::time::Duration::from_secs(20), again).await;
-    freed.expect("the place of the job that nobody waits for");
+    becomes(429).await;
+    drop(connection);
+    // The place of the job that nobody waits for.
+    becomes(200).await;
 }
 
 #[tokio::test]
@@ -606,9 +600,7 @@ async fn deleting_the_session_leaves_no_process_of_it() {
     let body = json!({"code": code, "executionType": "Asynchronous"}).to_string();
     raw::post(program.addr, "/executions?identifier=demo-1", &body).await;
     let beat = data.path().join("beat");
-    while !beat.exists() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the program writes", async || beat.exists()).await;
     let stop = raw::post(
         program.addr,
         "/.management/stopSession?identifier=demo-1",
@@ -646,9 +638,10 @@ async fn the_metadata_lists_real_runtimes_and_packages() {
 async fn a_healthcheck_tells_by_its_exit_code() {
     let program = Program::start(&[]).await;
     let url = format!("http://{}", program.addr);
-    while raw::get(program.addr, "/ready").await.status != 200 {
-        tokio::task::yield_now().await;
-    }
+    eventually("the program is ready", async || {
+        raw::get(program.addr, "/ready").await.status == 200
+    })
+    .await;
     assert_eq!(
         run(&["healthcheck", "--url", &url]).await.status.code(),
         Some(0)
@@ -662,7 +655,8 @@ async fn a_healthcheck_tells_by_its_exit_code() {
 
 #[tokio::test]
 async fn the_runtimes_are_shown_as_a_table() {
-    let output = run(&["runtimes"]).await;
+    let data = tempfile::tempdir().unwrap();
+    let output = run(&["runtimes", "--data-dir", data.path().to_str().unwrap()]).await;
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.starts_with("LANGUAGE"), "{table}");
     assert!(table.contains("\npython "), "{table}");
@@ -719,11 +713,5 @@ fn parent(pid: i32) -> Option<i32> {
 }
 
 async fn gone(pid: i32) {
-    let going = async {
-        while parent(pid).is_some() {
-            tokio::task::yield_now().await;
-        }
-    };
-    let gone = tokio::time::timeout(std::time::Duration::from_secs(20), going).await;
-    gone.unwrap_or_else(|_| panic!("process {pid} is still there"));
+    eventually("the process is gone", async || parent(pid).is_none()).await;
 }

@@ -177,7 +177,8 @@ fn as_argument(name: &str, folder: Option<&Path>) -> String {
             let path = plain_path(name).unwrap_or_else(|| name.to_owned());
             folder.join(path).to_string_lossy().into_owned()
         }
-        None if name.starts_with('-') => format!("./{name}"),
+        // An option, or for compilers a file of options.
+        None if name.starts_with(['-', '@']) => format!("./{name}"),
         None => name.to_owned(),
     }
 }

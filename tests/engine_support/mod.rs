@@ -1,16 +1,40 @@
 //! A real engine on a free port, and a client that shows every byte.
-#![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "each test file uses its own part"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
+#[path = "../support/command.rs"]
+pub mod command;
+#[path = "../support/conditional.rs"]
+pub mod conditional;
+#[path = "../support/eventually.rs"]
+pub mod eventually;
+#[path = "../support/folder.rs"]
+pub mod folder;
+#[path = "../support/processes.rs"]
+pub mod processes;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use eventually::{PATIENCE, eventually};
+use folder::open_folder;
 use serde_json::Value;
 use session_adapter::engine::{Engine, EngineConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 /// The defaults, with this project's own program as the spawner, and as many interpreters that are
 /// started ahead as `WARM` says: none unless set. Every test must hold with them and without.
@@ -30,23 +54,66 @@ pub struct Served {
     _stop: oneshot::Sender<()>,
 }
 
-/// Starts an engine on a free port.
-pub async fn serve(config: EngineConfig) -> Served {
+/// Starts an engine on a free port. It works in a folder of its own, which goes with it, unless the
+/// settings name another one.
+pub async fn serve(mut config: EngineConfig) -> Served {
+    let mut folder = None;
+    if config.work_dir.is_none() {
+        let own = OwnFolder(open_folder().keep());
+        config.work_dir = Some(own.0.clone());
+        folder = Some(own);
+    }
     let engine = Engine::start(config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = engine.clone();
+    let serving = Serving {
+        engine: engine.clone(),
+        folder,
+    };
     tokio::spawn(async move {
         let stopped = async {
             let _ = stopped.await;
         };
-        serving.serve(listener, stopped).await;
+        serving.engine.serve(listener, stopped).await;
+        let Serving { engine, folder } = serving;
+        drop(engine);
+        let deadline = Instant::now() + PATIENCE;
+        while folder.as_ref().is_some_and(|folder| !folder.is_empty()) && Instant::now() < deadline
+        {
+            sleep(Duration::from_millis(5)).await;
+        }
     });
     Served {
         engine,
         address,
         _stop: stop,
+    }
+}
+
+/// What is dropped in this order: the folder is deleted once the engine's spawner has emptied it.
+struct Serving {
+    engine: Engine,
+    folder: Option<OwnFolder>,
+}
+
+struct OwnFolder(PathBuf);
+
+impl OwnFolder {
+    fn is_empty(&self) -> bool {
+        let mut entries = std::fs::read_dir(&self.0).into_iter().flatten();
+        entries.next().is_none()
+    }
+}
+
+impl Drop for OwnFolder {
+    fn drop(&mut self) {
+        // A client that is still connected keeps the engine for a moment.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while !self.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -75,7 +142,8 @@ impl Served {
     ) -> Answer {
         let mut stream = self.begin(method, path, headers, body).await;
         let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).await.unwrap();
+        let reading = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
+        reading.expect("an answer in time").unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         Answer {
@@ -119,6 +187,16 @@ impl Served {
         .await
     }
 
+    /// The languages of this machine. Those of the README's requirements must be there.
+    pub async fn languages(&self) -> BTreeSet<String> {
+        let runtimes = self.engine.runtimes().await;
+        let found: BTreeSet<_> = runtimes.into_iter().map(|one| one.language).collect();
+        for required in ["bash", "c", "python"] {
+            assert!(found.contains(required), "no {required}: {found:?}");
+        }
+        found
+    }
+
     /// A number that `GET /` says.
     pub async fn number(&self, path: &str) -> u64 {
         let about = self.send("GET", "/", &[], b"").await.json();
@@ -127,30 +205,24 @@ impl Served {
 
     /// Waits until so many interpreters wait for a job.
     pub async fn until_warm(&self, count: u64) {
-        let late = Instant::now() + Duration::from_secs(60);
-        while self.number("/warm/waiting").await != count {
-            assert!(Instant::now() < late, "interpreters are not ready");
-            sleep(Duration::from_millis(1)).await;
-        }
+        eventually("interpreters are ready", async || {
+            self.number("/warm/waiting").await == count
+        })
+        .await;
     }
 
     /// Waits until no job runs, every job has been cleaned up after, and as many interpreters wait for
     /// the next ones as may.
     pub async fn settled(&self) {
-        let late = Instant::now() + Duration::from_secs(60);
-        loop {
+        eventually("jobs are cleaned up after", async || {
             let about = self.send("GET", "/", &[], b"").await.json();
             let jobs = std::fs::read_dir(self.engine.work_dir()).unwrap().count();
             let waiting = about["warm"]["waiting"].as_u64().unwrap();
-            if about["jobs"]["running"] == 0
+            about["jobs"]["running"] == 0
                 && jobs as u64 == waiting
                 && about["warm"]["most"] == waiting
-            {
-                return;
-            }
-            assert!(Instant::now() < late, "jobs are not cleaned up after");
-            sleep(Duration::from_millis(5)).await;
-        }
+        })
+        .await;
     }
 
     /// Runs a program of one file and returns the run stage. Where interpreters are started ahead, it

@@ -1,24 +1,29 @@
 //! The adapter in this process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use session_adapter::access::AccessPolicy;
 use session_adapter::adapter::{AdapterConfig, AdapterError, EngineKind, serve};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use super::eventually::{PATIENCE, eventually};
 use super::{StandIn, raw};
 
-/// An adapter on a free port of loopback. Dropped, it is gone at once.
+/// An adapter on a free port of loopback, with a data directory of its own. Dropped, it is gone at
+/// once.
 #[derive(Debug)]
 pub struct Adapter {
     /// Where it listens.
     pub addr: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), AdapterError>>,
+    _data_dir: Option<TempDir>,
 }
 
 impl Adapter {
@@ -36,7 +41,8 @@ impl Adapter {
         adapter
     }
 
-    /// The default settings with a Piston at `url`.
+    /// The default settings with a Piston at `url`. Where they keep the name of no data directory, the
+    /// adapter gets one that goes with it.
     pub fn config(url: impl Into<String>) -> AdapterConfig {
         AdapterConfig {
             engine: EngineKind::Piston,
@@ -46,7 +52,7 @@ impl Adapter {
             max_run_timeout: Duration::from_secs(220),
             compile_timeout: Duration::from_secs(20),
             max_body: 16 << 20,
-            data_dir: data_dir(),
+            data_dir: PathBuf::new(),
             max_upload: 128 << 20,
             data_bytes: 2 << 30,
             data_files: 50_000,
@@ -60,7 +66,13 @@ impl Adapter {
     }
 
     /// One with these settings, whether its engine is there or not.
-    pub async fn start(config: AdapterConfig) -> Self {
+    pub async fn start(mut config: AdapterConfig) -> Self {
+        let mut data_dir = None;
+        if config.data_dir.as_os_str().is_empty() {
+            let folder = tempfile::tempdir().unwrap();
+            config.data_dir = folder.path().to_owned();
+            data_dir = Some(folder);
+        }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel::<()>();
@@ -74,6 +86,7 @@ impl Adapter {
             addr,
             shutdown: Some(shutdown),
             task,
+            _data_dir: data_dir,
         }
     }
 
@@ -84,14 +97,10 @@ impl Adapter {
 
     /// Waits until the adapter says that it is ready.
     pub async fn ready(&self) {
-        let becoming = async {
-            while raw::get(self.addr, "/ready").await.status != 200 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(Duration::from_secs(20), becoming)
-            .await
-            .expect("an adapter that becomes ready");
+        eventually("the adapter is ready", async || {
+            raw::get(self.addr, "/ready").await.status == 200
+        })
+        .await;
     }
 
     /// Tells the adapter to stop; it may still have requests to finish.
@@ -103,16 +112,9 @@ impl Adapter {
 
     /// Waits until the adapter has ended.
     pub async fn ended(mut self) -> Result<(), AdapterError> {
-        let ending = timeout(Duration::from_secs(60), &mut self.task);
+        let ending = timeout(PATIENCE, &mut self.task);
         ending.await.expect("an adapter that ends").unwrap()
     }
-}
-
-/// For adapters whose files are of no interest.
-fn data_dir() -> std::path::PathBuf {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-files");
-    std::fs::create_dir_all(&path).unwrap();
-    path
 }
 
 impl Drop for Adapter {

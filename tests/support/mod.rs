@@ -11,10 +11,20 @@
 //! ```
 
 // Each test file is a program of its own that needs a part of this.
-#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    clippy::unwrap_used,
+    clippy::expect_used
+)]
 
 mod adapter;
+pub mod command;
+pub mod conditional;
+pub mod eventually;
 pub mod exposition;
+pub mod folder;
 pub mod form;
 pub mod http1;
 pub mod processes;
@@ -24,6 +34,7 @@ pub mod schema;
 mod standin;
 
 pub use adapter::Adapter;
+pub use eventually::eventually;
 pub use program::{Program, run, run_python};
 pub use standin::{Answer, Asked, Gate, Script, StandIn, refused_url};
 

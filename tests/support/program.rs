@@ -3,17 +3,22 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::command::command;
+use super::eventually::PATIENCE;
+use super::folder::{open_folder, subfolder};
+use super::processes::{children_of, is_running};
 
-/// A running `session-adapter serve` with the embedded engine on free ports. Dropped, it is killed.
+/// A running `session-adapter serve` with the embedded engine on free ports, and with folders for
+/// temporary files and for data of its own. Dropped, it is killed, and the folders are deleted.
 #[derive(Debug)]
 pub struct Program {
     /// Where the adapter listens.
@@ -21,38 +26,26 @@ pub struct Program {
     /// The line that it wrote at its start.
     pub started: Value,
     child: Child,
+    /// The processes that it started: they end by themselves once it is gone.
+    helpers: Vec<u32>,
     log: mpsc::UnboundedReceiver<String>,
+    // Deleted last.
+    _folder: TempDir,
 }
 
 const BINARY: &str = env!("CARGO_BIN_EXE_session-adapter");
-
-fn command(arguments: &[&str]) -> Command {
-    cleared(Command::new(BINARY), arguments)
-}
-
-fn cleared(mut command: Command, arguments: &[&str]) -> Command {
-    // What the machine happens to set must not reach the program.
-    for variable in [
-        "PORT",
-        "ADAPTER_LISTEN",
-        "PISTON_URL",
-        "SESSION_ENGINE",
-        "LOG_FORMAT",
-        "METRICS",
-    ] {
-        command.env_remove(variable);
-    }
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
+const ANY_PORT: &str = "http://127.0.0.1:0";
 
 /// Runs the program to its end.
 pub async fn run(arguments: &[&str]) -> Output {
-    let output = command(arguments).output();
-    timeout(PATIENCE, output).await.expect("an end").unwrap()
+    let folder = open_folder();
+    let mut command = Command::from(command(BINARY));
+    command
+        .args(arguments)
+        .env("TMPDIR", folder.path())
+        .kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await;
+    output.expect("an end").unwrap()
 }
 
 /// Runs Python code by `python/execute`.
@@ -64,35 +57,49 @@ pub async fn run_python(program: &Program, code: &str) -> Value {
 }
 
 impl Program {
-    /// Starts it and waits for the line that says so.
+    /// Starts it with an empty data directory, and waits for the line that says that it has started.
     pub async fn start(arguments: &[&str]) -> Self {
-        Self::start_with_engine(arguments, "http://127.0.0.1:0").await
+        Self::start_with_engine(arguments, ANY_PORT).await
     }
 
     /// The same, with the engine at this URL.
     pub async fn start_with_engine(arguments: &[&str], url: &str) -> Self {
-        Self::start_by(command(arguments), url).await
+        let folder = open_folder();
+        let command = with_data_dir(command(BINARY), &folder, arguments);
+        Self::start_by(command, folder, url).await
     }
 
     /// The same, by a shell that does this before it becomes the program.
     pub async fn start_after(shell: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("{shell}\nexec \"$0\" \"$@\""), BINARY]);
-        Self::start_by(cleared(command, arguments), "http://127.0.0.1:0").await
+        let folder = open_folder();
+        let mut sh = command("sh");
+        sh.args(["-c", &format!("{shell}\nexec \"$0\" \"$@\""), BINARY]);
+        let command = with_data_dir(sh, &folder, arguments);
+        Self::start_by(command, folder, ANY_PORT).await
     }
 
     /// The same, with its temporary files in this folder.
-    pub async fn start_within(folder: &Path, arguments: &[&str]) -> Self {
-        let mut command = command(arguments);
-        command.env("TMPDIR", folder);
-        Self::start_by(command, "http://127.0.0.1:0").await
+    pub async fn start_within(temp: &Path, arguments: &[&str]) -> Self {
+        let folder = open_folder();
+        let mut command = with_data_dir(command(BINARY), &folder, arguments);
+        command.env("TMPDIR", temp);
+        Self::start_by(command, folder, ANY_PORT).await
     }
 
-    async fn start_by(mut command: Command, url: &str) -> Self {
-        let mut child = command
+    /// The same, without a word about the data directory.
+    pub async fn start_without_data_dir() -> Self {
+        let folder = open_folder();
+        let mut command = command(BINARY);
+        command.env("TMPDIR", folder.path());
+        Self::start_by(command, folder, ANY_PORT).await
+    }
+
+    async fn start_by(command: std::process::Command, folder: TempDir, url: &str) -> Self {
+        let mut child = Command::from(command)
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--piston-url", url])
             .stderr(Stdio::piped())
+            .kill_on_drop(true)
             .spawn()
             .unwrap();
         let stderr = child.stderr.take().unwrap();
@@ -110,8 +117,10 @@ impl Program {
         Self {
             addr: started["listen"].as_str().unwrap().parse().unwrap(),
             started,
+            helpers: children_of(child.id().unwrap()),
             child,
             log,
+            _folder: folder,
         }
     }
 
@@ -126,6 +135,11 @@ impl Program {
             line["message"] == message && line["operation_id"] == operation_id
         })
         .await
+    }
+
+    /// The next line of the log of which this is true.
+    pub async fn logged_where(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+        next_line(&mut self.log, is_it).await
     }
 
     /// The lines of the log from now on, for somebody else to read.
@@ -161,6 +175,32 @@ impl Program {
         let status = timeout(PATIENCE, self.child.wait()).await;
         status.expect("an end").unwrap().code()
     }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        // They delete what is in the folder, which cannot be deleted at the same time.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.helpers.iter().any(|pid| is_running(*pid)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Arguments for a program that keeps its files in a folder, the session's files included unless the
+/// arguments say where those are.
+fn with_data_dir(
+    mut command: std::process::Command,
+    folder: &TempDir,
+    arguments: &[&str],
+) -> std::process::Command {
+    command.args(arguments).env("TMPDIR", folder.path());
+    if !arguments.contains(&"--data-dir") {
+        let data = subfolder(folder.path(), "data");
+        command.arg("--data-dir").arg(data);
+    }
+    command
 }
 
 async fn next_line(

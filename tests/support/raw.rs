@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -11,11 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::eventually::PATIENCE;
 use super::http1::Buffer;
 use super::schema;
-
-/// A test that waits this long for an answer has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One answer.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::eventually::PATIENCE;
 use super::http1::{Buffer, Message};
 
 const EXECUTE: &str = "/api/v2/execute";
@@ -462,7 +463,7 @@ impl StandIn {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        if timeout(Duration::from_secs(20), reaching).await.is_err() {
+        if timeout(PATIENCE, reaching).await.is_err() {
             panic!("the stand-in waited for {what} in vain");
         }
     }
