@@ -70,6 +70,9 @@ RUN set -eu; \
 COPY --from=build --chmod=0755 /usr/local/bin/session-adapter /usr/local/bin/
 COPY --from=materials --chmod=0644 /src/session-adapter.cdx.json /usr/local/share/sbom/
 COPY --chmod=0755 entrypoint.sh /usr/local/bin/
+# The data directory is the container's own. Who reaches the container is for its network to say:
+# probes call it by its address, and Azure's pool by a name that is not known here.
+ENV SESSION_DATA_DIR=/mnt/data ADOPT_DATA_DIR=true ADAPTER_LISTEN=0.0.0.0 ALLOW_HOST=*
 EXPOSE 2000
 HEALTHCHECK --interval=10s --timeout=6s --start-period=5s CMD ["session-adapter", "healthcheck"]
 # Process 1 collects what others leave, such as `docker exec`, and passes signals on.
@@ -111,7 +114,7 @@ COPY --from=session /usr/bin/tini-static /usr/bin/tini
 COPY --from=session /usr/local/bin/session-adapter /usr/local/bin/entrypoint.sh /usr/local/bin/
 COPY --from=session /usr/local/share/sbom /usr/local/share/sbom
 RUN mkdir -p /mnt/data && chmod 0777 /mnt/data
-ENV SESSION_ENGINE=piston
+ENV SESSION_ENGINE=piston SESSION_DATA_DIR=/mnt/data ADOPT_DATA_DIR=true ADAPTER_LISTEN=0.0.0.0 ALLOW_HOST=*
 EXPOSE 2000
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["session-adapter", "healthcheck"]
 ENTRYPOINT ["/usr/bin/tini", "-s", "--", "/usr/local/bin/entrypoint.sh"]

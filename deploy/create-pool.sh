@@ -30,7 +30,7 @@ az containerapp sessionpool create \
   --cpu 0.5 \
   --memory 1Gi \
   --target-port 2000 \
-  --env-vars MAX_JOBS=2 JOB_MEMORY_BYTES=384MiB \
+  --env-vars ADAPTER_LISTEN=0.0.0.0 "ALLOW_HOST=*" MAX_JOBS=2 JOB_MEMORY_BYTES=384MiB \
   --probe-yaml "$(dirname "$0")/probes.yaml" \
   --lifecycle-type Timed \
   --cooldown-period 300 \

@@ -119,6 +119,14 @@ resource pool 'Microsoft.App/sessionPools@2025-02-02-preview' = {
           }
           env: [
             {
+              name: 'ADAPTER_LISTEN'
+              value: '0.0.0.0'
+            }
+            {
+              name: 'ALLOW_HOST'
+              value: '*'
+            }
+            {
               name: 'MAX_JOBS'
               value: string(maxJobs)
             }

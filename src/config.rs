@@ -8,7 +8,7 @@ mod parse;
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,8 +16,11 @@ use clap::ValueEnum;
 use rustix::fs::Access;
 
 use parse::{
-    Given, bytes, choice, count, module_names, seconds, toml_file, writable_directory, yes_or_no,
+    Given, bytes, choice, count, list, module_names, seconds, toml_file, writable_directory,
+    yes_or_no,
 };
+
+use crate::access::AccessPolicy;
 
 pub use cli::{Cli, Command, Flags, JobFlags, Target};
 
@@ -89,12 +92,16 @@ impl MetricsPlace {
 pub struct Settings {
     /// Address the adapter listens on.
     pub listen: SocketAddr,
+    /// Who may talk to the listeners.
+    pub access: AccessPolicy,
     /// What runs the code.
     pub engine: EngineKind,
     /// Where Piston's API is.
     pub piston: PistonUrl,
     /// The session's files, where the operator chose the place.
     pub data_dir: Option<PathBuf>,
+    /// Whether that place may hold anything: all of it then belongs to the session.
+    pub adopt_data_dir: bool,
     /// Wall-clock limit of an execution that names none.
     pub run_timeout: Duration,
     /// Highest wall-clock limit.
@@ -264,12 +271,24 @@ impl Settings {
                 Duration::from_secs(60).min(max_run_timeout),
                 seconds(0.001, max_run_timeout.as_secs_f64()),
             )?;
+        let access = AccessPolicy {
+            hosts: from("--allow-host", &joined(&flags.allow_host), "ALLOW_HOST")
+                .parse_or(Vec::new(), list)?,
+            origins: from(
+                "--allow-origin",
+                &joined(&flags.allow_origin),
+                "ALLOW_ORIGIN",
+            )
+            .parse_or(Vec::new(), list)?,
+        };
         Ok(Self {
             listen,
+            access,
             engine,
             piston,
             data_dir: from("--data-dir", &flags.data_dir, "SESSION_DATA_DIR")
                 .parse_or(None, |text| writable_directory(text).map(Some))?,
+            adopt_data_dir: switch(flags.adopt_data_dir, "ADOPT_DATA_DIR", &environment)?,
             run_timeout,
             max_run_timeout,
             max_body: from("--max-body", &flags.max_body, "MAX_BODY_BYTES")
@@ -313,10 +332,6 @@ impl JobSettings {
         let from = |flag, value: &Option<String>, variable| {
             Given::find(flag, value.as_deref(), variable, &environment)
         };
-        let switch = |flag: bool, variable| match flag {
-            true => Ok(true),
-            false => from("", &None, variable).parse_or(false, yes_or_no),
-        };
         Ok(Self {
             runtimes: from("--runtimes", &flags.runtimes, "SESSION_RUNTIMES")
                 .parse_or(None, |text| toml_file(text).map(Some))?,
@@ -358,8 +373,12 @@ impl JobSettings {
                 "SESSION_DATA_FILES",
             )
             .parse_or(50_000, count(1, 10_000_000))?,
-            allow_network: switch(flags.allow_network, "ALLOW_NETWORK")?,
-            allow_weak_sandbox: switch(flags.allow_weak_sandbox, "ALLOW_WEAK_SANDBOX")?,
+            allow_network: switch(flags.allow_network, "ALLOW_NETWORK", &environment)?,
+            allow_weak_sandbox: switch(
+                flags.allow_weak_sandbox,
+                "ALLOW_WEAK_SANDBOX",
+                &environment,
+            )?,
         })
     }
 }
@@ -387,23 +406,69 @@ impl Target {
     }
 }
 
-/// The address of the adapter: the flag, else `ADAPTER_LISTEN`, else any address and `PORT`.
+/// A flag that may be repeated, as its variable has it: with commas.
+fn joined(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+/// A setting that is on or off: a flag without a value, or a variable.
+fn switch(
+    flag: bool,
+    variable: &'static str,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<bool, ConfigError> {
+    match flag {
+        true => Ok(true),
+        false => Given::find("", None, variable, environment).parse_or(false, yes_or_no),
+    }
+}
+
+/// The address of the adapter: the flag, else `ADAPTER_LISTEN`, else loopback. Where it names no port
+/// that is `PORT`, which never changes the address.
 fn listen(
     flag: Option<&str>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<SocketAddr, ConfigError> {
     let given = Given::find("--listen", flag, "ADAPTER_LISTEN", &environment);
-    if given.value.is_none() {
-        let port = Given::find("", None, "PORT", &environment).parse_or(2000, |text| {
-            text.parse()
-                .map_err(|_| "allowed is a port from 0 to 65535".to_owned())
-        })?;
-        return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    match given.parse_or(
+        ListenAddress::Host(Ipv4Addr::LOCALHOST.into()),
+        ListenAddress::parse,
+    )? {
+        ListenAddress::Socket(address) => Ok(address),
+        ListenAddress::Host(host) => {
+            let port = Given::find("", None, "PORT", &environment).parse_or(2000, |text| {
+                text.parse()
+                    .map_err(|_| "allowed is a port from 0 to 65535".to_owned())
+            })?;
+            Ok(SocketAddr::from((host, port)))
+        }
     }
-    given.parse_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |text| {
+}
+
+/// An address with or without a port.
+enum ListenAddress {
+    Socket(SocketAddr),
+    Host(IpAddr),
+}
+
+impl ListenAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = match text.strip_prefix("localhost") {
+            Some(rest) if rest.is_empty() || rest.starts_with(':') => format!("127.0.0.1{rest}"),
+            _ => text.to_owned(),
+        };
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
         text.parse()
-            .map_err(|_| "allowed is ADDRESS:PORT, for example 0.0.0.0:2000".to_owned())
-    })
+            .map(Self::Socket)
+            .or_else(|_| bare.unwrap_or(&text).parse().map(Self::Host))
+            .map_err(|_| {
+                "allowed is ADDRESS or ADDRESS:PORT, for example 127.0.0.1:2000, localhost or \
+                 0.0.0.0"
+                    .to_owned()
+            })
+    }
 }
 
 /// Whether this process may create files in `path`.

@@ -1,8 +1,10 @@
 //! session-adapter: Azure's dynamic-sessions API in front of a Piston engine.
 
+pub mod access;
 pub mod adapter;
 pub mod causes;
 pub mod config;
+pub mod data_dir;
 pub mod engine;
 pub mod gate;
 pub mod lossy;

@@ -12,10 +12,11 @@ use session_adapter::config::{
     self, Cli, Command, ConfigError, EngineKind, Flags, LogFormat, MetricsPlace, PistonUrl,
     Settings, Target,
 };
+use session_adapter::data_dir::{DataDir, DataDirError};
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
 use session_adapter::replay;
-use session_adapter::startup::{self, DataDir, Places, Signals};
+use session_adapter::startup::{self, Places, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -107,9 +108,10 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
         }
         MetricsPlace::Path | MetricsPlace::Off => None,
     };
+    startup::warn_if_open(&settings, &[Some(&listener), metrics.as_ref()]);
     let (engine, data_dir) = match settings.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
-        EngineKind::Piston => (None, Some(DataDir::of(settings.data_dir.clone())?)),
+        EngineKind::Piston => (None, Some(own_data_dir(&settings)?)),
     };
     let places = match &engine {
         Some(engine) => engine.places(listen),
@@ -154,7 +156,14 @@ async fn engine_alone(settings: Settings) -> Result<(), Failure> {
 
 async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
     let runtimes = match settings.engine {
-        EngineKind::Embedded => engine::discover(engine_config(&settings)).await?,
+        // A look at what can run has no business in the files of a session that may be running.
+        EngineKind::Embedded => {
+            let config = EngineConfig {
+                data_dir: None,
+                ..engine_config(&settings)
+            };
+            engine::discover(config).await?
+        }
         EngineKind::Piston => startup::ask_runtimes(&settings.piston.base()).await?,
     };
     print!("{}", startup::table(&runtimes));
@@ -186,10 +195,11 @@ impl RunningEngine {
             .piston
             .loopback()
             .ok_or("the embedded engine listens on loopback only")?;
+        // Ahead of everything that changes something: it fails where another adapter is running.
+        let listener = bind(address).await?;
         let config = engine_config(settings);
         let data_dir_is_temporary = config.data_dir.is_none();
         let engine = Engine::start(config)?;
-        let listener = bind(address).await?;
         let url = settings.piston.with_port(listener.local_addr()?.port());
         let (shutdown, told) = oneshot::channel();
         let serving = engine.clone();
@@ -241,6 +251,14 @@ impl RunningEngine {
     }
 }
 
+/// The directory of the session's files where the engine does not have them.
+fn own_data_dir(settings: &Settings) -> Result<DataDir, DataDirError> {
+    match &settings.data_dir {
+        Some(path) => DataDir::open(path, settings.adopt_data_dir),
+        None => DataDir::temporary(),
+    }
+}
+
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .await
@@ -250,6 +268,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 fn adapter_config(settings: &Settings, places: &Places) -> AdapterConfig {
     AdapterConfig {
         engine: settings.engine,
+        access: settings.access.clone(),
         piston_url: places.piston_url.clone(),
         run_timeout: settings.run_timeout,
         max_run_timeout: settings.max_run_timeout,
@@ -289,11 +308,13 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         max_job_files: jobs.disk_files as u64,
         max_data_bytes: jobs.data,
         max_data_files: jobs.data_files as u64,
+        access: settings.access.clone(),
         allow_network: jobs.allow_network,
         allow_weak_sandbox: jobs.allow_weak_sandbox,
         runtimes: jobs.runtimes.clone(),
         json_log: startup::log_format(settings.log_format) == LogFormat::Json,
-        data_dir: startup::data_dir(settings.data_dir.clone()),
+        data_dir: settings.data_dir.clone(),
+        adopt_data_dir: settings.adopt_data_dir,
         ..EngineConfig::default()
     }
 }

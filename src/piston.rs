@@ -13,5 +13,5 @@ pub use signal::{SIGNALS, Signal};
 pub use untyped::is_untyped;
 pub use wire::{
     Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage,
-    Status, WorkingDirectory,
+    Status, Verdict, WorkingDirectory,
 };

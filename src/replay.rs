@@ -10,13 +10,15 @@ mod fixture;
 mod live;
 mod matching;
 mod report;
+mod response;
 
 pub use fixture::{
     AzureRequest, AzureResponse, Fixture, FixtureError, Headers, PistonExchange, PistonRequest,
     PistonResponse, Recorded, load,
 };
-pub use live::{Answer, Caller, ReplayError, replay, replay_with};
+pub use live::{Caller, ReplayError, replay, replay_with};
 pub use matching::{
-    Difference, answer_difference, header_difference, json_difference, request_difference,
+    Difference, header_difference, json_difference, request_difference, response_difference,
 };
 pub use report::{Line, Outcome, Report};
+pub use response::Response;

@@ -2,27 +2,22 @@
 
 mod json_line;
 
-use std::fs::DirBuilder;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::config::{LogFormat, Settings, is_writable_directory};
+use crate::config::{LogFormat, Settings};
 use crate::engine::sandbox::SandboxReport;
 use crate::piston::{Client, ClientLimits, Runtime};
-use crate::tree::delete_tree;
 
 use json_line::JsonLine;
 
-/// Where session files live in the image.
-const DATA_DIR: &str = "/mnt/data";
 /// How long the start line waits for the engine to say what it runs.
 const ANNOUNCE: Duration = Duration::from_secs(10);
 
@@ -95,56 +90,19 @@ impl Signals {
     }
 }
 
-/// Where the session's files are: in the directory that the operator chose, else in the image's.
-/// `None` where neither is there; the engine then makes one that goes with it.
-pub fn data_dir(chosen: Option<PathBuf>) -> Option<PathBuf> {
-    chosen.or_else(|| Some(PathBuf::from(DATA_DIR)).filter(|path| is_writable_directory(path)))
-}
-
-/// The directory of the session's files where the engine does not keep them.
-#[derive(Debug)]
-pub struct DataDir {
-    path: PathBuf,
-    is_temporary: bool,
-}
-
-impl DataDir {
-    /// The directory that [`data_dir`] finds, else one that is deleted when this is dropped.
-    ///
-    /// # Errors
-    /// Where none can be made.
-    pub fn of(chosen: Option<PathBuf>) -> io::Result<Self> {
-        if let Some(path) = data_dir(chosen) {
-            return Ok(Self {
-                path,
-                is_temporary: false,
-            });
-        }
-        let name = format!("session-adapter-data-{}", Uuid::new_v4().simple());
-        let path = std::env::temp_dir().join(name);
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self {
-            path,
-            is_temporary: true,
-        })
+/// Warns where others than this machine can reach a listener and nothing says that this is meant.
+pub fn warn_if_open(settings: &Settings, listeners: &[Option<&TcpListener>]) {
+    if settings.access.allows_every_host() {
+        return;
     }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether it goes with this value.
-    pub fn is_temporary(&self) -> bool {
-        self.is_temporary
-    }
-}
-
-impl Drop for DataDir {
-    fn drop(&mut self) {
-        if self.is_temporary {
-            // What is left is in a temporary folder, and nobody is there to be told.
-            let _ = delete_tree(&self.path);
+    let addresses = listeners.iter().flatten();
+    for address in addresses.filter_map(|listener| listener.local_addr().ok()) {
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "listening beyond loopback without authentication: whoever reaches this address can \
+                 run code; --allow-host '*' says that this is meant"
+            );
         }
     }
 }
@@ -179,10 +137,13 @@ pub async fn announce(settings: Settings, places: Places) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = places.listen.map(tracing::field::display),
+        allow_host = list(&settings.access.hosts),
+        allow_origin = list(&settings.access.origins),
         engine = %settings.engine,
         piston_url = places.piston_url,
         data_dir = places.data_dir.map(|path| path.display().to_string()),
         data_dir_is_temporary = places.data_dir_is_temporary,
+        adopt_data_dir = settings.adopt_data_dir,
         run_timeout_s = settings.run_timeout.as_secs_f64(),
         max_run_timeout_s = settings.max_run_timeout.as_secs_f64(),
         max_body = settings.max_body,
@@ -210,6 +171,11 @@ pub async fn announce(settings: Settings, places: Places) {
         runtimes = listed.map_or("unknown: the engine does not answer".to_owned(), |l| l.join(", ")),
         "started"
     );
+}
+
+fn list(values: &[impl ToString]) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    values.join(",")
 }
 
 /// What the engine at `piston_url` can run.

@@ -3,8 +3,10 @@
 
 mod delete;
 mod space;
+mod temporary;
 mod walk;
 
-pub use delete::{delete_contents, delete_tree};
+pub use delete::{Undeleted, delete_contents, delete_tree};
 pub use space::{Space, free_bytes, in_folder};
+pub use temporary::{random_name, temp_dir, temporary_folder};
 pub use walk::{DEEPEST, Next, OPEN_DIR, walk};

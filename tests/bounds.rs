@@ -18,7 +18,7 @@ async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
     let piston = StandIn::script().start().await;
     let adapter = Adapter::with(&piston, |config| config.max_body = 1000).await;
     let mut connection = Connection::to(adapter.addr).await;
-    let head = "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n";
+    let head = "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1001\r\n";
     connection
         .send(format!("{head}Expect: 100-continue\r\n\r\n"))
         .await;
@@ -34,7 +34,7 @@ async fn a_client_that_sends_too_much_still_reads_its_answer() {
     let body = "x".repeat(8 << 20);
     let declared = raw::request("POST", "/execute", &[], &body);
     let chunked = format!(
-        "POST /execute HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
         body.len()
     );
     for bytes in [declared, chunked.into_bytes()] {
@@ -65,7 +65,7 @@ async fn an_error_that_needs_no_body_reaches_a_client_that_sends_one() {
         assert_eq!(connection.answer().await.status, 200, "after {path}");
     }
     let mut connection = Connection::to(adapter.addr).await;
-    let head = "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n";
+    let head = "POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n";
     connection
         .send(format!("{head}Expect: 100-continue\r\n\r\n"))
         .await;
@@ -80,7 +80,7 @@ async fn bodies_that_are_held_together_are_bounded() {
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| config.max_body = 10_000).await;
-    let most = "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n";
+    let most = "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n";
     let most = format!("{most}{}", "x".repeat(9_900));
     let mut stalled = Vec::new();
     for _ in 0..4 {
@@ -124,7 +124,7 @@ async fn a_body_that_never_comes_is_given_up() {
     let mut connection = Connection::to(adapter.addr).await;
     tokio::time::pause();
     connection
-        .send("POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        .send("POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
         .await;
     let answer = connection.answer().await;
     assert_eq!(answer.status, 408);
@@ -234,4 +234,31 @@ async fn slow_headers_do_not_hold_a_connection_for_ever() {
     tokio::time::pause();
     let ended = tokio::time::timeout(Duration::from_secs(100), slow.closed()).await;
     ended.expect("a closed connection");
+}
+
+/// Output stands four times in the response of a custom container, and no more.
+#[tokio::test]
+async fn a_megabyte_of_output_makes_a_response_of_little_more_than_four() {
+    let piston = StandIn::script()
+        .always(Answer::huge(1_000_000))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    for path in ["/python/execute", "/execute"] {
+        let answer = raw::post(adapter.addr, path, r#"{"code":"1"}"#).await;
+        let length = answer.body.len();
+        assert!((4_000_000..=4_100_000).contains(&length), "{length} bytes");
+        let answer = answer.json();
+        for output in [
+            &answer["stdout"],
+            &answer["run"]["stdout"],
+            &answer["run"]["output"],
+            &answer["properties"]["stdout"],
+        ] {
+            assert_eq!(output.as_str().unwrap().len(), 1_000_000);
+        }
+        for stage in ["run", "compile"] {
+            assert_eq!(answer["properties"].get(stage), None);
+        }
+    }
 }

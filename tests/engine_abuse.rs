@@ -488,6 +488,7 @@ async fn memory_is_limited_however_it_is_used() {
         let run = low.run("python", program).await;
         assert_eq!(run["code"], 137, "{name}: {run}");
         assert_eq!(run["status"], "RE", "{name}: {run}");
+        assert_eq!(run["outcome"], "memory_limit", "{name}: {run}");
         assert_eq!(run["memory"], 128 << 20, "{name}: {run}");
         let run = high.run("python", program).await;
         assert_eq!(run["stdout"], "done\n", "{name}: {run}");
@@ -519,6 +520,7 @@ async fn files_are_limited_in_number_size_and_depth() {
         let program = format!("{}{program}", wait.replace("WAIT", "30"));
         let run = low.run("python", &program).await;
         assert_eq!(run["code"], 153, "{name}: {run}");
+        assert_eq!(run["outcome"], "disk_limit", "{name}: {run}");
     }
     // What is too deep to be counted is so with every limit.
     let high = serve(small()).await;

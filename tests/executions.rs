@@ -96,10 +96,10 @@ async fn one_that_waits_for_its_turn_has_not_started() {
     assert_eq!(second.json()["status"], "NotStarted");
     let third = raw::exchange(adapter.addr, request(Some("third"), &asynchronous())).await;
     assert_eq!(third.status, 429);
-    let third = raw::get(adapter.addr, "/executions/third").await;
+    let third = raw::get(adapter.addr, "/executions/third?identifier=demo-1").await;
     assert_eq!(third.json()["error"]["code"], "ExecutionNotFound");
     gate.open();
-    let second = end_of(adapter.addr, "/executions/second").await;
+    let second = end_of(adapter.addr, "/executions/second?identifier=demo-1").await;
     assert_eq!(second["status"], "Succeeded");
 }
 
@@ -117,10 +117,164 @@ async fn a_repeated_id_is_the_same_execution_and_runs_once() {
         assert_eq!(answer.header("operation-id"), "once");
         assert_eq!(answer.json()["result"]["stdout"], "first\n");
     }
-    let path = "/python/execute";
-    let answer = raw::exchange(adapter.addr, request_to(path, Some("once"), &body)).await;
-    assert_eq!(answer.json()["stdout"], "first\n");
+    // Neither the dialect nor whether the client waits is part of the execution.
+    let wrapped =
+        json!({"properties": {"pythonCode": "print(1)", "executionType": "Asynchronous"}});
+    for path in [
+        "/python/execute?identifier=demo-1&api-version=2024-02-02-preview",
+        "/code/execute?identifier=demo-1",
+        "/Python/execute?identifier=demo-1",
+    ] {
+        for body in [&body, &wrapped] {
+            let answer = raw::exchange(adapter.addr, request_to(path, Some("once"), body)).await;
+            assert_eq!(answer.json()["properties"]["stdout"], "first\n", "{path}");
+        }
+    }
     assert_eq!(piston.asked().len(), 1);
+}
+
+/// Asserts that the answer refuses an operation id that is in use.
+fn assert_conflict(answer: &raw::Answer, what: &str) {
+    assert_eq!(answer.status, 409, "{what}: {}", answer.text());
+    assert_eq!(
+        answer.header("x-ms-error-code"),
+        "OperationIdConflict",
+        "{what}"
+    );
+    let error = answer.json()["error"].take();
+    assert_eq!(error["code"], "OperationIdConflict", "{what}");
+    assert_eq!(error["target"], "operation-id", "{what}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("operation-id"), "{message}");
+    assert_eq!(answer.header("operation-location"), "", "{what}");
+}
+
+#[tokio::test]
+async fn an_id_is_bound_to_all_that_decides_what_runs_and_how_it_ends() {
+    let piston = StandIn::script()
+        .always(Answer::stdout("ran\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = json!({"code": "print(1)", "language": "python", "version": "3", "stdin": "in",
+        "args": ["a", "b"], "timeoutInSeconds": 5, "outputStreamsMaxLength": 100});
+    let first = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    for (field, value) in [
+        ("code", json!("print(2)")),
+        ("language", json!("bash")),
+        ("version", json!("3.1")),
+        ("stdin", json!("other")),
+        ("args", json!(["ab"])),
+        ("args", json!(["a", "b", ""])),
+        ("timeoutInSeconds", json!(6)),
+        ("timeoutInSeconds", json!(null)),
+        ("outputStreamsMaxLength", json!(101)),
+        ("returnJupyterFormatExecutionResult", json!(true)),
+    ] {
+        let mut other = body.clone();
+        match value.is_null() {
+            true => drop(other.as_object_mut().unwrap().remove(field)),
+            false => other[field] = value,
+        }
+        for kind in ["Synchronous", "Asynchronous"] {
+            other["executionType"] = json!(kind);
+            let answer = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
+            assert_conflict(&answer, field);
+        }
+    }
+    let again = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
+    assert_eq!(again.status, 200);
+    assert_eq!(piston.asked().len(), 1);
+
+    // A shell command is not the same execution as code for its shell.
+    let shell = json!({"shellCommand": "ls"});
+    raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
+    let code = json!({"code": "ls", "language": "bash"});
+    let answer = raw::exchange(adapter.addr, request(Some("shell"), &code)).await;
+    assert_conflict(&answer, "shell");
+    let page = raw::get(adapter.addr, "/metrics").await.text();
+    let counted = r#"session_adapter_errors_total{code="OperationIdConflict"} 21"#;
+    assert!(page.contains(counted), "{page}");
+}
+
+#[tokio::test]
+async fn an_id_conflicts_while_its_execution_runs_and_after_it_has_failed() {
+    let gate = Gate::closed();
+    let piston = StandIn::script()
+        .answer(Answer::empty(500).held_by(&gate))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    raw::exchange(adapter.addr, request(Some("mine"), &asynchronous())).await;
+    piston.asked_times(1).await;
+    let other = json!({"code": "print('other')"});
+    let answer = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
+    assert_conflict(&answer, "running");
+    gate.open();
+    let location = "/executions/mine?identifier=demo-1";
+    let ended = end_of(adapter.addr, location).await;
+    assert_eq!(ended["error"]["error"]["code"], "EngineFailed");
+    // It may have run.
+    let answer = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
+    assert_conflict(&answer, "failed");
+    assert_eq!(piston.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn each_identifier_has_operation_ids_of_its_own() {
+    let piston = StandIn::script()
+        .answer(Answer::stdout("first\n"))
+        .answer(Answer::stdout("second\n"))
+        .answer(Answer::stdout("nameless\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = json!({"code": "print(1)"});
+    let resource = |query: &str| format!("/executions/shared{query}");
+    let queries = ["?identifier=demo-1", "?identifier=demo-2", ""];
+    let outputs = ["first\n", "second\n", "nameless\n"];
+    for (begun, (query, output)) in queries.iter().zip(outputs).enumerate() {
+        for other in &queries[begun..] {
+            let answer = raw::get(adapter.addr, &resource(other)).await;
+            assert_eq!(answer.status, 404, "{other}: {}", answer.text());
+            assert_eq!(answer.header("x-ms-error-code"), "ExecutionNotFound");
+        }
+        let path = format!("/executions{query}");
+        let answer = raw::exchange(adapter.addr, request_to(&path, Some("shared"), &body)).await;
+        assert_eq!(answer.json()["result"]["stdout"], output, "{query}");
+        assert_ne!(answer.header("operation-location"), "");
+    }
+    for (query, output) in queries.iter().zip(outputs) {
+        let answer = raw::get(adapter.addr, &resource(query)).await;
+        assert_eq!(answer.json()["result"]["stdout"], output, "{query}");
+    }
+    // An identifier in the body is as good as one in the query.
+    let named = json!({"code": "print(1)", "identifier": "demo-2"});
+    let answer = raw::exchange(
+        adapter.addr,
+        request_to("/executions", Some("shared"), &named),
+    )
+    .await;
+    assert_eq!(answer.json()["result"]["stdout"], "second\n");
+    assert_eq!(piston.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn an_id_that_the_adapter_chose_is_bound_as_well() {
+    let piston = StandIn::script()
+        .answer(Answer::stdout("first\n"))
+        .start()
+        .await;
+    let adapter = Adapter::in_front_of(&piston).await;
+    let body = json!({"code": "print(1)"});
+    let first = raw::exchange(adapter.addr, request(None, &body)).await;
+    let id = first.header("operation-id");
+    let again = raw::exchange(adapter.addr, request(Some(id), &body)).await;
+    assert_eq!(again.json()["result"]["stdout"], "first\n");
+    let other = json!({"code": "print(2)"});
+    let answer = raw::exchange(adapter.addr, request(Some(id), &other)).await;
+    assert_conflict(&answer, "a chosen id");
 }
 
 #[tokio::test]
@@ -160,7 +314,7 @@ async fn an_error_of_the_engine_is_a_failed_execution() {
         .await;
     let adapter = Adapter::start(Adapter::config(piston.url())).await;
     raw::exchange(adapter.addr, request(Some("faulty"), &asynchronous())).await;
-    let ended = end_of(adapter.addr, "/executions/faulty").await;
+    let ended = end_of(adapter.addr, "/executions/faulty?identifier=demo-1").await;
     assert_eq!(ended["status"], "Failed");
     assert_eq!(ended["error"]["error"]["code"], "EngineFailed");
     assert_eq!(ended.get("result"), None);
@@ -170,15 +324,20 @@ async fn an_error_of_the_engine_is_a_failed_execution() {
 async fn one_that_was_refused_before_it_ran_may_be_tried_again_under_its_id() {
     let piston = StandIn::script()
         .answer(Answer::json(503, &json!({})))
+        .answer(Answer::json(503, &json!({})))
         .always(Answer::stdout("ran\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
-    let body = json!({"code": "print('ran')"});
-    let refused = raw::exchange(adapter.addr, request(Some("again"), &body)).await;
-    assert_eq!(refused.status, 503);
+    let (body, other) = (json!({"code": "print('ran')"}), json!({"code": "other"}));
+    for body in [&body, &other] {
+        let refused = raw::exchange(adapter.addr, request(Some("again"), body)).await;
+        assert_eq!(refused.status, 503);
+    }
     let ran = raw::exchange(adapter.addr, request(Some("again"), &body)).await;
     assert_eq!(ran.json()["result"]["stdout"], "ran\n");
+    let conflict = raw::exchange(adapter.addr, request(Some("again"), &other)).await;
+    assert_conflict(&conflict, "it has run");
 }
 
 #[tokio::test]
@@ -192,7 +351,7 @@ async fn the_versions_tell_the_same_execution_in_their_own_forms() {
     let adapter = Adapter::in_front_of(&piston).await;
     let shell = json!({"shellCommand": "exit 3", "executionType": "Asynchronous"});
     raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
-    let ended = end_of(adapter.addr, "/executions/shell").await;
+    let ended = end_of(adapter.addr, "/executions/shell?identifier=demo-1").await;
     assert_eq!(ended["status"], "3");
     assert_eq!(ended.get("executionType"), None);
 
@@ -203,7 +362,7 @@ async fn the_versions_tell_the_same_execution_in_their_own_forms() {
     assert_eq!(accepted["properties"]["stdout"], "");
     let ended = end_of(
         adapter.addr,
-        "/executions/code?api-version=2024-10-02-preview",
+        "/executions/code?identifier=demo-1&api-version=2024-10-02-preview",
     )
     .await;
     assert_eq!(ended["status"], "Failed");
@@ -238,8 +397,13 @@ async fn the_adapter_does_not_end_before_an_asynchronous_execution_has() {
         tokio::net::TcpStream::connect(adapter.addr).await.is_err()
     })
     .await;
-    kept.send(raw::request("GET", "/executions/slow", &[], ""))
-        .await;
+    kept.send(raw::request(
+        "GET",
+        "/executions/slow?identifier=demo-1",
+        &[],
+        "",
+    ))
+    .await;
     assert_eq!(kept.answer().await.json()["status"], "Running");
     gate.open();
     adapter.ended().await.unwrap();
@@ -277,10 +441,14 @@ async fn deleting_the_session_cancels_what_runs_and_forgets_what_ran() {
         assert_eq!(answer.status, 409);
         assert_eq!(answer.json()["error"]["code"], "ExecutionCanceled");
     }
-    let canceled = raw::get(adapter.addr, "/executions/later").await.json();
+    let canceled = raw::get(adapter.addr, "/executions/later?identifier=demo-1")
+        .await
+        .json();
     assert_eq!(canceled["status"], "Canceled");
     assert_eq!(
-        raw::get(adapter.addr, "/executions/ended").await.status,
+        raw::get(adapter.addr, "/executions/ended?identifier=demo-1")
+            .await
+            .status,
         404
     );
     let gone = raw::get(adapter.addr, path).await;
@@ -343,13 +511,15 @@ async fn an_id_that_was_canceled_or_never_ran_is_free_again() {
     let adapter = Adapter::in_front_of(&piston).await;
     let unknown = json!({"code": "1", "language": "cobol", "executionType": "Asynchronous"});
     raw::exchange(adapter.addr, request(Some("mine"), &unknown)).await;
-    let refused = end_of(adapter.addr, "/executions/mine").await;
+    let refused = end_of(adapter.addr, "/executions/mine?identifier=demo-1").await;
     assert_eq!(refused["error"]["error"]["code"], "RuntimeNotFound");
     raw::exchange(adapter.addr, request(Some("mine"), &asynchronous())).await;
     piston.asked_times(2).await;
     let delete = raw::request("DELETE", "/session?identifier=demo-1", &[], "");
     assert_eq!(raw::exchange(adapter.addr, delete).await.status, 204);
-    let canceled = raw::get(adapter.addr, "/executions/mine").await.json();
+    let canceled = raw::get(adapter.addr, "/executions/mine?identifier=demo-1")
+        .await
+        .json();
     assert_eq!(canceled["status"], "Canceled");
     let body = json!({"code": "print('ran')"});
     let answer = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
@@ -379,12 +549,21 @@ async fn who_asks_again_in_another_dialect_gets_the_form_that_fits() {
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
-    let (code, shell) = (json!({"code": "1"}), json!({"shellCommand": "true"}));
-    raw::exchange(adapter.addr, request(Some("code"), &code)).await;
-    let again = request_to("/shellExecute", Some("code"), &shell);
-    let again = raw::exchange(adapter.addr, again).await.json();
-    assert_eq!(again["status"], "Succeeded");
-    raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
-    let again = raw::exchange(adapter.addr, request(Some("shell"), &code)).await;
-    assert_eq!(again.json()["status"], "0");
+    let shell = json!({"shellCommand": "true"});
+    for (id, first, second) in [
+        ("one", "/shellExecute", "/executions"),
+        ("two", "/executions", "/shellExecute"),
+    ] {
+        raw::exchange(adapter.addr, request_to(first, Some(id), &shell)).await;
+        let again = raw::exchange(adapter.addr, request_to(second, Some(id), &shell)).await;
+        assert_eq!(again.json()["status"], "0");
+    }
+    let again = raw::exchange(adapter.addr, request_to("/execute", Some("one"), &shell)).await;
+    assert_eq!(again.json()["status"], "Success");
+    // One that began where there are no shell executions keeps a status in words.
+    raw::exchange(adapter.addr, request_to("/execute", Some("three"), &shell)).await;
+    let again = request_to("/shellExecute", Some("three"), &shell);
+    let again = raw::exchange(adapter.addr, again).await;
+    assert_eq!(again.json()["status"], "Succeeded");
+    assert_eq!(piston.asked().len(), 3);
 }

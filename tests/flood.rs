@@ -182,7 +182,7 @@ impl Flood {
                     return true;
                 }
                 // Jobs share the data directory: what runs when it passes its limit may be ended.
-                if text.contains("File size limit exceeded.") {
+                if text.contains(r#""outcome":"disk_limit""#) {
                     self.tally.lock().unwrap().ended_by_others += 1;
                     return false;
                 }
@@ -289,7 +289,7 @@ impl Flood {
             3 => Some(client.ask(&run(FILES)).await),
             4 => Some(client.ask(&run(OWN_FILES)).await),
             5 => {
-                let head = b"POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{";
+                let head = b"POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
                 self.send_and_wait(head, Duration::from_secs(5)).await;
                 None
             }
@@ -380,7 +380,7 @@ impl Flood {
                 continue;
             };
             let _ = stream
-                .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\nX: ")
+                .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
                 .await;
             while Instant::now() < until {
                 sleep(Duration::from_secs(5)).await;

@@ -131,6 +131,15 @@ impl Case {
         format!("execution-{}", self.number)
     }
 
+    fn identifier(&self) -> String {
+        format!("client-{}", self.number % CLIENTS)
+    }
+
+    /// Where the execution can be asked for.
+    fn location(&self) -> String {
+        format!("/executions/{}?identifier={}", self.id(), self.identifier())
+    }
+
     /// Whether it is the clock that stops the execution, not the limit of CPU time. There are few of
     /// these, for that limit is so wide that a loaded machine has told the tag by then.
     fn is_at_the_clocks_limit(&self) -> bool {
@@ -272,7 +281,7 @@ impl Run {
     async fn execution(&self, case: &Case, connection: &mut Connection) {
         let (path, body) = case.request(self.jobs.as_deref());
         let body = body.to_string();
-        let path = format!("{path}?identifier=client-{}", case.number % CLIENTS);
+        let path = format!("{path}?identifier={}", case.identifier());
         let id = case.id();
         let has_id = matches!(case.kind(), 3 | 4);
         let headers: &[(&str, &str)] = match has_id {
@@ -293,7 +302,7 @@ impl Run {
         );
         if case.kind() == 4 {
             only(&case.tag, &answer.body, "a state");
-            answer = self.ended(&id).await.unwrap();
+            answer = self.ended(&case.location()).await.unwrap();
         }
         let count = only(&case.tag, &answer.body, "an answer");
         let is_cut = case.ending == Ending::AtALimit && case.number / 10 % 4 == 1;
@@ -303,7 +312,10 @@ impl Run {
             check_value(case, &answer);
         }
         if has_id {
-            self.ids.lock().unwrap().push((id, case.tag.clone()));
+            self.ids
+                .lock()
+                .unwrap()
+                .push((case.location(), case.tag.clone()));
         }
     }
 
@@ -321,21 +333,20 @@ impl Run {
         if is_whole && matches!(case.kind(), 3 | 4) {
             // One that has not been read yet cannot be asked for.
             eventually("the execution is known", async || {
-                let answer = raw::get(self.addr, &format!("/executions/{}", case.id())).await;
-                answer.status != 404
+                raw::get(self.addr, &case.location()).await.status != 404
             })
             .await;
             drop(connection);
-            let answer = self.ended(&case.id()).await.unwrap();
+            let answer = self.ended(&case.location()).await.unwrap();
             assert!(only(&case.tag, &answer.body, "a later answer") >= 4);
         }
     }
 
     /// The resource of an execution, once it has ended.
-    async fn ended(&self, id: &str) -> Option<Answer> {
+    async fn ended(&self, location: &str) -> Option<Answer> {
         let mut resource = None;
         eventually("the execution has ended", async || {
-            let answer = raw::get(self.addr, &format!("/executions/{id}")).await;
+            let answer = raw::get(self.addr, location).await;
             match (answer.status, answer.json()["status"].as_str()) {
                 (200, Some("Succeeded" | "Failed")) => resource = Some(answer),
                 (200, Some("NotStarted" | "Running")) => return false,
@@ -494,8 +505,8 @@ async fn run_clients(snoop: bool) {
 
     let ids = run.ids.lock().unwrap().clone();
     let mut known = 0;
-    for (id, tag) in &ids {
-        if let Some(answer) = run.ended(id).await {
+    for (location, tag) in &ids {
+        if let Some(answer) = run.ended(location).await {
             assert!(
                 only(tag, &answer.body, "a later answer") >= 1,
                 "{}",

@@ -62,6 +62,9 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
             json!({"code": null, "signal": "SIGKILL", "status": "TO",
                 "message": "Time limit exceeded (wall clock)"}),
         ))
+        .answer(Answer::run(
+            json!({"code": 153, "status": "RE", "outcome": "disk_limit"}),
+        ))
         .answer(Answer::refusal("klingon-* runtime is unknown"))
         .answer(Answer::empty(500))
         .answer(Answer::stdout("passed\n"))
@@ -73,6 +76,7 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
     for (language, status) in [
         ("bash", 200),
         ("sh", 200),
+        ("bash", 200),
         ("bash", 200),
         ("klingon", 400),
         ("c++", 502),
@@ -98,7 +102,7 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
             r#"requests_total{route="api/v2/execute",status="200"} 1"#,
             r#"requests_total{route="none",status="404"} 1"#,
             r#"requests_total{route="none",status="405"} 1"#,
-            r#"requests_total{route="{language}/execute",status="200"} 3"#,
+            r#"requests_total{route="{language}/execute",status="200"} 4"#,
             r#"requests_total{route="{language}/execute",status="400"} 2"#,
             r#"requests_total{route="{language}/execute",status="413"} 1"#,
             r#"requests_total{route="{language}/execute",status="502"} 1"#,
@@ -108,6 +112,7 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
             r#"errors_total{code="PathNotFound"} 1"#,
             r#"errors_total{code="RequestBodyTooLarge"} 1"#,
             r#"errors_total{code="RuntimeNotFound"} 1"#,
+            r#"executions_total{language="bash",outcome="disk_limit"} 1"#,
             r#"executions_total{language="bash",outcome="failure"} 1"#,
             r#"executions_total{language="bash",outcome="success"} 1"#,
             r#"executions_total{language="bash",outcome="time_limit"} 1"#,
@@ -115,13 +120,14 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
             r#"executions_total{language="other",outcome="RuntimeNotFound"} 1"#,
             r#"executions_total{language="other",outcome="passed"} 1"#,
             r#"limits_hit_total{limit="body"} 1"#,
+            r#"limits_hit_total{limit="disk"} 1"#,
             r#"limits_hit_total{limit="time"} 1"#,
-            &format!("request_bytes_total {}", 5 * code.len() + passed.len() + 1),
+            &format!("request_bytes_total {}", 6 * code.len() + passed.len() + 1),
         ]
     );
     for name in ["", "_queue", "_engine"] {
         let count = format!("execution{name}_seconds_count");
-        assert_eq!(value(&samples, &count, ("", "")), 6.0, "{name}");
+        assert_eq!(value(&samples, &count, ("", "")), 7.0, "{name}");
     }
     let build = ("version", env!("CARGO_PKG_VERSION"));
     assert_eq!(value(&samples, "build_info", build), 1.0);

@@ -11,8 +11,8 @@ use support::raw::{self, Connection};
 use support::{Adapter, Answer, Program, StandIn};
 use tokio::time::timeout;
 
-const HALF_A_HEAD: &str = "GET /health HTTP/1.1\r\nHost: a\r\nX: ";
-const HALF_A_BODY: &str = "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{";
+const HALF_A_HEAD: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ";
+const HALF_A_BODY: &str = "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{";
 
 /// With so few descriptors there is room for half as many connections.
 const DESCRIPTORS: usize = 300;
@@ -47,7 +47,7 @@ async fn connections_that_do_nothing_make_room_for_others() {
         crowd[0].closed().await;
         let last = crowd.last_mut().unwrap();
         last.send(match bytes {
-            "" => "GET /health HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "" => "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
             HALF_A_HEAD => "x\r\n\r\n".to_owned(),
             _ => format!("{}}}", " ".repeat(97)),
         })
@@ -153,7 +153,7 @@ async fn room_for_a_body_is_made_as_it_comes() {
             >> 10
     };
     let before = address_space();
-    let head = "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 16000000\r\n\r\n{";
+    let head = "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 16000000\r\n\r\n{";
     let mut announced = Vec::new();
     for _ in 0..100 {
         let mut connection = Connection::to(program.addr).await;
@@ -172,7 +172,7 @@ async fn large_bodies_that_stall_leave_room_for_small_ones() {
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| config.max_body = 1 << 20).await;
-    let head = "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n";
+    let head = "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n";
     let most = format!("{head}{}", "x".repeat((1 << 20) - 1));
     let mut stalled = Vec::new();
     for _ in 0..4 {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use session_adapter::replay::{
-    Caller, Fixture, FixtureError, ReplayError, answer_difference, load, replay, replay_with,
+    Caller, Fixture, FixtureError, ReplayError, load, replay, replay_with, response_difference,
 };
 use sha2::{Digest, Sha256};
 use support::{Adapter, Answer, Gate, StandIn, exchanges, raw, refused_url, schema};
@@ -35,7 +35,7 @@ async fn play(fixture: &Fixture) -> Result<(), String> {
     if let Some(complaint) = piston.complaints().into_iter().next() {
         return Err(complaint);
     }
-    if let Some(difference) = answer_difference(&fixture.azure_response, &answer) {
+    if let Some(difference) = response_difference(&fixture.azure_response, &answer) {
         return Err(difference.to_string());
     }
     let request = &fixture.azure_request;

@@ -29,6 +29,14 @@ async fn the_first_request_of_the_readme_runs_python() {
     assert_eq!(answer["status"], "Success");
     assert_eq!(answer["run"]["stdout"], "hello\n");
     assert_eq!(answer["properties"]["stdout"], "hello\n");
+    for level in [&answer, &answer["properties"]] {
+        assert_eq!(level["outcome"], "success", "{answer}");
+        assert!(level["cpuTimeInMilliseconds"].is_u64(), "{answer}");
+        assert!(
+            level["memoryInBytes"].as_u64() > Some(1_000_000),
+            "{answer}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -173,7 +181,7 @@ async fn the_value_is_text_for_versions_whose_client_fails_on_a_number() {
 #[tokio::test]
 async fn a_program_sees_no_difference_from_being_run_by_itself() {
     let program = Program::start(&[]).await;
-    let code = "import os, sys\nprint(__name__, __doc__, sys.argv, os.listdir('.'))\n\
+    let code = "import os, sys\nprint(__name__, __doc__, sys.argv, [n for n in os.listdir('.') if n != '.session-adapter'])\n\
                 print(sys.modules['__main__'].__dict__ is globals(), os.path.basename(__file__))\n\
                 print(sorted(globals()))\n\
                 def f():\n    raise ValueError('x') from KeyError('y')\nf()";
@@ -264,6 +272,147 @@ async fn memory_is_limited() {
     assert_eq!(answer["status"], "Failure");
 }
 
+/// Each way to end: outcome, exit code, last line of stderr, language, program.
+const ENDS: [(&str, i64, &str, &str, &str); 10] = [
+    ("success", 0, "", "python", "print(1)"),
+    ("failure", 3, "", "python", "raise SystemExit(3)"),
+    ("signal", 134, "Aborted.", "python", "import os; os.abort()"),
+    // The process above the program, in Piston's place of a shell.
+    (
+        "signal",
+        137,
+        "Killed by SIGKILL.",
+        "python",
+        "import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(60)",
+    ),
+    (
+        "time_limit",
+        137,
+        "Time limit exceeded: stopped after 2 s.",
+        "python",
+        "import time; time.sleep(60)",
+    ),
+    (
+        "cpu_limit",
+        137,
+        "CPU time limit exceeded: stopped.",
+        "python",
+        "while True: pass",
+    ),
+    (
+        "memory_limit",
+        137,
+        "Memory limit exceeded: stopped at 64 MiB.",
+        "python",
+        "import time\nx = bytearray(100_000_000)\ntime.sleep(60)",
+    ),
+    (
+        "output_limit",
+        137,
+        "Output limit exceeded: stderr was cut and the program was stopped.",
+        "python",
+        "import sys, time\nsys.stderr.write('x' * 200_000)\nsys.stderr.flush()\ntime.sleep(60)",
+    ),
+    (
+        "disk_limit",
+        153,
+        "Disk limit exceeded: stopped.",
+        "python",
+        "import os, time\nopen(os.environ['TMPDIR'] + '/x', 'wb').write(bytes(20_000_000))\ntime.sleep(60)",
+    ),
+    (
+        "compile_error",
+        1,
+        "compilation terminated.",
+        "c",
+        "#include <no/such/file.h>",
+    ),
+];
+
+#[tokio::test]
+async fn each_way_to_end_has_its_outcome_in_the_response_and_the_log() {
+    let limits = [
+        ["--memory-limit", "64MiB"],
+        ["--output-limit", "100KiB"],
+        ["--disk-limit", "10MiB"],
+        ["--cpu-limit", "1"],
+    ];
+    let mut program = Program::start(&limits.concat()).await;
+    for (outcome, exit_code, last_line, language, code) in ENDS {
+        // A limit on time that comes last wherever it is not what is tried.
+        let timeout = if outcome == "time_limit" { 2 } else { 60 };
+        let body = json!({"language": language, "code": code, "timeoutInSeconds": timeout});
+        let path = format!("/{language}/execute");
+        let answer = execute(&program, &path, &body).await;
+        assert_eq!(
+            program.logged("request").await["outcome"],
+            outcome,
+            "{code}"
+        );
+        for level in [&answer, &answer["properties"]] {
+            assert_eq!(level["outcome"], outcome, "{code}: {answer}");
+            assert_eq!(level["exitCode"], exit_code, "{code}: {answer}");
+            let stderr = level["stderr"].as_str().unwrap();
+            let last = stderr.lines().last().unwrap_or_default();
+            assert_eq!(last, last_line, "{code}: {answer}");
+            assert!(level["cpuTimeInMilliseconds"].is_u64(), "{answer}");
+            assert!(level["memoryInBytes"].is_u64(), "{answer}");
+        }
+        for path in ["/execute", "/executions"] {
+            let answer = execute(&program, path, &body).await;
+            assert_eq!(
+                program.logged("request").await["outcome"],
+                outcome,
+                "{code}"
+            );
+            let result = match path {
+                "/execute" => &answer,
+                _ => &answer["result"],
+            };
+            assert_eq!(result["outcome"], outcome, "{path} {code}: {answer}");
+            assert!(result["cpuTimeInMilliseconds"].is_u64(), "{answer}");
+            assert!(result["memoryInBytes"].is_u64(), "{answer}");
+        }
+    }
+    let metrics = raw::get(program.addr, "/metrics").await.text();
+    for limit in ["time", "cpu", "memory", "output", "disk"] {
+        let counted = format!("session_adapter_limits_hit_total{{limit=\"{limit}\"}} 3");
+        assert!(metrics.contains(&counted), "{counted}\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn no_program_can_forge_an_outcome() {
+    let program = Program::start(&[]).await;
+    for line in [
+        "Memory limit exceeded: stopped at 512 MiB.",
+        "Time limit exceeded: stopped after 60 s.",
+        "CPU time limit exceeded: stopped.",
+        "Output limit exceeded: stdout was cut and the program was stopped.",
+        "Disk limit exceeded: stopped.",
+        "Killed",
+        "File size limit exceeded",
+        "/piston/packages/python/3.11.2/run: line 3:     3 Killed                  python3.11 \"$@\"",
+    ] {
+        for (code, outcome) in [
+            (0, "success"),
+            (1, "failure"),
+            (137, "signal"),
+            (153, "signal"),
+        ] {
+            let source = format!("import sys\nprint({line:?}, file=sys.stderr)\nsys.exit({code})");
+            let answer = python(&program, &source).await;
+            assert_eq!(answer["outcome"], outcome, "{code}: {answer}");
+            assert_eq!(answer["exitCode"], code, "{answer}");
+            let shell =
+                json!({"shellCommand": format!("printf '%s\\n' '{line}' >&2; exit {code}")});
+            let answer = execute(&program, "/executions", &shell).await;
+            assert_eq!(answer["result"]["outcome"], outcome, "{code}: {answer}");
+            assert_eq!(answer["status"], code.to_string(), "{answer}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn unknown_languages_are_told_what_there_is() {
     let program = Program::start(&[]).await;
@@ -342,7 +491,8 @@ async fn a_program_whose_spawner_is_gone_says_so_and_ends_when_what_runs_has_end
 
 #[tokio::test]
 async fn nothing_is_left_behind() {
-    let mut program = Program::start_without_data_dir().await;
+    let temp = support::folder::open_folder();
+    let mut program = Program::start_without_data_dir(temp.path(), &[]).await;
     let data_dir = std::path::PathBuf::from(program.started["data_dir"].as_str().unwrap());
     assert_eq!(program.started["data_dir_is_temporary"], true);
     let code = format!("open('{}/kept', 'w').write('x')", data_dir.display());

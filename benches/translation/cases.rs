@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, Uri};
 use serde_json::json;
 use session_adapter::adapter::api::{self, Execution, Query};
-use session_adapter::adapter::executions::{Arrival, OperationId, State, Tracked};
+use session_adapter::adapter::executions::{Arrival, Executions, OperationId, State, Tracked};
 use session_adapter::adapter::route::{Action, Dialect, route};
 use session_adapter::adapter::translate::{self, Marker, ResolvedLanguage, Terms, ValueOptions};
 use session_adapter::piston::{ExecuteRequest, ExecuteResponse, WorkingDirectory};
@@ -165,7 +165,8 @@ impl Case {
             at: Instant::now(),
             trace: None,
         };
-        Tracked::new(id, execution, arrived)
+        let digest = Executions::default().digest(execution);
+        Tracked::new(id, execution, digest, arrived)
     }
 
     /// The answer.

@@ -10,7 +10,7 @@ use crate::causes::causes;
 
 use super::EngineKind;
 use super::error::ApiError;
-use super::files::blocking;
+use super::files::{FileError, blocking};
 use super::session::Session;
 
 /// How long executions, and the processes behind them, may take to end.
@@ -21,7 +21,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// it is done, and belong to the new session. It goes on when its client hangs up.
 ///
 /// # Errors
-/// [`ApiError::DeletionFailed`] where something of the old session is left.
+/// [`ApiError::DeletionFailed`], or [`FileError::Undeleted`], where something of the old session is
+/// left.
 pub async fn delete(session: &Arc<Session>) -> Result<(), ApiError> {
     let deleting = Arc::clone(session);
     let deletion = tokio::spawn(async move {
@@ -53,9 +54,13 @@ async fn clear(session: &Session) -> Result<(), ApiError> {
     }
     let files = session.files.clone();
     if let Err(error) = blocking(move || files.clear()).await {
-        let error = causes(&error);
-        tracing::error!(error, "the session's files cannot be deleted");
-        return Err(ApiError::DeletionFailed("a file cannot be deleted"));
+        // The names of files are for their owner alone.
+        let cause = match &error {
+            FileError::Undeleted(undeleted) => causes(undeleted),
+            other => causes(other),
+        };
+        tracing::error!(error = cause, "the session's files cannot be deleted");
+        return Err(error.into());
     }
     session.executions.clear();
     session.sessions.clear();

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::access::AccessError;
 use crate::gate::Full;
 use crate::piston::{ClientError, Refusal, Runtime};
 
@@ -43,6 +44,9 @@ pub enum ApiError {
     /// `Host` is missing, is there twice or is not a host.
     #[error("The request must have one header Host, with a host and perhaps a port.")]
     HostInvalid,
+    /// The request is not from somebody who was invited.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The transfer coding is another than `chunked`, or there are several.
     #[error("The only value of Transfer-Encoding is 'chunked', once.")]
     TransferEncodingInvalid,
@@ -67,6 +71,12 @@ pub enum ApiError {
     /// The `operation-id` header is not usable.
     #[error("The header operation-id must have 1 to 128 letters, digits, '.', '_' or '-'.")]
     OperationId,
+    /// The `operation-id` belongs to another execution.
+    #[error(
+        "The id in the header operation-id was used before for a different execution. Send the same \
+         request again to get the result of that one, or a new operation-id to run this one."
+    )]
+    OperationIdConflict,
     /// There is no such execution, or no more.
     #[error("There is no execution '{id}', or it is no longer remembered.")]
     ExecutionNotFound {
@@ -86,9 +96,9 @@ pub enum ApiError {
     #[error("The session could not be deleted: {0}.")]
     DeletionFailed(&'static str),
     /// The body is declared as something else than JSON.
-    #[error("The body must be application/json, not '{given}'.")]
+    #[error("The body must be declared as application/json by Content-Type, not as '{given}'.")]
     MediaType {
-        /// The content type.
+        /// The content type; empty where there is none.
         given: String,
     },
     /// The body is larger than allowed.
@@ -200,12 +210,17 @@ impl ApiError {
             ),
             Self::Malformed => (StatusCode::BAD_REQUEST, "MalformedRequest"),
             Self::HostInvalid => (StatusCode::BAD_REQUEST, "InvalidHost"),
+            Self::Access(AccessError::Host(_)) => (StatusCode::FORBIDDEN, "HostNotAllowed"),
+            Self::Access(AccessError::Origin(_) | AccessError::CrossSite) => {
+                (StatusCode::FORBIDDEN, "OriginNotAllowed")
+            }
             Self::TransferEncodingInvalid => (StatusCode::BAD_REQUEST, "InvalidTransferEncoding"),
             Self::ExpectationFailed => (StatusCode::EXPECTATION_FAILED, "ExpectationFailed"),
             Self::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
             Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),
+            Self::OperationIdConflict => (StatusCode::CONFLICT, "OperationIdConflict"),
             Self::ExecutionNotFound { .. } => (StatusCode::NOT_FOUND, "ExecutionNotFound"),
             Self::ExecutionCanceled => (StatusCode::CONFLICT, "ExecutionCanceled"),
             Self::SessionNotFound { .. } => (StatusCode::NOT_FOUND, "NoSessionFoundError"),
@@ -289,7 +304,7 @@ impl ApiError {
             Self::RuntimeNotFound { .. } => Some("language"),
             Self::ApiVersion { .. } => Some("api-version"),
             Self::Identifier => Some("identifier"),
-            Self::OperationId => Some("operation-id"),
+            Self::OperationId | Self::OperationIdConflict => Some("operation-id"),
             Self::File(FileError::Name(_)) => Some("name"),
             Self::File(FileError::Path(_)) => Some("path"),
             _ => None,
@@ -307,6 +322,7 @@ fn file_status(error: &FileError) -> (StatusCode, &'static str) {
         FileError::Denied => (StatusCode::FORBIDDEN, "FileAccessDenied"),
         FileError::Full => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
         FileError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "ExecutionTooLarge"),
+        FileError::Undeleted(_) => (StatusCode::INTERNAL_SERVER_ERROR, "DeletionFailed"),
         FileError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "FilesFailed"),
     }
 }

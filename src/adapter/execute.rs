@@ -15,7 +15,7 @@ use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 use super::EngineKind;
 use super::api::Execution;
 use super::error::ApiError;
-use super::executions::{Begun, OperationId, Tracked};
+use super::executions::{OperationId, Registered, Tracked};
 use super::files::blocking;
 use super::log::Arrival;
 use super::session::{Phase, Session};
@@ -28,11 +28,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// however they are escaped, for what tells a value.
 const MOST_BESIDE_A_VALUE: usize = 32 << 10;
 
-/// Begins `execution`, or finds that one of its id was begun before. It runs on in a task of its
+/// Begins `execution`, or finds that the same one was begun before under its id. It runs on in a task of its
 /// own, whether anybody waits for it or not; `share` is its part of what all bodies may hold.
 ///
 /// # Errors
-/// [`ApiError`] where there is no place for it.
+/// [`ApiError`] where there is no place for it, or its id is that of a different execution.
 pub fn begin(
     session: &Arc<Session>,
     id: OperationId,
@@ -40,16 +40,18 @@ pub fn begin(
     share: Option<OwnedSemaphorePermit>,
     arrival: Arrival,
 ) -> Result<Arc<Tracked>, ApiError> {
-    if let Some(known) = session.executions.find_counting(&id) {
-        return Ok(known);
+    let executions = &session.executions;
+    let digest = executions.digest(&execution);
+    let identifier = execution.identifier.as_ref();
+    // Before it takes a place in the queue, where there may be none.
+    if let Some(existing) = executions.find_existing(identifier, &id, digest)? {
+        return Ok(existing);
     }
     let place = session.join()?;
-    let tracked = match session
-        .executions
-        .begin(Tracked::new(id, &execution, arrival))
-    {
-        Begun::Known(tracked) => return Ok(tracked),
-        Begun::New(tracked) => tracked,
+    let tracked = Tracked::new(id, &execution, digest, arrival);
+    let tracked = match executions.register(tracked)? {
+        Registered::Existing(tracked) => return Ok(tracked),
+        Registered::New(tracked) => tracked,
     };
     tracked.timings().queued();
     if place.is_inside() {

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,16 @@ impl OperationId {
     }
 }
 
+/// What two executions of the same operation id are compared by: whatever decides what is run and
+/// what becomes of it, but neither the form of the response nor whether the client waits for it.
+///
+/// 64 bits are enough. The key is random and stays in this process, so that nobody can look for two
+/// requests of the same digest; and a digest is only ever compared with the one that is kept for
+/// its identifier and operation id, so that a wrong match has a chance of 1 in 2^64 a request. It
+/// would show a client a result of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u64);
+
 /// One execution, from the moment at which it was accepted.
 pub struct Tracked {
     /// Its id.
@@ -81,6 +92,7 @@ pub struct Tracked {
     pub is_shell: bool,
     /// The trace that it is part of.
     pub trace: Option<TraceContext>,
+    digest: Digest,
     state: watch::Sender<State>,
     timings: Mutex<Timings>,
     /// Gone once it has ended: a handle keeps what its task took.
@@ -106,13 +118,14 @@ impl fmt::Debug for Tracked {
 
 impl Tracked {
     /// One that has not started.
-    pub fn new(id: OperationId, execution: &Execution, arrival: Arrival) -> Self {
+    pub fn new(id: OperationId, execution: &Execution, digest: Digest, arrival: Arrival) -> Self {
         Self {
             id,
             identifier: execution.identifier.clone(),
             is_asynchronous: execution.is_asynchronous,
             is_shell: execution.form.is_shell(),
             trace: arrival.trace,
+            digest,
             state: watch::Sender::new(State::NotStarted),
             timings: Mutex::new(Timings::since(arrival.at)),
             task: Mutex::default(),
@@ -205,24 +218,32 @@ impl Drop for Waiting {
     }
 }
 
-/// Whether an id was heard for the first time.
+/// The result of registering an operation id.
 #[derive(Debug)]
-pub enum Begun {
-    /// It is to be run.
+pub enum Registered {
+    /// The execution is to be run.
     New(Arc<Tracked>),
-    /// It runs, or has run.
-    Known(Arc<Tracked>),
+    /// The same execution runs already, or has run.
+    Existing(Arc<Tracked>),
 }
 
 /// All executions that are known.
 #[derive(Debug, Default)]
 pub struct Executions {
     kept: Mutex<Kept>,
+    digest_key: RandomState,
+}
+
+/// Each identifier has operation ids of its own, and so have requests without one.
+type Key = (Option<Identifier>, String);
+
+fn key(identifier: Option<&Identifier>, id: &str) -> Key {
+    (identifier.cloned(), id.to_owned())
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    by_id: HashMap<String, Arc<Tracked>>,
+    by_id: HashMap<Key, Arc<Tracked>>,
     /// Those that have ended, oldest first.
     ended: VecDeque<Ended>,
     bytes: usize,
@@ -236,32 +257,70 @@ struct Ended {
 }
 
 impl Executions {
-    /// Takes in an execution, unless there is one of its id. One that was not run, or was canceled,
-    /// gives way.
-    pub fn begin(&self, tracked: Tracked) -> Begun {
+    /// The digest of an execution.
+    pub fn digest(&self, execution: &Execution) -> Digest {
+        // Every field is named, so that a new one has to be decided on.
+        let Execution {
+            identifier: _,
+            language,
+            version,
+            code,
+            stdin,
+            args,
+            timeout,
+            is_asynchronous: _,
+            output_streams_max_length,
+            jupyter_format,
+            is_shell,
+            value_is_text: _,
+            form: _,
+        } = execution;
+        // Languages are found in any case.
+        let language = language.to_lowercase();
+        Digest(self.digest_key.hash_one((
+            (language, version, code, stdin, args, timeout),
+            (output_streams_max_length, jupyter_format, is_shell),
+        )))
+    }
+
+    /// Takes in an execution, unless the same one is known by its id. One that was not run, or was
+    /// canceled, gives way.
+    ///
+    /// # Errors
+    /// [`ApiError::OperationIdConflict`] where the id is that of a different execution.
+    pub fn register(&self, tracked: Tracked) -> Result<Registered, ApiError> {
         let mut kept = self.kept();
         kept.forget_old();
-        if let Some(known) = kept.find_counting(&tracked.id) {
-            return Begun::Known(known);
+        let identifier = tracked.identifier.as_ref();
+        if let Some(existing) = kept.find_existing(identifier, &tracked.id, tracked.digest)? {
+            return Ok(Registered::Existing(existing));
         }
         let tracked = Arc::new(tracked);
-        let id = tracked.id.as_str().to_owned();
-        kept.by_id.insert(id, Arc::clone(&tracked));
-        Begun::New(tracked)
+        let key = key(tracked.identifier.as_ref(), tracked.id.as_str());
+        kept.by_id.insert(key, Arc::clone(&tracked));
+        Ok(Registered::New(tracked))
     }
 
-    /// The execution of this id.
-    pub fn find(&self, id: &str) -> Option<Arc<Tracked>> {
+    /// The execution of this identifier and id.
+    pub fn find(&self, identifier: Option<&Identifier>, id: &str) -> Option<Arc<Tracked>> {
         let mut kept = self.kept();
         kept.forget_old();
-        kept.by_id.get(id).cloned()
+        kept.by_id.get(&key(identifier, id)).cloned()
     }
 
-    /// The execution of this id, if it runs or has run.
-    pub fn find_counting(&self, id: &OperationId) -> Option<Arc<Tracked>> {
+    /// The same execution, if it runs or has run under this identifier and id.
+    ///
+    /// # Errors
+    /// [`ApiError::OperationIdConflict`] where the id is that of a different execution.
+    pub fn find_existing(
+        &self,
+        identifier: Option<&Identifier>,
+        id: &OperationId,
+        digest: Digest,
+    ) -> Result<Option<Arc<Tracked>>, ApiError> {
         let mut kept = self.kept();
         kept.forget_old();
-        kept.find_counting(id)
+        kept.find_existing(identifier, id, digest)
     }
 
     /// One has ended. It is remembered, unless nothing of it can be asked for: it was not run and
@@ -316,13 +375,21 @@ impl Executions {
 }
 
 impl Kept {
-    /// Nobody has heard of an id that was just made.
-    fn find_counting(&self, id: &OperationId) -> Option<Arc<Tracked>> {
+    fn find_existing(
+        &self,
+        identifier: Option<&Identifier>,
+        id: &OperationId,
+        digest: Digest,
+    ) -> Result<Option<Arc<Tracked>>, ApiError> {
+        // Nobody else knows an id that was just made.
         if !id.is_given {
-            return None;
+            return Ok(None);
         }
-        let known = self.by_id.get(id.as_str())?;
-        known.counts().then(|| Arc::clone(known))
+        match self.by_id.get(&key(identifier, id.as_str())) {
+            Some(known) if !known.counts() => Ok(None),
+            Some(known) if known.digest != digest => Err(ApiError::OperationIdConflict),
+            known => Ok(known.cloned()),
+        }
     }
 
     fn add(&mut self, tracked: &Arc<Tracked>, bytes: usize) {
@@ -355,13 +422,13 @@ impl Kept {
     }
 
     fn remove(&mut self, tracked: &Arc<Tracked>) {
-        let id = tracked.id.as_str();
+        let key = key(tracked.identifier.as_ref(), tracked.id.as_str());
         if self
             .by_id
-            .get(id)
+            .get(&key)
             .is_some_and(|one| Arc::ptr_eq(one, tracked))
         {
-            self.by_id.remove(id);
+            self.by_id.remove(&key);
         }
     }
 }
@@ -372,21 +439,26 @@ mod tests {
     use crate::adapter::api::{Query, parse};
     use crate::adapter::route::Dialect;
     use crate::adapter::translate::StageOutput;
+    use crate::piston::Verdict;
 
-    fn tracked(id: &str) -> Tracked {
-        let execution = parse(&Dialect::Executions, Query::default(), br#"{"code":"1"}"#).unwrap();
+    fn register(executions: &Executions, id: &str, body: &str) -> Result<Registered, ApiError> {
+        let query = Query::default();
+        let execution = parse(&Dialect::Executions, query, body.as_bytes()).unwrap();
         let id = OperationId::given(id.as_bytes()).unwrap();
         let arrival = Arrival {
             at: Instant::now(),
             trace: None,
         };
-        Tracked::new(id, &execution, arrival)
+        let digest = executions.digest(&execution);
+        executions.register(Tracked::new(id, &execution, digest, arrival))
     }
 
+    const BODY: &str = r#"{"code":"1"}"#;
+
     fn begin(executions: &Executions, id: &str) -> Arc<Tracked> {
-        match executions.begin(tracked(id)) {
-            Begun::New(tracked) => tracked,
-            Begun::Known(known) => panic!("{known:?} is known"),
+        match register(executions, id, BODY).unwrap() {
+            Registered::New(tracked) => tracked,
+            Registered::Existing(known) => panic!("{known:?} is known"),
         }
     }
 
@@ -402,7 +474,9 @@ mod tests {
             value_overflowed: false,
             time_ms: 1,
             timed_out_after: None,
-            ended_by: "success",
+            verdict: Verdict::Success,
+            cpu_time_ms: None,
+            memory_bytes: None,
         }
     }
 
@@ -420,13 +494,65 @@ mod tests {
     async fn a_second_one_of_the_same_id_is_the_first() {
         let executions = Executions::default();
         let first = begin(&executions, "one");
-        let Begun::Known(same) = executions.begin(tracked("one")) else {
+        let Ok(Registered::Existing(same)) = register(&executions, "one", BODY) else {
             panic!("it was run twice");
         };
         assert!(Arc::ptr_eq(&first, &same));
         executions.end(&first, Ok(outcome(1)));
         assert_eq!(same.ended().await.as_ref().as_ref().unwrap().exit_code, 0);
-        assert!(matches!(executions.begin(tracked("one")), Begun::Known(_)));
+        let again = register(&executions, "one", BODY);
+        assert!(matches!(again, Ok(Registered::Existing(_))));
+    }
+
+    #[tokio::test]
+    async fn an_id_of_another_execution_is_refused_until_it_is_forgotten() {
+        let executions = Executions::default();
+        let first = begin(&executions, "one");
+        let other = || register(&executions, "one", r#"{"code":"2"}"#);
+        let refused = |result| matches!(result, Err(ApiError::OperationIdConflict));
+        assert!(refused(other()));
+        executions.end(&first, Ok(outcome(1)));
+        assert!(refused(other()));
+        executions.clear();
+        assert!(matches!(other(), Ok(Registered::New(_))));
+    }
+
+    #[test]
+    fn a_digest_is_of_what_is_run_and_not_of_how_it_is_told() {
+        let executions = Executions::default();
+        let digest = |dialect: &Dialect, body: &str| {
+            executions.digest(&parse(dialect, Query::default(), body.as_bytes()).unwrap())
+        };
+        let python = Dialect::Language("Python".to_owned());
+        let first = digest(&Dialect::Executions, r#"{"code":"1"}"#);
+        for (dialect, body) in [
+            (&python, r#"{"properties":{"pythonCode":"1"}}"#),
+            (
+                &Dialect::Code,
+                r#"{"code":"MQ==","codeInputType":"InlineBase64"}"#,
+            ),
+            (
+                &Dialect::Execute,
+                r#"{"code":"1","executionType":"Asynchronous","identifier":"demo"}"#,
+            ),
+        ] {
+            assert_eq!(digest(dialect, body), first, "{body}");
+        }
+        // No text moves from one field, or from one argument, to the next unnoticed.
+        for (one, other) in [
+            (r#"{"code":"ab"}"#, r#"{"code":"a","stdin":"b"}"#),
+            (
+                r#"{"code":"","args":["ab"]}"#,
+                r#"{"code":"","args":["a","b"]}"#,
+            ),
+            (r#"{"code":"","args":[""]}"#, r#"{"code":""}"#),
+        ] {
+            let digest = |body| digest(&Dialect::Executions, body);
+            assert_ne!(digest(one), digest(other), "{one} {other}");
+        }
+        let elsewhere = Executions::default();
+        let execution = parse(&Dialect::Executions, Query::default(), BODY.as_bytes()).unwrap();
+        assert_ne!(elsewhere.digest(&execution), first, "the key is random");
     }
 
     #[tokio::test]
@@ -434,7 +560,7 @@ mod tests {
         let executions = Executions::default();
         let first = begin(&executions, "one");
         executions.end(&first, Err(ApiError::QueueTimeout));
-        assert!(executions.find("one").is_none());
+        assert!(executions.find(None, "one").is_none());
         begin(&executions, "one");
     }
 
@@ -445,12 +571,12 @@ mod tests {
             let one = begin(&executions, &format!("small-{number}"));
             executions.end(&one, Ok(outcome(1)));
         }
-        assert!(executions.find("small-0").is_none());
-        assert!(executions.find("small-1").is_some());
+        assert!(executions.find(None, "small-0").is_none());
+        assert!(executions.find(None, "small-1").is_some());
         let large = begin(&executions, "large");
         executions.end(&large, Ok(outcome(MAX_KEPT_BYTES + 1)));
-        assert!(executions.find("small-1000").is_none());
-        assert!(executions.find("large").is_some());
+        assert!(executions.find(None, "small-1000").is_none());
+        assert!(executions.find(None, "large").is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -460,7 +586,7 @@ mod tests {
         let _running = begin(&executions, "running");
         executions.end(&ended, Ok(outcome(1)));
         tokio::time::advance(MAX_AGE + Duration::from_secs(1)).await;
-        assert!(executions.find("ended").is_none());
-        assert!(executions.find("running").is_some());
+        assert!(executions.find(None, "ended").is_none());
+        assert!(executions.find(None, "running").is_some());
     }
 }

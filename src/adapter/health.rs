@@ -143,7 +143,9 @@ async fn check(session: &Session) -> Result<(), String> {
     }
     Err(format!(
         "a {} program that prints 42 ended with exit code {} ({})",
-        request.language, outcome.exit_code, outcome.ended_by
+        request.language,
+        outcome.exit_code,
+        outcome.verdict.as_str()
     ))
 }
 

@@ -188,7 +188,7 @@ impl Metrics {
 /// How an execution ended, in one word: how the program did, or the code of the error.
 pub fn word_of(result: &Result<Outcome, ApiError>) -> &'static str {
     match result {
-        Ok(outcome) => outcome.ended_by,
+        Ok(outcome) => outcome.verdict.as_str(),
         Err(error) => error.told().code,
     }
 }

@@ -28,6 +28,7 @@ pub mod translate;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::AccessPolicy;
 pub use crate::config::EngineKind;
 pub use error::ApiError;
 pub use server::{AdapterError, Listeners, serve};
@@ -37,6 +38,8 @@ pub use server::{AdapterError, Listeners, serve};
 pub struct AdapterConfig {
     /// What runs the code; told to clients that ask.
     pub engine: EngineKind,
+    /// Who may talk to the listeners.
+    pub access: AccessPolicy,
     /// Base of Piston's API, `http://HOST:PORT`.
     pub piston_url: String,
     /// Wall-clock limit of an execution that names none.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::gate::{Gate, Pass, Place};
-use crate::piston::{Client, ClientError, ClientLimits, Runtime, WorkingDirectory};
+use crate::piston::{Client, ClientError, ClientLimits, Runtime, Verdict, WorkingDirectory};
 
 use super::error::ApiError;
 use super::executions::{Executions, Tracked};
@@ -254,7 +254,8 @@ impl Session {
 
     /// Counts an execution that is over, and the limit that ended it.
     pub fn count_execution(&self, tracked: &Tracked, result: &Result<Outcome, ApiError>) {
-        if let Some(limit) = result.as_ref().ok().and_then(Outcome::limit) {
+        let verdict = result.as_ref().ok().map(|outcome| outcome.verdict);
+        if let Some(limit) = verdict.and_then(Verdict::limit) {
             self.metrics.limit(limit);
         }
         let is_listed = |name: &str| {

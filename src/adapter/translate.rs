@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::piston::{
-    ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status, WorkingDirectory,
+    ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status, Verdict,
+    WorkingDirectory,
 };
 
 use super::api::Execution;
@@ -61,8 +62,12 @@ pub struct Outcome {
     pub time_ms: u64,
     /// The wall-clock limit, where it was reached.
     pub timed_out_after: Option<Duration>,
-    /// How it ended, in one word for the log.
-    pub ended_by: &'static str,
+    /// What ended it. Nothing that a program prints has a say in it.
+    pub verdict: Verdict,
+    /// CPU time in milliseconds of the stage that decided, where the engine tells it.
+    pub cpu_time_ms: Option<u64>,
+    /// Peak memory in bytes of the stage that decided, where the engine tells it.
+    pub memory_bytes: Option<u64>,
 }
 
 /// A stage in the words that existing back ends read.
@@ -98,17 +103,6 @@ impl Outcome {
         let streams =
             stages.map(|stage| stage.stdout.len() + stage.stderr.len() + stage.output.len());
         streams.sum::<usize>() + self.value.as_ref().map_or(0, |value| value.get().len())
-    }
-
-    /// The limit that ended it, in one word.
-    pub fn limit(&self) -> Option<&'static str> {
-        match self.ended_by {
-            "time_limit" => Some("time"),
-            "cpu_limit" => Some("cpu"),
-            "memory_limit" => Some("memory"),
-            "output_limit" => Some("output"),
-            _ => None,
-        }
     }
 
     fn decisive(&self) -> &StageOutput {
@@ -226,6 +220,7 @@ pub fn outcome_with_value(
     if value_overflowed {
         // The program had ended; it was its value that the engine had no room for.
         (run.code, run.signal, run.status) = (Some(0), None, None);
+        run.outcome = Some(Verdict::Success);
     }
     let outcome = outcome(request, response, most)?;
     Ok(Outcome {
@@ -268,7 +263,10 @@ pub fn outcome(
             timed_out_after: None,
             value: None,
             value_overflowed: false,
-            ended_by: "compile_error",
+            // Whatever stopped the compiler, the program did not run. The last line of stderr tells.
+            verdict: Verdict::CompileError,
+            cpu_time_ms: compile.cpu_time_ms,
+            memory_bytes: compile.memory_bytes,
             compile: Some(compile.output),
         });
     }
@@ -282,11 +280,32 @@ enum StageLimits<'a> {
     Run(&'a ExecuteRequest),
 }
 
+impl StageLimits<'_> {
+    /// The wall-clock limit; that of the compile stage is chosen by the engine.
+    fn timeout(self) -> Option<Duration> {
+        match self {
+            Self::Compile => None,
+            Self::Run(request) => request.run_timeout.map(Duration::from_millis),
+        }
+    }
+
+    /// The memory limit in bytes; that of the compile stage is chosen by the engine.
+    fn memory(self) -> Option<u64> {
+        match self {
+            Self::Compile => None,
+            Self::Run(request) => request.run_memory_limit,
+        }
+    }
+}
+
 struct StageRead {
     exit_code: i32,
     output: StageOutput,
+    verdict: Verdict,
     time_ms: u64,
-    ending: Ending,
+    timed_out_after: Option<Duration>,
+    cpu_time_ms: Option<u64>,
+    memory_bytes: Option<u64>,
 }
 
 impl StageRead {
@@ -298,99 +317,74 @@ impl StageRead {
             value: None,
             value_overflowed: false,
             time_ms: self.time_ms,
-            timed_out_after: match self.ending {
-                Ending::WallTime(limit) => limit,
-                _ => None,
-            },
-            ended_by: self.ending.label(self.exit_code),
+            timed_out_after: self.timed_out_after,
+            verdict: self.verdict,
+            cpu_time_ms: self.cpu_time_ms,
+            memory_bytes: self.memory_bytes,
         }
     }
 }
 
-/// What ended a stage.
-#[derive(Debug, Clone, PartialEq)]
-enum Ending {
-    /// The program itself.
-    Exit,
-    /// The wall-clock limit; `None` is the compiler's, which the engine chose.
-    WallTime(Option<Duration>),
-    CpuTime,
-    Stdout,
-    Stderr,
-    /// The memory limit in bytes.
-    Memory(u64),
-    /// A signal, by its name.
-    Signal(String),
-    /// A signal, as the engine's shell describes it.
-    Died(&'static str),
+/// What ended a stage. The embedded engine knows it; Piston's other words are what is left with a
+/// real one. What the program printed is never looked at: it can print anything.
+fn verdict(stage: &Stage, limits: StageLimits<'_>) -> Verdict {
+    if let Some(verdict) = stage.outcome {
+        return verdict;
+    }
+    let is_out_of_memory = |limit: u64| {
+        stage.code == Some(137) && stage.memory.is_some_and(|used| used >= limit as f64)
+    };
+    match (stage.status, stage.code) {
+        (Some(Status::Timeout), _) => match stage.message.as_deref() {
+            Some(message) if message.contains("wall") => Verdict::TimeLimit,
+            _ => Verdict::CpuLimit,
+        },
+        (Some(Status::StdoutLimit | Status::StderrLimit), _) => Verdict::OutputLimit,
+        _ if limits.memory().is_some_and(is_out_of_memory) => Verdict::MemoryLimit,
+        (_, Some(code)) if stage.signal.is_none() => Verdict::of_exit_code(code),
+        _ => Verdict::Signal,
+    }
 }
 
-impl Ending {
-    fn of(stage: &Stage, limits: StageLimits<'_>, died: Option<&'static str>) -> Self {
-        let (run_timeout, memory) = match limits {
-            StageLimits::Compile => (None, None),
-            StageLimits::Run(request) => (
-                request.run_timeout.map(Duration::from_millis),
-                request.run_memory_limit,
+/// The last line of stderr, because that is all that most clients show: what ended the program,
+/// where it was not the program itself. `died` is how the engine's shell described a signal.
+fn last_line(
+    verdict: Verdict,
+    stage: &Stage,
+    limits: StageLimits<'_>,
+    died: Option<&str>,
+) -> Option<String> {
+    let line = match verdict {
+        Verdict::Success | Verdict::Failure | Verdict::CompileError => return None,
+        Verdict::TimeLimit => match limits.timeout() {
+            Some(limit) => format!(
+                "Time limit exceeded: stopped after {} s.",
+                limit.as_secs_f64()
             ),
-        };
-        let used = stage.memory.unwrap_or(0.0);
-        match (stage.status, memory) {
-            (Some(Status::Timeout), _) => match stage.message.as_deref() {
-                Some(message) if message.contains("wall") => Self::WallTime(run_timeout),
-                _ => Self::CpuTime,
-            },
-            (Some(Status::StdoutLimit), _) => Self::Stdout,
-            (Some(Status::StderrLimit), _) => Self::Stderr,
-            (_, Some(memory)) if stage.code == Some(137) && used >= memory as f64 => {
-                Self::Memory(memory)
-            }
-            _ => match (&stage.signal, died) {
-                (Some(signal), _) => Self::Signal(signal.clone()),
-                (None, Some(description)) => Self::Died(description),
-                (None, None) => Self::Exit,
-            },
+            None => "Time limit exceeded: the compiler was stopped.".to_owned(),
+        },
+        Verdict::CpuLimit => "CPU time limit exceeded: stopped.".to_owned(),
+        Verdict::OutputLimit => {
+            let stream = match stage.status {
+                Some(Status::StderrLimit) => "stderr",
+                _ => "stdout",
+            };
+            format!("Output limit exceeded: {stream} was cut and the program was stopped.")
         }
-    }
-
-    /// The last line of stderr, because that is all that most clients show.
-    fn line(&self) -> Option<String> {
-        Some(match self {
-            Self::Exit => return None,
-            Self::WallTime(Some(limit)) => {
-                format!(
-                    "Time limit exceeded: stopped after {} s.",
-                    limit.as_secs_f64()
-                )
+        Verdict::MemoryLimit => match limits.memory() {
+            Some(limit) if limit % (1 << 20) == 0 => {
+                format!("Memory limit exceeded: stopped at {} MiB.", limit >> 20)
             }
-            Self::WallTime(None) => "Time limit exceeded: the compiler was stopped.".to_owned(),
-            Self::CpuTime => "CPU time limit exceeded: stopped.".to_owned(),
-            Self::Stdout => {
-                "Output limit exceeded: stdout was cut and the program was stopped.".to_owned()
-            }
-            Self::Stderr => {
-                "Output limit exceeded: stderr was cut and the program was stopped.".to_owned()
-            }
-            Self::Memory(limit) => match limit % (1 << 20) {
-                0 => format!("Memory limit exceeded: stopped at {} MiB.", limit >> 20),
-                _ => format!("Memory limit exceeded: stopped at {limit} bytes."),
-            },
-            Self::Signal(name) => format!("Killed by {name}."),
-            Self::Died(description) => format!("{description}."),
-        })
-    }
-
-    fn label(&self, exit_code: i32) -> &'static str {
-        match self {
-            Self::Exit if exit_code == 0 => "success",
-            Self::Exit => "failure",
-            Self::WallTime(_) => "time_limit",
-            Self::CpuTime => "cpu_limit",
-            Self::Stdout | Self::Stderr => "output_limit",
-            Self::Memory(_) => "memory_limit",
-            Self::Signal(_) | Self::Died(_) => "signal",
-        }
-    }
+            Some(limit) => format!("Memory limit exceeded: stopped at {limit} bytes."),
+            None => "Memory limit exceeded: the compiler was stopped.".to_owned(),
+        },
+        Verdict::DiskLimit => "Disk limit exceeded: stopped.".to_owned(),
+        Verdict::Signal => match (&stage.signal, died) {
+            (Some(name), _) => format!("Killed by {name}."),
+            (None, description) => format!("{}.", description?),
+        },
+    };
+    Some(line)
 }
 
 fn read_stage(
@@ -419,8 +413,13 @@ fn read_stage(
             ));
         }
     };
+    let verdict = verdict(&stage, limits);
     let cleaned = stderr::clean(&stage.stderr, stage.code);
-    let ending = Ending::of(&stage, limits, cleaned.died);
+    let last_line = last_line(verdict, &stage, limits, cleaned.died);
+    let timed_out_after = match verdict {
+        Verdict::TimeLimit => limits.timeout(),
+        _ => None,
+    };
     let mut output = StageOutput {
         output: stderr::clean_output(&stage.output, cleaned.died).into_owned(),
         stderr: cleaned.text.into_owned(),
@@ -428,13 +427,21 @@ fn read_stage(
         code: stage.code,
         signal: stage.signal,
     };
-    output.finish(most, ending.line());
+    output.finish(most, last_line);
     Ok(StageRead {
         exit_code,
-        time_ms: stage.wall_time.unwrap_or(0.0).max(0.0).round() as u64,
         output,
-        ending,
+        verdict,
+        time_ms: whole(stage.wall_time.unwrap_or_default()),
+        timed_out_after,
+        cpu_time_ms: stage.cpu_time.map(whole),
+        memory_bytes: stage.memory.map(whole),
     })
+}
+
+/// A figure of Piston's, which is never negative by right.
+fn whole(figure: f64) -> u64 {
+    figure.max(0.0).round() as u64
 }
 
 fn append_line(text: &mut String, line: &str) {

@@ -59,9 +59,21 @@ pub struct Target {
 /// The settings as they stand on the command line, not judged yet.
 #[derive(Debug, Default, Args)]
 pub struct Flags {
-    /// Address the adapter listens on [env: ADAPTER_LISTEN, else PORT] [default: 0.0.0.0:2000]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Address the adapter listens on; without a port it is PORT, else 2000. There is no
+    /// authentication: whoever reaches the address can run code [env: ADAPTER_LISTEN]
+    /// [default: 127.0.0.1:2000]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
     pub(super) listen: Option<String>,
+    /// Host name by which clients may call the listeners, besides IP addresses and localhost; may be
+    /// repeated. `*` allows every name: for containers whose network decides who gets here
+    /// [env: ALLOW_HOST, with commas] [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub(super) allow_host: Vec<String>,
+    /// Origin of web pages that may use the session from a browser, besides those of the host itself,
+    /// such as https://app.example; may be repeated; `*` allows all [env: ALLOW_ORIGIN, with commas]
+    /// [default: none]
+    #[arg(long, value_name = "ORIGIN")]
+    pub(super) allow_origin: Vec<String>,
     /// What runs the code: the engine inside this program, or a Piston that is already there
     /// [env: SESSION_ENGINE] [default: embedded]
     #[arg(long, value_name = "embedded|piston")]
@@ -70,10 +82,15 @@ pub struct Flags {
     /// [env: PISTON_URL] [default: http://127.0.0.1:2001]
     #[arg(long, value_name = "URL")]
     pub(super) piston_url: Option<String>,
-    /// The session's files [env: SESSION_DATA_DIR] [default: /mnt/data if writable, else a
-    /// temporary directory]
+    /// Where the session's files are kept: an empty directory, or one that was used for this before.
+    /// Programs may change, and DELETE /session deletes, everything in it [env: SESSION_DATA_DIR]
+    /// [default: a temporary directory, deleted on exit]
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) data_dir: Option<String>,
+    /// Use --data-dir even if it holds files: they become the session's, to be changed and deleted
+    /// [env: ADOPT_DATA_DIR]
+    #[arg(long)]
+    pub(super) adopt_data_dir: bool,
     /// Wall-clock limit of an execution that names none [env: RUN_TIMEOUT_SECONDS] [default: 60]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(super) run_timeout: Option<String>,

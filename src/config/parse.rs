@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -102,6 +103,15 @@ pub(super) fn bytes(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, Strin
             format!("allowed are bytes from {least} to {most}, also as KiB, MiB or GiB")
         })
     }
+}
+
+/// Values with commas between them.
+pub(super) fn list<T: FromStr<Err = String>>(text: &str) -> Result<Vec<T>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|value| !value.is_empty())
+        .map(str::parse)
+        .collect()
 }
 
 pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {

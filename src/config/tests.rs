@@ -20,7 +20,8 @@ fn the_command_line_is_well_formed() {
 #[test]
 fn defaults_are_the_documented_ones() {
     let settings = judge(&[], &[]).unwrap();
-    assert_eq!(settings.listen.to_string(), "0.0.0.0:2000");
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:2000");
+    assert_eq!(settings.access, AccessPolicy::default());
     assert_eq!(settings.engine, EngineKind::Embedded);
     assert_eq!(settings.piston.base(), "http://127.0.0.1:2001");
     assert_eq!(settings.run_timeout, Duration::from_secs(60));
@@ -50,7 +51,7 @@ fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
     let settings = judge(&["--run-timeout", "2.5"], &environment).unwrap();
     assert_eq!(settings.run_timeout, Duration::from_millis(2500));
     assert_eq!(settings.queue, 3);
-    assert_eq!(settings.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
     let both = [("PORT", "8080"), ("ADAPTER_LISTEN", "127.0.0.1:9")];
     assert_eq!(judge(&[], &both).unwrap().listen.to_string(), "127.0.0.1:9");
     assert_eq!(judge(&[], &[("PORT", "")]).unwrap().listen.port(), 2000);
@@ -67,6 +68,69 @@ fn modules_are_named_with_commas_between_them() {
     assert_eq!(named.jobs.warm, 0);
     for wrong in ["os; x", "a..b", "1x", "a'"] {
         assert!(judge(&["--preload", wrong], &[]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_port_changes_the_port_alone() {
+    let listen = |given: &str, port: &str| {
+        let environment = [("ADAPTER_LISTEN", given), ("PORT", port)];
+        judge(&[], &environment).unwrap().listen.to_string()
+    };
+    for (given, port, address) in [
+        ("", "8080", "127.0.0.1:8080"),
+        ("0.0.0.0", "", "0.0.0.0:2000"),
+        ("0.0.0.0", "8080", "0.0.0.0:8080"),
+        ("0.0.0.0:9", "8080", "0.0.0.0:9"),
+        ("localhost", "8080", "127.0.0.1:8080"),
+        ("localhost:9", "8080", "127.0.0.1:9"),
+        ("::1", "8080", "[::1]:8080"),
+        ("[::]", "8080", "[::]:8080"),
+        ("[::1]:9", "8080", "[::1]:9"),
+    ] {
+        assert_eq!(listen(given, port), address, "{given} {port}");
+    }
+    for wrong in ["example.com", "localhosts:1", "1.2.3.4:x", "[::1", ":2000"] {
+        let error = judge(&["--listen", wrong], &[]).unwrap_err().to_string();
+        assert!(error.contains("ADDRESS:PORT"), "{error}");
+    }
+}
+
+#[test]
+fn hosts_and_origins_are_repeated_flags_or_a_list() {
+    let allowed = |settings: Settings| {
+        let hosts: Vec<_> = settings
+            .access
+            .hosts
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let origins = settings.access.origins.iter().map(ToString::to_string);
+        [hosts, origins.collect()].map(|list| list.join(" "))
+    };
+    let environment = [
+        ("ALLOW_HOST", "one.example, Two.example,"),
+        ("ALLOW_ORIGIN", "https://a.example"),
+    ];
+    assert_eq!(
+        allowed(judge(&[], &environment).unwrap()),
+        ["one.example two.example", "https://a.example:443"]
+    );
+    let flags = [
+        "--allow-host",
+        "x",
+        "--allow-host",
+        "*",
+        "--allow-origin",
+        "*",
+    ];
+    assert_eq!(allowed(judge(&flags, &environment).unwrap()), ["x *", "*"]);
+    for wrong in [["--allow-host", "x:80"], ["--allow-origin", "null"]] {
+        let error = judge(&wrong, &[]).unwrap_err().to_string();
+        assert!(
+            error.starts_with(wrong[0]) && error.contains("allowed are"),
+            "{error}"
+        );
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::request::Bounds;
 use super::sandbox::{Layer, Setup};
+use crate::access::AccessPolicy;
+use crate::tree::temp_dir;
 
 /// The settings of an [`Engine`](super::Engine). A request can lower a limit, never raise it.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct EngineConfig {
     pub max_data_bytes: u64,
     /// Files and folders in the data directory: a job that makes them more is ended.
     pub max_data_files: u64,
+    /// Who may talk to the engine. No page of another origin may, whatever this allows.
+    pub access: AccessPolicy,
     /// Whether jobs may use the network, the session's own ports included.
     pub allow_network: bool,
     /// Whether to run jobs even where layers are missing without which hostile code is not
@@ -54,9 +58,12 @@ pub struct EngineConfig {
     pub without: Vec<Layer>,
     /// Whether the sandbox's processes write lines of JSON to stderr, or text.
     pub json_log: bool,
-    /// A folder that all jobs may read and write, and that outlives them; one that goes with the
-    /// engine unless set.
+    /// The session's files, which all jobs may read and write and which outlive them. It must be
+    /// empty or have been used for this before; unless set it is a directory that is deleted with the
+    /// engine.
     pub data_dir: Option<PathBuf>,
+    /// Whether `data_dir` may hold anything: all of it then belongs to the session.
+    pub adopt_data_dir: bool,
     /// Where the jobs' directories are made; the system's folder for temporary files unless set.
     pub work_dir: Option<PathBuf>,
     /// More runtimes, as TOML of the form of the built-in table.
@@ -92,11 +99,13 @@ impl Default for EngineConfig {
             max_job_files: 50_000,
             max_data_bytes: 2 << 30,
             max_data_files: 50_000,
+            access: AccessPolicy::default(),
             allow_network: false,
             allow_weak_sandbox: false,
             without: Vec::new(),
             json_log: true,
             data_dir: None,
+            adopt_data_dir: false,
             work_dir: None,
             runtimes: None,
             version_timeout: Duration::from_secs(10),
@@ -109,12 +118,6 @@ impl Default for EngineConfig {
 impl EngineConfig {
     /// What the spawner has to know.
     pub(super) fn setup(&self) -> Setup {
-        let temp = std::env::temp_dir();
-        let usual = if temp.is_absolute() {
-            temp
-        } else {
-            PathBuf::from("/tmp")
-        };
         Setup {
             // A finished job's slot is busy until it has been cleaned.
             slots: self
@@ -122,7 +125,7 @@ impl EngineConfig {
                 .saturating_mul(2)
                 .saturating_add(4)
                 .saturating_add(self.warm.saturating_mul(2)),
-            work_parent: self.work_dir.clone().unwrap_or(usual),
+            work_parent: self.work_dir.clone().unwrap_or_else(temp_dir),
             data_dir: self.data_dir.clone(),
             allow_network: self.allow_network,
             json_log: self.json_log,

@@ -1,13 +1,9 @@
 //! One job from its files to Piston's answer: the compile stage, where there is one, and the run
 //! stage, in a directory of their own.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,7 +15,8 @@ use super::runtimes::{Entry, Installed};
 use super::sandbox::{
     Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, WarmOrder, installed_with,
 };
-use super::warm::{Kind, LONGEST_SOURCE, Pool, Wanted, Warm};
+use super::stdio::{Streams, read, write};
+use super::warm::{LONGEST_SOURCE, Pool, PoolKey, PoolKeyRef, Warm};
 use crate::gate::Pass;
 use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 
@@ -30,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(20);
 
 /// What every job of an engine shares.
-pub(super) struct Shop<'a> {
+pub(super) struct JobContext<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) spawner: &'a SpawnerHandle,
     pub(super) pool: &'a Pool,
@@ -46,7 +43,7 @@ pub(super) struct Shop<'a> {
 /// # Errors
 /// Where the sandbox fails, or a file name turns out to be unusable.
 pub(super) async fn execute(
-    shop: &Shop<'_>,
+    context: &JobContext<'_>,
     runtime: &Installed,
     mut submission: Submission,
     pass: Pass,
@@ -54,16 +51,16 @@ pub(super) async fn execute(
     let entry = &runtime.entry;
     let layout = Layout::of(entry, std::mem::take(&mut submission.files));
     let wanted = layout.wanted(runtime, &submission.args, submission.working_directory);
-    let words = Words::of(runtime, &layout.main, &layout.sources);
+    let words = CommandTemplate::of(runtime, &layout.main, &layout.sources);
     // The next interpreter is started when this job is through.
-    let _refill = wanted.map(|_| Refill(shop.pool));
+    let _refill = wanted.map(|_| Refill(context.pool));
     let mut pass = Some(pass);
-    let warm = wanted.and_then(|wanted| shop.pool.take(wanted));
+    let warm = wanted.and_then(|wanted| context.pool.take(wanted));
     if let Some(Warm { mut link, streams }) = warm {
         if let Some(pass) = pass.take() {
             link.admit(pass);
         }
-        match shop
+        match context
             .run(
                 &mut link,
                 runtime,
@@ -79,8 +76,9 @@ pub(super) async fn execute(
             other => return other,
         }
     }
-    let mut link = shop.spawner.open(pass).await?;
-    shop.run(&mut link, runtime, &layout.files, &words, &submission, None)
+    let mut link = context.spawner.open(pass).await?;
+    context
+        .run(&mut link, runtime, &layout.files, &words, &submission, None)
         .await
 }
 
@@ -147,7 +145,7 @@ impl Layout {
         runtime: &'a Installed,
         args: &[String],
         working_directory: Option<WorkingDirectory>,
-    ) -> Option<Wanted<'a>> {
+    ) -> Option<PoolKeyRef<'a>> {
         let entry = &runtime.entry;
         let (file, source) = self.files.iter().find(|(name, _)| *name == self.main)?;
         let rereads = |word: &String| {
@@ -163,7 +161,7 @@ impl Layout {
             && !file.contains('/')
             && source.len() <= LONGEST_SOURCE
             && !entry.rereads.as_ref().is_some_and(rereads);
-        fits.then_some(Wanted {
+        fits.then_some(PoolKeyRef {
             runtime,
             file,
             working_directory,
@@ -186,13 +184,13 @@ fn as_argument(name: &str, folder: Option<&Path>) -> String {
 }
 
 /// What stands for the placeholders of a command.
-struct Words<'a> {
+struct CommandTemplate<'a> {
     program: String,
     main: &'a str,
     sources: &'a [String],
 }
 
-impl<'a> Words<'a> {
+impl<'a> CommandTemplate<'a> {
     fn of(runtime: &Installed, main: &'a str, sources: &'a [String]) -> Self {
         Self {
             program: runtime.program.to_string_lossy().into_owned(),
@@ -239,14 +237,14 @@ impl<'a> Words<'a> {
     }
 }
 
-impl Shop<'_> {
+impl JobContext<'_> {
     /// Runs a submission with this keeper, whose program may be there already.
     async fn run(
         &self,
         link: &mut JobLink,
         runtime: &Installed,
         files: &[(String, Vec<u8>)],
-        words: &Words<'_>,
+        words: &CommandTemplate<'_>,
         submission: &Submission,
         streams: Option<Streams>,
     ) -> Result<ExecuteResponse, LinkError> {
@@ -354,10 +352,10 @@ impl Shop<'_> {
     ///
     /// # Errors
     /// Where it does not come to wait for its source.
-    pub(super) async fn warm_up(&self, kind: &Kind) -> Result<Warm, LinkError> {
+    pub(super) async fn warm_up(&self, kind: &PoolKey) -> Result<Warm, LinkError> {
         let runtime = &kind.runtime;
         let mut link = self.spawner.open(None).await?;
-        let words = Words::of(runtime, &kind.file, &[]);
+        let words = CommandTemplate::of(runtime, &kind.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
         stage.working_directory = kind.working_directory;
         stage.command = words.run(runtime, &[], &link, stage.working_directory);
@@ -470,44 +468,5 @@ struct Refill<'a>(&'a Pool);
 impl Drop for Refill<'_> {
     fn drop(&mut self) {
         self.0.fill_up();
-    }
-}
-
-/// This side's ends of a program's standard streams.
-#[derive(Debug)]
-pub(super) struct Streams {
-    stdin: pipe::Sender,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
-}
-
-impl Streams {
-    /// A pipe for each; returns the program's ends, too.
-    fn open() -> std::io::Result<(Self, [OwnedFd; 3])> {
-        let (in_read, in_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let ours = Self {
-            stdin: pipe::Sender::from_owned_fd(in_write)?,
-            stdout: pipe::Receiver::from_owned_fd(out_read)?,
-            stderr: pipe::Receiver::from_owned_fd(err_read)?,
-        };
-        Ok((ours, [in_read, out_write, err_write]))
-    }
-}
-
-/// 0 at the end; a pipe that cannot be read has ended.
-async fn read(from: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
-    match from {
-        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
-        None => 0,
-    }
-}
-
-/// 0 where the program has closed its standard input.
-async fn write(to: &mut Option<pipe::Sender>, bytes: &[u8]) -> usize {
-    match to {
-        Some(pipe) => pipe.write(bytes).await.unwrap_or(0),
-        None => 0,
     }
 }

@@ -2,11 +2,11 @@
 
 use super::output::{Output, Stream};
 use super::sandbox::{Cause, Ended, StageLimits};
-use crate::piston::{Signal, Stage, Status};
+use crate::piston::{Signal, Stage, Status, Verdict};
 
 /// Piston's words for what happened, as recorded: a limit is SIGKILL without a code; a program
 /// that a signal ended is 128 + n without a signal; out of memory is like a program that was
-/// killed, with the limit as its memory.
+/// killed, with the limit as its memory. What Piston's words leave open is in `outcome`.
 pub(super) fn outcome(
     limits: &StageLimits,
     ended: Ended,
@@ -22,6 +22,7 @@ pub(super) fn outcome(
         memory: Some(whole(ended.memory as f64)),
         cpu_time: Some(whole(ended.cpu_ms)),
         wall_time: Some(whole(ended.wall_ms)),
+        outcome: Some(verdict(overflow, ended.cause)),
         ..Stage::default()
     };
     let (end, status, message) = match (overflow, ended.cause) {
@@ -68,6 +69,19 @@ pub(super) fn outcome(
     stage.status = Some(status);
     stage.message = Some(message);
     stage
+}
+
+/// What ended the stage. Its text has no part in it.
+fn verdict(overflow: Option<Stream>, cause: Cause) -> Verdict {
+    match (overflow, cause) {
+        (Some(_), _) => Verdict::OutputLimit,
+        (None, Cause::Exit(code)) => Verdict::of_exit_code(code),
+        (None, Cause::Signal(_) | Cause::Killed) => Verdict::Signal,
+        (None, Cause::WallLimit) => Verdict::TimeLimit,
+        (None, Cause::CpuLimit) => Verdict::CpuLimit,
+        (None, Cause::MemoryLimit) => Verdict::MemoryLimit,
+        (None, Cause::DiskLimit) => Verdict::DiskLimit,
+    }
 }
 
 enum End {
@@ -168,6 +182,27 @@ mod tests {
                 words("Time limit exceeded")
             )
         );
+    }
+
+    #[test]
+    fn what_ended_a_stage_is_told_whatever_it_printed() {
+        for (cause, verdict) in [
+            (Cause::Exit(0), Verdict::Success),
+            (Cause::Exit(3), Verdict::Failure),
+            (Cause::Exit(137), Verdict::Signal),
+            (Cause::Signal(9), Verdict::Signal),
+            (Cause::Killed, Verdict::Signal),
+            (Cause::WallLimit, Verdict::TimeLimit),
+            (Cause::CpuLimit, Verdict::CpuLimit),
+            (Cause::MemoryLimit, Verdict::MemoryLimit),
+            (Cause::DiskLimit, Verdict::DiskLimit),
+        ] {
+            assert_eq!(stage(cause).outcome, Some(verdict), "{cause:?}");
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let told = super::verdict(Some(stream), cause);
+                assert_eq!(told, Verdict::OutputLimit, "{cause:?}");
+            }
+        }
     }
 
     #[test]

@@ -16,10 +16,11 @@ use hyper_util::server::graceful::GracefulShutdown;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use super::job;
 use super::request::Request as Execute;
 use super::runtimes::choose;
 use super::sandbox::LinkError;
-use super::{Inner, job};
+use super::state::EngineState;
 use crate::piston::{Message, is_untyped};
 
 /// An answer: JSON, and seldom a header.
@@ -45,7 +46,7 @@ impl Problem {
 
 /// Serves until `shutdown`, and then until the requests under way are answered.
 pub(super) async fn serve(
-    inner: Arc<Inner>,
+    engine: Arc<EngineState>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -53,7 +54,7 @@ pub(super) async fn serve(
     let connections = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(inner.config.read_timeout);
+        .header_read_timeout(engine.config.read_timeout);
     loop {
         let stream = tokio::select! {
             () = &mut shutdown => break,
@@ -69,10 +70,10 @@ pub(super) async fn serve(
         };
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
-        let inner = Arc::clone(&inner);
+        let engine = Arc::clone(&engine);
         let service = service_fn(move |request| {
-            let inner = Arc::clone(&inner);
-            async move { Ok::<_, Infallible>(answer(&inner, request).await) }
+            let engine = Arc::clone(&engine);
+            async move { Ok::<_, Infallible>(answer(&engine, request).await) }
         });
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
@@ -86,15 +87,20 @@ pub(super) async fn serve(
     connections.shutdown().await;
 }
 
-async fn answer(inner: &Inner, request: Request<Incoming>) -> Answer {
+async fn answer(engine: &EngineState, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    if let Err(error) = engine.config.access.check(&head) {
+        return refusal(Problem::new(StatusCode::FORBIDDEN, error.to_string()));
+    }
+    let request = Request::from_parts(head, body);
     let path = request.uri().path();
     // As in Piston: in any case, and with one slash more at the end.
     let path = path.strip_suffix('/').unwrap_or(path).to_ascii_lowercase();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let answered = match path.as_str() {
-        "" if reads => Ok(json(StatusCode::OK, &inner.about())),
+        "" if reads => Ok(json(StatusCode::OK, &engine.about())),
         "/api/v2/runtimes" if reads => {
-            let runtimes: Vec<_> = inner
+            let runtimes: Vec<_> = engine
                 .installed()
                 .await
                 .iter()
@@ -102,37 +108,39 @@ async fn answer(inner: &Inner, request: Request<Incoming>) -> Answer {
                 .collect();
             Ok(json(StatusCode::OK, &runtimes))
         }
-        "/api/v2/packages" if reads => Ok(json(StatusCode::OK, &packages(inner).await)),
-        "/api/v2/execute" if *request.method() == Method::POST => execute(inner, request).await,
+        "/api/v2/packages" if reads => Ok(json(StatusCode::OK, &packages(engine).await)),
+        "/api/v2/execute" if *request.method() == Method::POST => execute(engine, request).await,
         other if !reads && other.starts_with("/api/v2/") => match check_type(request.headers()) {
             Ok(_) => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found")),
             Err(problem) => Err(problem),
         },
         _ => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found")),
     };
-    answered.unwrap_or_else(|problem| {
-        let message = Message {
-            message: Some(problem.message),
-        };
-        let mut answer = json(problem.status, &message);
-        if problem.status == StatusCode::TOO_MANY_REQUESTS {
-            answer
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        answer
-    })
+    answered.unwrap_or_else(refusal)
 }
 
-async fn execute(inner: &Inner, request: Request<Incoming>) -> Result<Answer, Problem> {
+fn refusal(problem: Problem) -> Answer {
+    let message = Message {
+        message: Some(problem.message),
+    };
+    let mut answer = json(problem.status, &message);
+    if problem.status == StatusCode::TOO_MANY_REQUESTS {
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+async fn execute(engine: &EngineState, request: Request<Incoming>) -> Result<Answer, Problem> {
     let is_json = check_type(request.headers())?;
-    let body = read_body(inner, request.into_body()).await?;
+    let body = read_body(engine, request.into_body()).await?;
     // Piston reads a body as text whatever bytes are in it, and drops a byte order mark.
     let text = String::from_utf8_lossy(&body);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let asked =
         Execute::read(is_json.then_some(text)).map_err(|refusal| Problem::bad(refusal.0))?;
-    let installed = inner.installed().await;
+    let installed = engine.installed().await;
     let Some(runtime) = choose(&installed, &asked.language, &asked.version) else {
         return Err(Problem::bad(format!(
             "{}-{} runtime is unknown",
@@ -140,14 +148,14 @@ async fn execute(inner: &Inner, request: Request<Incoming>) -> Result<Answer, Pr
         )));
     };
     let submission = asked
-        .submission(inner.config.compile_bounds(), inner.config.run_bounds())
+        .submission(engine.config.compile_bounds(), engine.config.run_bounds())
         .map_err(|refusal| Problem::bad(refusal.0))?;
     drop(asked);
     drop(body);
-    let pass = inner.gate.enter().await;
+    let pass = engine.gate.enter().await;
     let pass =
         pass.map_err(|full| Problem::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
-    match job::execute(&inner.shop(), runtime, submission, pass).await {
+    match job::execute(&engine.job_context(), runtime, submission, pass).await {
         Ok(response) => Ok(json(StatusCode::OK, &response)),
         Err(LinkError::Refused(message)) => Err(Problem::bad(message)),
         Err(error) => {
@@ -194,10 +202,10 @@ fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-async fn read_body(inner: &Inner, body: Incoming) -> Result<Bytes, Problem> {
-    let most = inner.config.max_body;
+async fn read_body(engine: &EngineState, body: Incoming) -> Result<Bytes, Problem> {
+    let most = engine.config.max_body;
     let reading = Limited::new(body, most).collect();
-    match tokio::time::timeout(inner.config.read_timeout, reading).await {
+    match tokio::time::timeout(engine.config.read_timeout, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -220,8 +228,8 @@ struct Package {
 }
 
 /// What is installed; there is nothing else, for this engine installs nothing.
-async fn packages(inner: &Inner) -> Vec<Package> {
-    let installed = inner.installed().await;
+async fn packages(engine: &EngineState) -> Vec<Package> {
+    let installed = engine.installed().await;
     installed
         .iter()
         .map(|runtime| Package {

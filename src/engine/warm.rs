@@ -5,68 +5,61 @@
 //! interpreter that waits is the one that the stage asks for is judged by the keeper, which starts
 //! another if it is not, so that nothing depends on what is guessed here.
 //!
-//! What is guessed is the next job's [`Kind`]: those that the table of runtimes names at first, then
+//! What is guessed is the next job's [`PoolKey`]: those that the table of runtimes names at first, then
 //! those that were asked for lately and more than once. There is one interpreter for each of these,
 //! as far as the setting goes, and the rest are for the kind asked for last. Each runs one job.
 //! Those that died or are old are replaced, one start at a time, so that jobs keep the processor;
 //! a job that finds none starts cold. None is kept while memory is short.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::Inner;
-use super::job::Streams;
 use super::runtimes::Installed;
 use super::sandbox::JobLink;
+use super::stdio::Streams;
 use crate::piston::WorkingDirectory;
 
 /// How old an interpreter may get before it is replaced.
 const OLD: Duration = Duration::from_secs(3600);
-/// How often those that wait are looked at while nobody asks for one.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long the first execution is waited for.
-const FIRST: Duration = Duration::from_secs(1);
 /// How many kinds of jobs are remembered.
 const KINDS: usize = 16;
 /// How often a kind must have been asked for until an interpreter is started for the next time.
-const HABIT: u32 = 2;
+const MIN_USES: u32 = 2;
 /// How often in a row an interpreter may fail to start before its kind is left alone.
 const FAILURES: u32 = 3;
-/// Memory in bytes that must be left beside what one job may use.
-const SPARE_MEMORY: u64 = 64 << 20;
 /// The longest source that goes to an interpreter that waits, in bytes. A pipe holds it.
 pub(super) const LONGEST_SOURCE: usize = 60_000;
 
 /// What an interpreter is started for.
 #[derive(Debug, Clone)]
-pub(super) struct Kind {
+pub(super) struct PoolKey {
     pub(super) runtime: Installed,
     /// The name of the main file.
     pub(super) file: String,
     pub(super) working_directory: Option<WorkingDirectory>,
 }
 
-/// A [`Kind`] by reference, to be looked for.
+/// A [`PoolKey`] by reference, to be looked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct PoolKeyRef<'a> {
     pub(super) runtime: &'a Installed,
     pub(super) file: &'a str,
     pub(super) working_directory: Option<WorkingDirectory>,
 }
 
-impl Wanted<'_> {
-    fn is(&self, kind: &Kind) -> bool {
+impl PoolKeyRef<'_> {
+    fn is(&self, kind: &PoolKey) -> bool {
         self.file == kind.file
             && self.working_directory == kind.working_directory
             && self.runtime.program == kind.runtime.program
             && self.runtime.entry.language == kind.runtime.entry.language
     }
 
-    fn to_kind(self) -> Kind {
-        Kind {
+    fn to_kind(self) -> PoolKey {
+        PoolKey {
             runtime: self.runtime.clone(),
             file: self.file.to_owned(),
             working_directory: self.working_directory,
@@ -83,7 +76,7 @@ pub(super) struct Warm {
 
 /// One of them in the pool.
 #[derive(Debug)]
-struct Waiting {
+struct IdleInterpreter {
     warm: Warm,
     /// Which kind, by its number.
     kind: u64,
@@ -94,7 +87,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Known {
     number: u64,
-    kind: Kind,
+    kind: PoolKey,
     asked: u32,
     failed: u32,
 }
@@ -113,7 +106,7 @@ pub(super) struct Pool {
 struct State {
     /// The one that was asked for last comes first.
     kinds: VecDeque<Known>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<IdleInterpreter>,
     next_number: u64,
     used: u64,
     missed: u64,
@@ -160,7 +153,7 @@ impl Pool {
     }
 
     /// Keeps in mind that there was a job of this kind, and finds an interpreter for it.
-    pub(super) fn take(&self, wanted: Wanted<'_>) -> Option<Warm> {
+    pub(super) fn take(&self, wanted: PoolKeyRef<'_>) -> Option<Warm> {
         if self.most == 0 {
             return None;
         }
@@ -168,7 +161,7 @@ impl Pool {
         state.missed += 1;
         let number = state.ask(wanted);
         while let Some(at) = state.waiting.iter().position(|one| one.kind == number) {
-            let Waiting { warm, .. } = state.waiting.remove(at);
+            let IdleInterpreter { warm, .. } = state.waiting.remove(at);
             if warm.link.waits() {
                 state.missed -= 1;
                 state.used += 1;
@@ -178,6 +171,42 @@ impl Pool {
         None
     }
 
+    /// Expects jobs of the keys that the table of runtimes names. Those of `first`, which is asked for
+    /// more often than others, count as asked for last.
+    pub(super) fn expect_usual(&self, installed: &[Installed], first: Option<&str>) {
+        let mut state = self.state();
+        for runtime in installed.iter().rev() {
+            for file in runtime.entry.warm.iter().rev() {
+                for _ in 0..MIN_USES {
+                    state.ask(PoolKeyRef {
+                        runtime,
+                        file,
+                        working_directory: Some(WorkingDirectory::Data),
+                    });
+                }
+            }
+        }
+        let at = state
+            .kinds
+            .iter()
+            .position(|known| Some(known.kind.runtime.entry.language.as_str()) == first);
+        if let Some(known) = at.and_then(|at| state.kinds.remove(at)) {
+            state.kinds.push_front(known);
+        }
+    }
+
+    /// The receiver of requests to fill the pool up; `None` the second time, and where the pool holds
+    /// nothing.
+    pub(super) fn wakeups(&self) -> Option<mpsc::Receiver<()>> {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        woken.take().filter(|_| self.most > 0)
+    }
+
+    /// Ends all interpreters that wait.
+    pub(super) fn clear(&self) {
+        self.state().waiting.clear();
+    }
+
     /// Has the pool filled up, if somebody does that.
     pub(super) fn fill_up(&self) {
         // If there is a word waiting already, that will do.
@@ -185,7 +214,7 @@ impl Pool {
     }
 
     /// The kind for which an interpreter should be started now.
-    fn next(&self) -> Option<(u64, Kind)> {
+    pub(super) fn next(&self) -> Option<(u64, PoolKey)> {
         let mut state = self.state();
         state.tidy(self.most);
         let number = state.lacking(self.most)?;
@@ -196,14 +225,15 @@ impl Pool {
         Some((number, known.kind.clone()))
     }
 
-    fn put(&self, number: u64, started: Option<Warm>) {
+    /// Adds an interpreter that was started for a key, or notes that none could be.
+    pub(super) fn put(&self, number: u64, started: Option<Warm>) {
         let mut state = self.state();
         let known = state.kinds.iter_mut().find(|known| known.number == number);
         let Some(known) = known else { return };
         match started {
             Some(warm) => {
                 known.failed = 0;
-                state.waiting.push(Waiting {
+                state.waiting.push(IdleInterpreter {
                     warm,
                     kind: number,
                     since: Instant::now(),
@@ -216,7 +246,7 @@ impl Pool {
 
 impl State {
     /// Puts a kind in front; returns its number.
-    fn ask(&mut self, wanted: Wanted<'_>) -> u64 {
+    fn ask(&mut self, wanted: PoolKeyRef<'_>) -> u64 {
         let found = self.kinds.iter().position(|known| wanted.is(&known.kind));
         let mut known = match found.and_then(|at| self.kinds.remove(at)) {
             Some(known) => known,
@@ -241,7 +271,7 @@ impl State {
     fn chosen(&self, most: usize) -> impl Iterator<Item = u64> {
         self.kinds
             .iter()
-            .filter(|known| known.asked >= HABIT && known.failed < FAILURES)
+            .filter(|known| known.asked >= MIN_USES && known.failed < FAILURES)
             .map(|known| known.number)
             .take(most)
     }
@@ -271,93 +301,5 @@ impl State {
         let at = self.waiting.iter().position(|one| one.kind == richest)?;
         self.waiting.remove(at);
         Some(())
-    }
-}
-
-/// Keeps an engine's pool full until the engine is gone.
-pub(super) async fn keep_full(inner: Weak<Inner>) {
-    let woken = |inner: Arc<Inner>| {
-        let mut woken = inner.pool.woken.lock();
-        woken.as_mut().map_or(None, |woken| woken.take())
-    };
-    let Some(mut woken) = inner.upgrade().and_then(woken) else {
-        return;
-    };
-    if let Some(inner) = inner.upgrade().filter(|inner| inner.pool.most > 0) {
-        inner.expect_usual().await;
-    } else {
-        return;
-    }
-    // The first execution has the processor for itself: a session is ready when it has worked.
-    let _ = tokio::time::timeout(FIRST, woken.recv()).await;
-    loop {
-        match inner.upgrade() {
-            Some(inner) => inner.fill_pool().await,
-            None => return,
-        }
-        tokio::select! {
-            told = woken.recv() => if told.is_none() {
-                return;
-            },
-            () = tokio::time::sleep(LOOK) => {}
-        }
-    }
-}
-
-impl Inner {
-    /// Expects the kinds of jobs that the table of runtimes names. The first language of it counts
-    /// as the one asked for last.
-    async fn expect_usual(&self) {
-        let installed = self.installed().await;
-        let mut state = self.pool.state();
-        for runtime in installed.iter().rev() {
-            for file in runtime.entry.warm.iter().rev() {
-                for _ in 0..HABIT {
-                    state.ask(Wanted {
-                        runtime,
-                        file,
-                        working_directory: Some(WorkingDirectory::Data),
-                    });
-                }
-            }
-        }
-        // What runs more often than others.
-        let first = self.table.iter().find(|entry| !entry.warm.is_empty());
-        let first = first.map(|entry| entry.language.clone());
-        let at = state
-            .kinds
-            .iter()
-            .position(|known| Some(&known.kind.runtime.entry.language) == first.as_ref());
-        if let Some(known) = at.and_then(|at| state.kinds.remove(at)) {
-            state.kinds.push_front(known);
-        }
-    }
-
-    /// Starts interpreters until there are enough.
-    async fn fill_pool(&self) {
-        while let Some((number, kind)) = self.pool.next() {
-            if self.memory_is_short() {
-                self.pool.state().waiting.clear();
-                return;
-            }
-            // Those that are here come first; there is a word when one of them is through.
-            if self.gate.waiting() > 0 {
-                return;
-            }
-            let started = self.shop().warm_up(&kind).await;
-            if let Err(error) = &started {
-                let language = &kind.runtime.entry.language;
-                tracing::warn!(%error, language, "an interpreter cannot be started ahead");
-            }
-            self.pool.put(number, started.ok());
-        }
-        if self.memory_is_short() {
-            self.pool.state().waiting.clear();
-        }
-    }
-
-    fn memory_is_short(&self) -> bool {
-        let needed = self.config.memory_limit.saturating_add(SPARE_MEMORY);
-        super::memory::available().is_some_and(|left| left < needed)
     }
 }

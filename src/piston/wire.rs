@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::signal::Signal;
 
 /// The body of `POST /api/v2/execute`.
 ///
@@ -129,6 +131,95 @@ pub struct Stage {
     /// Wall-clock time of the stage in milliseconds.
     #[serde(default, serialize_with = "plain_number")]
     pub wall_time: Option<f64>,
+    /// What ended the stage. An extension of the embedded engine, which knows it for certain; real
+    /// Piston does not send it, and its clients ignore it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "known_verdict"
+    )]
+    pub outcome: Option<Verdict>,
+}
+
+/// What ended a stage, or a whole execution: the member `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The program ended with exit code 0.
+    Success,
+    /// The program ended with another exit code, which is not that of a signal.
+    Failure,
+    /// The compile stage failed, so that the program did not run. Said of an execution, not of a stage.
+    CompileError,
+    /// A signal killed the program, or it ended with the exit code that a shell gives for one.
+    Signal,
+    /// The wall-clock limit.
+    TimeLimit,
+    /// The limit on CPU time.
+    CpuLimit,
+    /// The memory limit.
+    MemoryLimit,
+    /// The limit on standard output or standard error.
+    OutputLimit,
+    /// A limit on the bytes or the number of files.
+    DiskLimit,
+}
+
+impl Verdict {
+    const ALL: [Self; 9] = [
+        Self::Success,
+        Self::Failure,
+        Self::CompileError,
+        Self::Signal,
+        Self::TimeLimit,
+        Self::CpuLimit,
+        Self::MemoryLimit,
+        Self::OutputLimit,
+        Self::DiskLimit,
+    ];
+
+    /// The verdict on a program that ended by itself: 128 + n is what a shell makes of signal n.
+    pub fn of_exit_code(code: i32) -> Self {
+        match code {
+            0 => Self::Success,
+            code if Signal::of_number(code.saturating_sub(128)).is_some() => Self::Signal,
+            _ => Self::Failure,
+        }
+    }
+
+    /// The word, as JSON and the log have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::CompileError => "compile_error",
+            Self::Signal => "signal",
+            Self::TimeLimit => "time_limit",
+            Self::CpuLimit => "cpu_limit",
+            Self::MemoryLimit => "memory_limit",
+            Self::OutputLimit => "output_limit",
+            Self::DiskLimit => "disk_limit",
+        }
+    }
+
+    /// Which limit ended it, in one word for the metrics.
+    pub fn limit(self) -> Option<&'static str> {
+        match self {
+            Self::TimeLimit => Some("time"),
+            Self::CpuLimit => Some("cpu"),
+            Self::MemoryLimit => Some("memory"),
+            Self::OutputLimit => Some("output"),
+            Self::DiskLimit => Some("disk"),
+            Self::Success | Self::Failure | Self::CompileError | Self::Signal => None,
+        }
+    }
+}
+
+/// A word of a newer engine is as good as none: the other members tell enough.
+fn known_verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Verdict>, D::Error> {
+    let word = Option::<String>::deserialize(deserializer)?;
+    let known = |word: String| Verdict::ALL.into_iter().find(|one| one.as_str() == word);
+    Ok(word.and_then(known))
 }
 
 /// Piston's two-letter outcomes.
@@ -212,5 +303,48 @@ fn plain_number<S: serde::Serializer>(
         )]
         Some(n) if n.fract() == 0.0 && n.abs() < 9e15 => serializer.serialize_i64(*n as i64),
         other => other.serialize(serializer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_read_as_it_is_written_and_one_that_is_not_known_is_none() {
+        for verdict in Verdict::ALL {
+            let json = serde_json::to_string(&Stage {
+                outcome: Some(verdict),
+                ..Stage::default()
+            });
+            let json = json.unwrap();
+            let word = format!(r#""outcome":"{}""#, verdict.as_str());
+            assert!(json.contains(&word), "{json}");
+            let read: Stage = serde_json::from_str(&json).unwrap();
+            assert_eq!(read.outcome, Some(verdict));
+        }
+        for json in ["{}", r#"{"outcome":null}"#, r#"{"outcome":"gpu_limit"}"#] {
+            let read: Stage = serde_json::from_str(json).unwrap();
+            assert_eq!(read.outcome, None, "{json}");
+        }
+        let silent = serde_json::to_string(&Stage::default()).unwrap();
+        assert!(!silent.contains("outcome"), "{silent}");
+    }
+
+    #[test]
+    fn an_exit_code_of_128_and_a_signal_is_that_signals() {
+        for (code, verdict) in [
+            (0, Verdict::Success),
+            (1, Verdict::Failure),
+            (128, Verdict::Failure),
+            (137, Verdict::Signal),
+            (159, Verdict::Signal),
+            (160, Verdict::Failure),
+            (255, Verdict::Failure),
+            (-1, Verdict::Failure),
+            (i32::MIN, Verdict::Failure),
+        ] {
+            assert_eq!(Verdict::of_exit_code(code), verdict, "{code}");
+        }
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::fixture::{AzureRequest, Fixture, FixtureError, load};
-use super::matching::{Difference, answer_difference};
+use super::matching::{Difference, response_difference};
 use super::report::{Line, Outcome, Report};
+use super::response::Response;
 use crate::causes::causes;
 use crate::piston::Runtime;
 
@@ -37,17 +37,6 @@ pub enum ReplayError {
     /// The HTTP client cannot be made.
     #[error("no HTTP client: {0}")]
     Client(#[source] reqwest::Error),
-}
-
-/// What an adapter answered.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The status.
-    pub status: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
 }
 
 /// A client of one adapter.
@@ -86,7 +75,7 @@ impl Caller {
     ///
     /// # Errors
     /// In words, when there is no answer.
-    pub async fn call(&self, request: &AzureRequest, body: Vec<u8>) -> Result<Answer, String> {
+    pub async fn call(&self, request: &AzureRequest, body: Vec<u8>) -> Result<Response, String> {
         let method =
             Method::from_bytes(request.method.as_bytes()).map_err(|error| causes(&error))?;
         let mut headers = HeaderMap::new();
@@ -105,7 +94,7 @@ impl Caller {
             sending = sending.body(body);
         }
         let response = sending.send().await.map_err(|error| causes(&error))?;
-        Ok(Answer {
+        Ok(Response {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body: response.bytes().await.map_err(|error| causes(&error))?,
@@ -185,7 +174,7 @@ fn reason_to_skip(fixture: &Fixture, runtimes: &[Runtime]) -> Option<String> {
 
 async fn replay_one(caller: &Caller, fixture: &Fixture) -> Outcome {
     match caller.call(&fixture.azure_request, fixture.sent()).await {
-        Ok(answer) => match answer_difference(&fixture.azure_response, &answer) {
+        Ok(answer) => match response_difference(&fixture.azure_response, &answer) {
             None => Outcome::Passed,
             Some(difference) => Outcome::Failed(difference),
         },

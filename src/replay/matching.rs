@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::fixture::{AzureResponse, Headers, PistonRequest};
-use super::live::Answer;
+use super::response::Response;
 
 /// What an error answer must never say: it would tell a client how the engine is built.
 const INTERNALS: [&str; 5] = ["/piston", "/box/", "node_modules", "isolate", "    at "];
@@ -198,7 +198,7 @@ fn body_difference(json: Option<&Value>, text: Option<&str>, actual: &[u8]) -> O
 /// An error in the adapter's own words must not tell how the engine is built, whatever else the
 /// fixture says of it.
 #[must_use]
-pub fn answer_difference(expected: &AzureResponse, actual: &Answer) -> Option<Difference> {
+pub fn response_difference(expected: &AzureResponse, actual: &Response) -> Option<Difference> {
     if expected.status != actual.status {
         let got = format!(
             "{} {}",
@@ -338,16 +338,16 @@ mod tests {
             body: Some(json!({"error": {"message": "{{text}}"}})),
             body_text: None,
         };
-        let answer = |message: &str| Answer {
+        let answer = |message: &str| Response {
             status: 502,
             headers: HeaderMap::new(),
             body: json!({"error": {"message": message}}).to_string().into(),
         };
         assert_eq!(
-            answer_difference(&expected, &answer("the engine failed")),
+            response_difference(&expected, &answer("the engine failed")),
             None
         );
-        assert!(answer_difference(&expected, &answer("x (/piston_api/src/job.js:1)")).is_some());
+        assert!(response_difference(&expected, &answer("x (/piston_api/src/job.js:1)")).is_some());
     }
 
     #[test]

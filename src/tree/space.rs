@@ -1,5 +1,6 @@
 //! How much is in a folder.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -19,9 +20,16 @@ pub struct Space {
 impl Space {
     /// What is in a folder. What is nested too deep to be counted is as good as without end.
     pub fn of(folder: OwnedFd) -> Self {
+        Self::of_some(folder, |_, _, _| true)
+    }
+
+    /// The same for those entries that count, by their name and depth; all are entered.
+    pub fn of_some(folder: OwnedFd, mut counts: impl FnMut(&CStr, &Stat, usize) -> bool) -> Self {
         let mut space = Self::default();
-        let complete = walk(folder, |_, _, found, _| {
-            space.add(found);
+        let complete = walk(folder, |_, name, found, depth| {
+            if counts(name, found, depth) {
+                space.add(found);
+            }
             Ok(Next::Enter)
         });
         if !matches!(complete, Ok(true)) {

@@ -161,7 +161,8 @@ impl Served {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> TcpStream {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for (name, value) in headers {
             if !name.eq_ignore_ascii_case("content-length") {
                 head.push_str(&format!("{name}: {value}\r\n"));

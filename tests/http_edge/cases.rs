@@ -6,8 +6,7 @@ use std::ops::RangeInclusive;
 /// A program in the form of a request's body, of 12 bytes.
 pub const CODE: &str = r#"{"code":"1"}"#;
 /// The request that nobody may get executed by hiding it in another's bytes.
-const SMUGGLED: &str =
-    "POST /python/execute HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}";
+const SMUGGLED: &str = "POST /python/execute HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}";
 
 /// How the bytes are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +128,11 @@ fn get(target: &str, headers: &str) -> String {
 
 /// An execution; `headers` say how long the body is.
 fn post(headers: &str, body: &str) -> String {
-    format!("POST /python/execute HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}")
+    let media_type = match headers.to_ascii_lowercase().contains("content-type") {
+        true => "",
+        false => "Content-Type: application/json\r\n",
+    };
+    format!("POST /python/execute HTTP/1.1\r\nHost: a\r\n{media_type}{headers}\r\n{body}")
 }
 
 /// A POST that wants no body.
@@ -366,7 +369,7 @@ fn transfer_encoding() -> Vec<Case> {
         case(
             "Transfer-Encoding in HTTP/1.0",
             format!(
-                "POST /python/execute HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{IN_CHUNKS}"
+                "POST /python/execute HTTP/1.0\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{IN_CHUNKS}"
             ),
             malformed(),
         ),
@@ -1078,7 +1081,9 @@ fn lines() -> Vec<Case> {
         ),
         case(
             "an execution with bare LFs",
-            format!("POST /python/execute HTTP/1.1\nHost: a\nContent-Length: 12\n\n{CODE}"),
+            format!(
+                "POST /python/execute HTTP/1.1\nHost: a\nContent-Type: application/json\nContent-Length: 12\n\n{CODE}"
+            ),
             ran(),
         ),
         case(
@@ -1227,7 +1232,7 @@ fn header_values() -> Vec<Case> {
         case("a media type that nobody knows is asked for", get("/health", "Accept: application/x-nothing\r\n"), fine()),
         case("a value of blanks", execution("X:    \t  \r\n"), ran()),
         case("an operation-id that is not UTF-8",
-            bytes(&[b"POST /python/execute HTTP/1.1\r\nHost: a\r\noperation-id: \xff\r\nContent-Length: 12\r\n\r\n", CODE.as_bytes()]),
+            bytes(&[b"POST /python/execute HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\noperation-id: \xff\r\nContent-Length: 12\r\n\r\n", CODE.as_bytes()]),
             refused(400, "InvalidOperationId")),
         case("a content type that is not UTF-8",
             bytes(&[b"POST /python/execute HTTP/1.1\r\nHost: a\r\nContent-Type: \xff\r\nContent-Length: 12\r\n\r\n", CODE.as_bytes()]),
@@ -1466,33 +1471,35 @@ fn targets() -> Vec<Case> {
         ),
         case(
             "an identifier twice, the last wrong",
-            "POST /python/execute?identifier=good&identifier=%00%00%00%00 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
+            "POST /python/execute?identifier=good&identifier=%00%00%00%00 HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
             refused(400, "InvalidIdentifier"),
         ),
         case(
             "an identifier that is not UTF-8",
-            "POST /python/execute?identifier=%ff%ff%ff%ff HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
+            "POST /python/execute?identifier=%ff%ff%ff%ff HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
             refused(400, "InvalidIdentifier"),
         ),
         case(
             "an identifier with a line break",
-            "POST /python/execute?identifier=good%0d%0aX:1 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
+            "POST /python/execute?identifier=good%0d%0aX:1 HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
             refused(400, "InvalidIdentifier"),
         ),
         case(
             "an api-version of nonsense",
-            "POST /python/execute?api-version=%00 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
+            "POST /python/execute?api-version=%00 HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"1\"}",
             refused(400, "InvalidApiVersion"),
         ),
         case(
             "a language of a NUL",
-            format!("POST /%00/execute HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{CODE}"),
+            format!(
+                "POST /%00/execute HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{CODE}"
+            ),
             ran(),
         ),
         case(
             "a language that is encoded twice",
             format!(
-                "POST /%2570ython/execute HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{CODE}"
+                "POST /%2570ython/execute HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{CODE}"
             ),
             ran(),
         ),
@@ -1588,13 +1595,15 @@ fn versions() -> Vec<Case> {
         ),
         case(
             "an execution in HTTP/1.0",
-            format!("POST /python/execute HTTP/1.0\r\nContent-Length: 12\r\n\r\n{CODE}"),
+            format!(
+                "POST /python/execute HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{CODE}"
+            ),
             ran_and_closed(),
         ),
         case(
             "HTTP/1.0 that expects to continue",
             format!(
-                "POST /python/execute HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 12\r\n\r\n{CODE}"
+                "POST /python/execute HTTP/1.0\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 12\r\n\r\n{CODE}"
             ),
             ran_and_closed(),
         ),
@@ -2087,7 +2096,7 @@ fn json_bodies() -> Vec<Case> {
         case(
             "a language of 1 000 characters",
             format!(
-                "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 1026\r\n\r\n{{\"code\":\"1\",\"language\":\"{}\"}}",
+                "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1026\r\n\r\n{{\"code\":\"1\",\"language\":\"{}\"}}",
                 "x".repeat(1000)
             ),
             property(),
@@ -2147,7 +2156,7 @@ fn json_bodies() -> Vec<Case> {
         ("NULs", b"\0\0\0\0"),
     ] {
         let head = format!(
-            "POST /python/execute HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+            "POST /python/execute HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             raw.len()
         );
         cases.push(case(

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use session_adapter::access::AccessPolicy;
 use session_adapter::adapter::{AdapterConfig, AdapterError, EngineKind, serve};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -45,6 +46,7 @@ impl Adapter {
     pub fn config(url: impl Into<String>) -> AdapterConfig {
         AdapterConfig {
             engine: EngineKind::Piston,
+            access: AccessPolicy::default(),
             piston_url: url.into(),
             run_timeout: Duration::from_secs(60),
             max_run_timeout: Duration::from_secs(220),

@@ -28,7 +28,7 @@ pub fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
 /// The head of a `POST` with a body of this length.
 pub fn post_head(path: &str, content_type: &str, length: usize) -> Vec<u8> {
     format!(
-        "POST {path} HTTP/1.1\r\nHost: session\r\nContent-Type: {content_type}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n\
          Content-Length: {length}\r\n\r\n"
     )
     .into_bytes()

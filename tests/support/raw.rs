@@ -161,11 +161,18 @@ fn request_line(bytes: &[u8]) -> Option<(String, String)> {
     is_plain.then(|| (method.to_owned(), target.to_owned()))
 }
 
-/// A request's bytes. `content-length` is added where there is a body.
+/// A request's bytes. Where there is a body its length is added, and that it is JSON unless `headers`
+/// say what it is.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: session\r\n");
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
     for (name, value) in headers {
         text += &format!("{name}: {value}\r\n");
+    }
+    let is_typed = headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    if !body.is_empty() && !is_typed {
+        text += "Content-Type: application/json\r\n";
     }
     if !body.is_empty() {
         text += &format!("Content-Length: {}\r\n", body.len());

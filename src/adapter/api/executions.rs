@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::adapter::error::ApiError;
 use crate::adapter::executions::{State, Tracked};
 use crate::adapter::translate::Outcome;
+use crate::piston::Verdict;
 
 use super::query::Identifier;
 use super::{AnswerForm, ErrorResponse, Value};
@@ -33,7 +34,12 @@ struct ExecutionResult<'a> {
     stderr: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     execution_result: Option<Value<'a>>,
+    outcome: Verdict,
     execution_time_in_milliseconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_time_in_milliseconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_in_bytes: Option<u64>,
 }
 
 impl<'a> Resource<'a> {
@@ -86,7 +92,10 @@ impl<'a> Resource<'a> {
                 stdout: outcome.stdout(),
                 stderr: outcome.stderr(),
                 execution_result: value,
+                outcome: outcome.verdict,
                 execution_time_in_milliseconds: time_ms,
+                cpu_time_in_milliseconds: outcome.cpu_time_ms,
+                memory_in_bytes: outcome.memory_bytes,
             }),
             status,
             ..Self::without_result(tracked, "")

@@ -45,17 +45,22 @@ impl Rendered {
         }
     }
 
-    /// A 200 with fields that stand both at the top and under `properties`, because clients of a
-    /// custom container read one or the other. They are made JSON once: output can be large.
-    fn twice(fields: &impl Serialize) -> Self {
-        let object = serde_json::to_string(fields).unwrap_or_default();
-        let fields = object
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'));
-        let fields = fields.unwrap_or_default();
+    /// A 200 with `fields` both at the top and under `properties`, because clients of a custom
+    /// container read one or the other, and with `top` at the top alone. They are made JSON once:
+    /// output can be large.
+    fn at_both_levels(fields: &impl Serialize, top: Option<&impl Serialize>) -> Self {
+        let fields = serde_json::to_string(fields).unwrap_or_default();
+        let fields = members(&fields);
+        let top = top.map(|top| serde_json::to_string(top).unwrap_or_default());
+        let (comma, top) = match &top {
+            Some(top) => (",", members(top)),
+            None => ("", ""),
+        };
         let body = [
             r#"{"$id":"1","#,
             fields,
+            comma,
+            top,
             r#","properties":{"$id":"2","#,
             fields,
             "}}",
@@ -86,21 +91,34 @@ pub fn render<'a>(
 ) -> Result<Rendered, &'a ApiError> {
     Ok(match (form, state) {
         (AnswerForm::Language | AnswerForm::Code, State::NotStarted) => {
-            Rendered::twice(&executions::Pending::new(tracked, "NotStarted"))
+            pending(tracked, "NotStarted")
         }
-        (AnswerForm::Language | AnswerForm::Code, State::Running) => {
-            Rendered::twice(&executions::Pending::new(tracked, "Running"))
-        }
+        (AnswerForm::Language | AnswerForm::Code, State::Running) => pending(tracked, "Running"),
         (_, State::Ended(result)) => {
             let outcome = (**result).as_ref()?;
             match form {
-                AnswerForm::Language => Rendered::twice(&language::Fields::new(outcome)),
+                AnswerForm::Language => Rendered::at_both_levels(
+                    &language::Fields::new(outcome),
+                    Some(&language::Stages::new(outcome)),
+                ),
                 AnswerForm::Code => Rendered::ok(&code::Answer::new(outcome)),
                 _ => Rendered::ok(&executions::Resource::new(tracked, state, form)),
             }
         }
         _ => Rendered::ok(&executions::Resource::new(tracked, state, form)),
     })
+}
+
+fn pending(tracked: &Tracked, status: &'static str) -> Rendered {
+    let fields = executions::Pending::new(tracked, status);
+    Rendered::at_both_levels(&fields, None::<&()>)
+}
+
+/// The members of an object of JSON: what stands between its braces.
+fn members(object: &str) -> &str {
+    let inner = object.strip_prefix('{');
+    let inner = inner.and_then(|inner| inner.strip_suffix('}'));
+    inner.unwrap_or_default()
 }
 
 /// Renders `GET /executions/{id}`: an execution resource, whatever dialect it was asked for in.

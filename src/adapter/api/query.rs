@@ -20,7 +20,7 @@ const NEWEST: &str = API_VERSIONS[API_VERSIONS.len() - 1];
 const VALUE_IS_TEXT: [&str; 2] = ["2024-10-02-preview", "2025-02-02-preview"];
 
 /// A session's identifier: 4 to 128 characters by the pattern of Azure's OpenAPI documents.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identifier(String);
 
 impl Identifier {

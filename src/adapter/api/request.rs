@@ -40,6 +40,8 @@ pub struct Execution {
     pub output_streams_max_length: Option<usize>,
     /// Whether a value is told as Jupyter shows it.
     pub jupyter_format: bool,
+    /// Whether it is a shell command, given by `shellCommand` or `execCommandAndArgs`.
+    pub is_shell: bool,
     /// Whether a value is text in this version.
     pub value_is_text: bool,
     /// The form its answer takes.
@@ -201,6 +203,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
             "returnJupyterFormatExecutionResult",
             given.return_jupyter_format_execution_result,
         )?,
+        is_shell: program.is_shell,
         value_is_text,
         form: program.form,
     })
@@ -210,6 +213,7 @@ struct Program {
     language: String,
     code: String,
     args: Vec<String>,
+    is_shell: bool,
     form: AnswerForm,
 }
 
@@ -243,6 +247,7 @@ fn program(
             _ => code,
         },
         args: strings("args", given.args)?,
+        is_shell: false,
         form: match dialect {
             Dialect::Language(_) | Dialect::Execute => AnswerForm::Language,
             Dialect::Code => AnswerForm::Code,
@@ -276,6 +281,7 @@ fn shell_program(dialect: &Dialect, given: &Fields<'_>) -> Result<Option<Program
         language: "bash".to_owned(),
         code,
         args,
+        is_shell: true,
         form,
     }))
 }

@@ -7,7 +7,11 @@ use std::os::fd::OwnedFd;
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 
-use super::{Entry, FileError, FilePath, Shared, folder};
+use super::error::FileError;
+use super::folder;
+use super::listing::Entry;
+use super::name::FilePath;
+use super::root::DataRoot;
 
 /// What is read of a file at a time.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -21,7 +25,7 @@ pub struct Content {
 }
 
 impl Content {
-    pub(super) fn open(shared: &Shared, path: &FilePath) -> Result<Self, FileError> {
+    pub(super) fn open(shared: &DataRoot, path: &FilePath) -> Result<Self, FileError> {
         let (folder, found) = folder::look_up(&shared.root, path)?;
         // Opening a FIFO would wait, and opening a device may do anything.
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
@@ -70,7 +74,7 @@ impl Content {
 }
 
 /// All bytes of a file, none where it has changed its kind or may not be read.
-pub(super) fn read_all(shared: &Shared, folder: &OwnedFd, entry: &Entry) -> Option<Vec<u8>> {
+pub(super) fn read_all(shared: &DataRoot, folder: &OwnedFd, entry: &Entry) -> Option<Vec<u8>> {
     let (file, found) = open_regular(folder, &entry.name).ok()?;
     if found.st_nlink > 1 && !shared.links_are_own {
         return None;

@@ -1,7 +1,7 @@
 //! An upload that becomes a file all at once, or never.
 //!
-//! The bytes go to a hidden name in the data directory, which is renamed to the file's own in the
-//! end. Who reads the old file meanwhile keeps reading the old bytes.
+//! The bytes go to a file in the reserved directory, which is renamed to its own name in the end. A
+//! client that reads the old file meanwhile keeps reading the old bytes.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,8 +12,13 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, openat, renamea
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::name::HIDDEN;
-use super::{Entry, FileError, FilePath, Shared, folder};
+use crate::data_dir::open_reserved;
+
+use super::error::FileError;
+use super::folder;
+use super::listing::Entry;
+use super::name::FilePath;
+use super::root::DataRoot;
 
 /// Rights of a file: the programs of the session may change it through their group.
 const FILE: Mode = Mode::RUSR
@@ -40,10 +45,12 @@ pub struct Sealed {
     path: FilePath,
 }
 
-/// The name that an upload has until it is complete.
+/// The file of an upload until it is complete.
 #[derive(Debug)]
 struct Hidden {
-    shared: Arc<Shared>,
+    shared: Arc<DataRoot>,
+    /// The reserved directory, wherever a program may move it meanwhile.
+    folder: OwnedFd,
     name: String,
     is_there: bool,
 }
@@ -52,20 +59,22 @@ impl Drop for Hidden {
     fn drop(&mut self) {
         if self.is_there {
             // Where it fails a program of the session was faster.
-            let _ = unlinkat(&self.shared.root, self.name.as_str(), AtFlags::empty());
+            let _ = unlinkat(&self.folder, self.name.as_str(), AtFlags::empty());
         }
     }
 }
 
 impl Draft {
-    pub(super) fn new(shared: Arc<Shared>, path: FilePath) -> Result<Self, FileError> {
+    pub(super) fn new(shared: Arc<DataRoot>, path: FilePath) -> Result<Self, FileError> {
         let room = shared.room_for(1)?;
-        let name = format!("{HIDDEN}{}", Uuid::new_v4().simple());
+        let folder = open_reserved(&shared.root).map_err(FileError::of_io)?;
+        let name = format!("upload-{}", Uuid::new_v4().simple());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let file = openat(&shared.root, name.as_str(), flags | OFlags::CLOEXEC, FILE)
+        let file = openat(&folder, name.as_str(), flags | OFlags::CLOEXEC, FILE)
             .map_err(FileError::of_write)?;
         let hidden = Hidden {
             shared,
+            folder,
             name,
             is_there: true,
         };
@@ -128,7 +137,7 @@ impl Sealed {
         shared.room_for(0)?;
         let into: OwnedFd = folder::make(&shared.root, &self.path.folder)?;
         let (hidden, name) = (self.hidden.name.as_str(), self.path.name.as_str());
-        renameat(&shared.root, hidden, &into, name).map_err(|error| match error {
+        renameat(&self.hidden.folder, hidden, &into, name).map_err(|error| match error {
             // Nobody else takes it away.
             Errno::NOENT => FileError::Deleted,
             error => FileError::of_write(error),

@@ -4,6 +4,7 @@
 //! plain name in a folder that is held by a descriptor, and follows no link, so that no step leads
 //! out, whatever the kernel and the container's seccomp profile offer.
 
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
@@ -12,7 +13,8 @@ use rustix::io::Errno;
 
 use crate::tree::OPEN_DIR;
 
-use super::{FileError, FilePath, FolderPath};
+use super::error::FileError;
+use super::name::{FilePath, FolderPath};
 
 /// Rights of a folder: the programs of the session share it through their group.
 const FOLDER: Mode = Mode::RWXU
@@ -65,15 +67,17 @@ pub fn look_up(root: &OwnedFd, path: &FilePath) -> Result<(OwnedFd, Stat), FileE
     Ok((folder, found))
 }
 
-/// Whether a folder has no entry.
+/// Whether a folder has no entry but those that do not count.
 ///
 /// # Errors
 /// Where it cannot be read.
-pub fn is_empty(folder: &OwnedFd) -> Result<bool, FileError> {
+pub fn is_empty(folder: &OwnedFd, is_ignored: impl Fn(&CStr) -> bool) -> Result<bool, FileError> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 1024];
     let mut entries = RawDir::new(folder, &mut buffer);
     while let Some(entry) = entries.next() {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") && !is_ignored(name) {
             return Ok(false);
         }
     }

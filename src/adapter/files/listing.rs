@@ -9,7 +9,8 @@ use rustix::fs::{FileType, Stat};
 use crate::adapter::timestamp::Timestamp;
 use crate::tree::{Next, walk};
 
-use super::name::{HIDDEN, MAX_DEPTH};
+use super::name::{FolderPath, MAX_DEPTH};
+use crate::data_dir::is_reserved;
 
 /// Entries of a list; the first in its order are kept.
 pub const MAX_ENTRIES: usize = 10_000;
@@ -69,12 +70,12 @@ impl Entry {
 /// The entries of a folder, by folder and name: regular files and folders, with names in UTF-8.
 ///
 /// What vanishes meanwhile or may not be read is passed over.
-pub fn list(folder: OwnedFd, recursive: bool) -> Vec<Entry> {
+pub fn list(folder: OwnedFd, path: &FolderPath, recursive: bool) -> Vec<Entry> {
     let mut found: BTreeMap<(String, String), Entry> = BTreeMap::new();
     let mut bytes = 0;
     let mut visited = 0;
     // An error is only how the visits end early.
-    let _ = each_below(folder, |_, entry| {
+    let _ = each_below(folder, path, |_, entry| {
         visited += 1;
         if visited > MAX_VISITED {
             return Err(io::ErrorKind::QuotaExceeded.into());
@@ -92,27 +93,30 @@ pub fn list(folder: OwnedFd, recursive: bool) -> Vec<Entry> {
     found.into_values().collect()
 }
 
-/// Visits every entry below a folder that clients may see.
+/// Visits every entry below a folder of this path that clients may see.
 ///
 /// # Errors
 /// Those of `visit`, which gets the entry and the folder in which it is.
 pub fn each_below(
     folder: OwnedFd,
+    path: &FolderPath,
     mut visit: impl FnMut(&OwnedFd, Entry) -> io::Result<Next>,
 ) -> io::Result<bool> {
-    let mut path: Vec<String> = Vec::new();
+    let is_data_dir = path.names().is_empty();
+    let mut above: Vec<String> = Vec::new();
     walk(folder, |folder, name, found, depth| {
-        path.truncate(depth);
+        above.truncate(depth);
         let kind = FileType::from_raw_mode(found.st_mode);
-        let is_seen = matches!(kind, FileType::RegularFile | FileType::Directory);
+        let is_seen = matches!(kind, FileType::RegularFile | FileType::Directory)
+            && !(is_data_dir && depth == 0 && is_reserved(name));
         let Ok(name) = name.to_str() else {
             return Ok(Next::Skip);
         };
-        if !is_seen || name.starts_with(HIDDEN) || depth > MAX_DEPTH {
+        if !is_seen || depth > MAX_DEPTH {
             return Ok(Next::Skip);
         }
-        let entry = Entry::new(name, &path.join("/"), found);
-        path.push(name.to_owned());
+        let entry = Entry::new(name, &above.join("/"), found);
+        above.push(name.to_owned());
         visit(folder, entry)
     })
 }

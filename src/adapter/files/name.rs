@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::FileError;
+use super::error::FileError;
+use crate::data_dir::RESERVED;
 
 /// Longest name in bytes, as on every file system in use.
 const MAX_NAME_BYTES: usize = 255;
@@ -10,8 +11,7 @@ const MAX_NAME_BYTES: usize = 255;
 const MAX_PATH_BYTES: usize = 2048;
 /// Deepest folder.
 pub const MAX_DEPTH: usize = 64;
-/// What the names of unfinished uploads begin with. Such names are never listed, read or given.
-pub const HIDDEN: &str = ".session-adapter-upload.";
+const IS_RESERVED: &str = "is reserved for session-adapter itself";
 /// Where clients believe the session's files to be, wherever they are.
 const DATA_DIR: &str = "/mnt/data";
 
@@ -32,7 +32,6 @@ impl FileName {
             _ if text.len() > MAX_NAME_BYTES => Err("must have at most 255 bytes"),
             _ if text.contains('/') => Err("must not contain '/'"),
             _ if text.contains('\0') => Err("must not contain NUL"),
-            _ if text.starts_with(HIDDEN) => Err("is reserved for unfinished uploads"),
             _ => Ok(Self(text.to_owned())),
         }
     }
@@ -62,7 +61,10 @@ impl FolderPath {
         if bytes > MAX_PATH_BYTES {
             return Err(FileError::Path("is too long"));
         }
-        Ok(self)
+        match self.0.first() {
+            Some(first) if first.0 == RESERVED => Err(FileError::Path(IS_RESERVED)),
+            _ => Ok(self),
+        }
     }
 }
 
@@ -83,6 +85,16 @@ pub struct FilePath {
     pub folder: FolderPath,
     /// The name in it.
     pub name: FileName,
+}
+
+impl FilePath {
+    fn new(folder: FolderPath, name: &str) -> Result<Self, FileError> {
+        let name = FileName::parse(name).map_err(FileError::Name)?;
+        if folder.0.is_empty() && name.0 == RESERVED {
+            return Err(FileError::Name(IS_RESERVED));
+        }
+        Ok(Self { folder, name })
+    }
 }
 
 /// Reads what clients write. They may write the data directory ahead of a path, which means
@@ -113,8 +125,7 @@ impl Names {
     /// # Errors
     /// [`FileError::Name`].
     pub fn file(&self, folder: FolderPath, text: &str) -> Result<FilePath, FileError> {
-        let name = FileName::parse(self.below(text)).map_err(FileError::Name)?;
-        Ok(FilePath { folder, name })
+        FilePath::new(folder, self.below(text))
     }
 
     /// A file by a name that may have folders ahead of it: `/mnt/data/plots/a.png`.
@@ -124,10 +135,7 @@ impl Names {
     pub fn nested_file(&self, folder: FolderPath, text: &str) -> Result<FilePath, FileError> {
         let below = self.below(text);
         let (above, name) = below.rsplit_once('/').unwrap_or(("", below));
-        Ok(FilePath {
-            folder: folder.join(folders(above)?)?,
-            name: FileName::parse(name).map_err(FileError::Name)?,
-        })
+        FilePath::new(folder.join(folders(above)?)?, name)
     }
 
     /// What follows the data directory in an absolute path; any other without leading slashes.
@@ -203,7 +211,8 @@ mod tests {
             "/mnt/data/../../etc/passwd",
             "/etc/passwd",
             &"x".repeat(256),
-            ".session-adapter-upload.1",
+            ".session-adapter",
+            "/mnt/data/.session-adapter",
         ] {
             let judged = names().file(FolderPath::default(), name);
             assert!(matches!(judged, Err(FileError::Name(_))), "{name:?}");
@@ -241,6 +250,21 @@ mod tests {
             let file = names().nested_file(FolderPath::default(), name);
             assert!(matches!(file, Err(FileError::Name(_))), "{name}");
         }
+    }
+
+    #[test]
+    fn the_reserved_directory_is_out_of_reach_and_nothing_else() {
+        for path in [".session-adapter", "/mnt/data/.session-adapter/x"] {
+            assert!(
+                matches!(names().folder(path), Err(FileError::Path(_))),
+                "{path}"
+            );
+            let file = names().nested_file(FolderPath::default(), &format!("{path}/file"));
+            assert!(matches!(file, Err(FileError::Path(_))), "{path}");
+        }
+        assert_eq!(nested("a/.session-adapter"), "a|.session-adapter");
+        assert_eq!(nested("a/.session-adapter/x"), "a/.session-adapter|x");
+        assert_eq!(nested(".session-adapter2"), "|.session-adapter2");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use rustix::fs::{FileType, mkdirat, mknodat};
+use rustix::fs::{FileType, Mode, mkdirat, mknodat, openat};
 
 use super::*;
+use crate::data_dir::{DataDir, RESERVED};
 use crate::tree::OPEN_DIR;
 
 struct Place {
@@ -58,9 +61,14 @@ impl Place {
         entries.iter().map(Entry::path).collect()
     }
 
-    /// Everything that is really there.
+    /// Everything that is really there, uploads included.
     fn all(&self) -> usize {
-        fs::read_dir(self.data()).unwrap().count()
+        let uploads = fs::read_dir(self.data().join(RESERVED)).map_or(0, Iterator::count);
+        let entries = fs::read_dir(self.data()).unwrap().flatten();
+        entries
+            .filter(|entry| entry.file_name() != RESERVED)
+            .count()
+            + uploads
     }
 }
 
@@ -113,15 +121,47 @@ fn an_upload_that_is_not_complete_is_nowhere() {
 }
 
 #[test]
-fn what_an_earlier_process_left_unfinished_is_deleted() {
+fn another_store_over_the_same_directory_leaves_uploads_alone() {
     let place = Place::new();
-    let left = place.data().join(".session-adapter-upload.1");
-    fs::write(&left, "x").unwrap();
-    fs::write(place.data().join("kept"), "x").unwrap();
+    let upload = place.draft("x", b"bytes").unwrap();
     let limits = place.store.shared.limits;
     FileStore::open(&place.data(), limits).unwrap();
-    assert!(!left.exists());
-    assert_eq!(place.list("", false), ["kept"]);
+    upload.seal().unwrap().commit().unwrap();
+    assert_eq!(place.read("x").unwrap(), b"bytes");
+}
+
+#[test]
+fn an_upload_survives_programs_that_move_its_directory() {
+    let place = Place::new();
+    let reserved = place.data().join(RESERVED);
+    let upload = place.draft("x", b"bytes").unwrap();
+    fs::rename(&reserved, place.data().join("moved")).unwrap();
+    fs::write(&reserved, "in its place").unwrap();
+    let second = place.draft("y", b"more").unwrap();
+    upload.seal().unwrap().commit().unwrap();
+    second.seal().unwrap().commit().unwrap();
+    assert_eq!(place.list("", true), ["moved", "x", "y"]);
+    assert_eq!(place.read("x").unwrap(), b"bytes");
+}
+
+#[test]
+fn deleting_the_session_leaves_the_mark_and_lost_and_found() {
+    let temp = tempfile::tempdir().unwrap();
+    let lost_and_found = temp.path().join("lost+found/inode");
+    fs::create_dir_all(&lost_and_found).unwrap();
+    drop(DataDir::open(temp.path(), false).unwrap());
+    let limits = FileLimits {
+        bytes: 1 << 20,
+        entries: 10,
+    };
+    let store = FileStore::open(temp.path(), limits).unwrap();
+    fs::create_dir_all(temp.path().join("a/lost+found")).unwrap();
+    fs::write(temp.path().join(RESERVED).join("upload"), "x").unwrap();
+    store.clear().unwrap();
+    let reserved = fs::read_dir(temp.path().join(RESERVED)).unwrap();
+    assert_eq!(reserved.count(), 1);
+    assert!(lost_and_found.exists());
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 2);
 }
 
 #[test]

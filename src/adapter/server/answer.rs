@@ -27,12 +27,14 @@ use crate::causes::causes;
 use crate::piston::{RawAnswer, is_untyped};
 
 use super::body::{RequestBody, check_json};
+use super::cors;
 use super::files;
 use super::head::check_head;
 use super::places::Turn;
 use super::stream::AnswerBody;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// The content type of every JSON response.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Which container this is. What the engine has answered has it, too, for that may have nothing else
@@ -51,13 +53,22 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>, turn: Tu
     let mut body = RequestBody::new(&head.headers, incoming, &turn);
     let checked = check_head(&head);
     let is_sound = checked.is_ok();
-    let mut response = match checked.and_then(|()| route(&head.method, &head.uri)) {
+    let invited = checked.and_then(|()| Ok(session.config.access.check(&head)?));
+    let (foreign_origin, invited) = match invited {
+        Ok(origin) => (origin, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    let mut response = match invited.and_then(|()| route(&head.method, &head.uri)) {
+        _ if foreign_origin.is_some() && cors::is_preflight(&head) => cors::preflight(&head),
         Ok(action) => {
             log.route(action.label());
             act(session, action, &head, &mut body, &mut log).await
         }
         Err(error) => failure(&error, &mut log),
     };
+    if let Some(origin) = foreign_origin {
+        cors::allow(response.headers_mut(), origin);
+    }
     let is_at_its_end = body.finish(session).await;
     if !is_sound || !is_at_its_end || session.phase() != Phase::Serving {
         let close = HeaderValue::from_static("close");
@@ -162,7 +173,8 @@ async fn run(
         }
         Err(error) => failure(error, log),
     };
-    if session.executions.find(id.as_str()).is_some() {
+    let identifier = tracked.identifier.as_ref();
+    if session.executions.find(identifier, id.as_str()).is_some() {
         let headers = response.headers_mut();
         headers.insert("operation-location", header_value(&location));
     }
@@ -198,7 +210,9 @@ fn get_execution(
     let not_found = || ApiError::ExecutionNotFound {
         id: id.chars().take(128).collect(),
     };
-    let tracked = session.executions.find(id).ok_or_else(not_found)?;
+    let identifier = query.identifier.as_ref();
+    let tracked = session.executions.find(identifier, id);
+    let tracked = tracked.ok_or_else(not_found)?;
     log.operation_id(tracked.id.as_str());
     let state = tracked.state();
     log.outcome(outcome_of(&state));
@@ -270,6 +284,10 @@ async fn pass_execute(
     body: &mut RequestBody,
     log: &mut RequestLog,
 ) -> Result<Answer, ApiError> {
+    // A page of an allowed origin has to say what it sends; the engine does not learn of the page.
+    if head.headers.contains_key(header::ORIGIN) {
+        check_json(&head.headers)?;
+    }
     // Piston knows of no query: what is wrong with it does not matter.
     let query = Query::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
     log.identifier(query.identifier.as_ref());
@@ -279,15 +297,7 @@ async fn pass_execute(
     } else {
         head.headers.get(header::CONTENT_TYPE).cloned()
     };
-    // By it the engine, too, knows a web page.
-    let origin = head.headers.get(header::ORIGIN).cloned();
-    let passed = [
-        (header::CONTENT_TYPE, content_type),
-        (header::ORIGIN, origin),
-    ];
-    let passed = passed
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)));
+    let passed = content_type.map(|content_type| (header::CONTENT_TYPE, content_type));
     let held = body.read(session).await?;
     log.bytes_in(held.bytes.len());
     let timings = log.timings();

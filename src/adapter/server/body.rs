@@ -23,14 +23,17 @@ const AHEAD_OF_BYTES: usize = 64 << 10;
 const DISCARD_BYTES: usize = 1 << 30;
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
-/// Whether a body declares itself as JSON, or as nothing.
+/// Whether a body declares itself as JSON. A web page of any origin can send a body that declares
+/// itself as nothing, or as text, without asking first.
 ///
 /// # Errors
 /// [`ApiError::MediaType`].
 pub fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let mut all = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(given) = all.next() else {
-        return Ok(());
+        return Err(ApiError::MediaType {
+            given: String::new(),
+        });
     };
     let is_single = all.next().is_none();
     let text = String::from_utf8_lossy(given.as_bytes());
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn json_in_utf8_is_taken_and_nothing_else() {
-        assert!(check_json(&HeaderMap::new()).is_ok());
+        assert!(check_json(&HeaderMap::new()).is_err());
         for good in [
             "application/json",
             "Application/JSON; charset=UTF-8",

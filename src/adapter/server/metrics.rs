@@ -14,10 +14,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::adapter::api::Rendered;
+use crate::adapter::error::ApiError;
 use crate::adapter::metrics::{CONTENT_TYPE, page};
 use crate::adapter::session::Session;
 
 use super::accept;
+use super::answer::JSON;
 
 /// Connections at a time; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 16;
@@ -35,7 +38,7 @@ pub async fn serve(listener: TcpListener, session: Arc<Session>) {
         let session = Arc::clone(&session);
         let service = service_fn(move |request| {
             let session = Arc::clone(&session);
-            async move { Ok::<_, Infallible>(answer(&session, &request).await) }
+            async move { Ok::<_, Infallible>(answer(&session, request).await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -49,8 +52,12 @@ pub async fn serve(listener: TcpListener, session: Arc<Session>) {
     }
 }
 
-async fn answer(session: &Session, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let status = match (request.uri().path(), request.method()) {
+async fn answer(session: &Session, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, _body) = request.into_parts();
+    if let Err(error) = session.config.access.check(&head) {
+        return refusal(&error.into());
+    }
+    let status = match (head.uri.path(), &head.method) {
         ("/metrics", &Method::GET | &Method::HEAD) => {
             let mut answer = Response::new(Full::from(page(session).await));
             let content_type = HeaderValue::from_static(CONTENT_TYPE);
@@ -64,4 +71,15 @@ async fn answer(session: &Session, request: &Request<Incoming>) -> Response<Full
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = status;
     answer
+}
+
+fn refusal(error: &ApiError) -> Response<Full<Bytes>> {
+    let rendered = Rendered::error(error);
+    let mut response = Response::new(Full::new(rendered.body));
+    *response.status_mut() = rendered.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    let code = HeaderValue::from_static(error.told().code);
+    headers.insert("x-ms-error-code", code);
+    response
 }

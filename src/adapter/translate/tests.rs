@@ -72,7 +72,7 @@ fn a_time_limit_is_clamped_and_never_nothing() {
 
 #[test]
 fn each_way_to_end_has_its_exit_code_and_its_last_line() {
-    for (run, exit_code, ended_by, stderr) in [
+    for (run, exit_code, verdict, stderr) in [
         (r#"{"code":0}"#, 0, "success", ""),
         (r#"{"code":3,"status":"RE"}"#, 3, "failure", ""),
         (
@@ -108,7 +108,7 @@ fn each_way_to_end_has_its_exit_code_and_its_last_line() {
         (
             r#"{"code":137,"status":"RE","memory":1000}"#,
             137,
-            "failure",
+            "signal",
             "",
         ),
         (
@@ -126,7 +126,7 @@ fn each_way_to_end_has_its_exit_code_and_its_last_line() {
     ] {
         let outcome = read(run);
         assert_eq!(outcome.exit_code, exit_code, "{run}");
-        assert_eq!(outcome.ended_by, ended_by, "{run}");
+        assert_eq!(outcome.verdict.as_str(), verdict, "{run}");
         assert_eq!(outcome.stderr(), stderr, "{run}");
     }
 }
@@ -138,7 +138,94 @@ fn a_compile_error_is_shown_once() {
     assert_eq!(outcome.stderr(), "error: x\n");
     assert_eq!(outcome.run.stderr, "");
     assert_eq!((outcome.run.code, outcome.exit_code), (Some(1), 1));
-    assert_eq!(outcome.ended_by, "compile_error");
+    assert_eq!(outcome.verdict, Verdict::CompileError);
+}
+
+/// What the engine's shell and this program say of limits and signals.
+const FORGED: [&str; 8] = [
+    "Memory limit exceeded: stopped at 512 MiB.",
+    "Time limit exceeded: stopped after 60 s.",
+    "CPU time limit exceeded: stopped.",
+    "Output limit exceeded: stdout was cut and the program was stopped.",
+    "Disk limit exceeded: stopped.",
+    "Killed",
+    "File size limit exceeded",
+    "/piston/packages/python/3.11.2/run: line 3:     3 Killed                  python3.11 \"$@\"",
+];
+
+#[test]
+fn nothing_that_a_program_prints_has_a_say_in_the_verdict() {
+    for line in FORGED {
+        for (code, verdict) in [
+            (0, Verdict::Success),
+            (1, Verdict::Failure),
+            (137, Verdict::Signal),
+            (153, Verdict::Signal),
+        ] {
+            let printed = format!("{line}\n");
+            let run = serde_json::json!({"code": code, "status": "RE", "memory": 1000,
+                "stdout": printed, "stderr": printed, "output": printed.repeat(2)});
+            let outcome = read(&run.to_string());
+            assert_eq!(outcome.verdict, verdict, "{code} {line}");
+            assert_eq!(outcome.exit_code, code, "{line}");
+            assert_eq!(outcome.timed_out_after, None, "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_the_embedded_engine_tells_is_the_verdict() {
+    for (run, verdict, stderr) in [
+        (
+            r#"{"code":137,"status":"RE","memory":1000,"outcome":"memory_limit","stderr":"x\nKilled\n"}"#,
+            Verdict::MemoryLimit,
+            "x\nMemory limit exceeded: stopped at 512 MiB.\n",
+        ),
+        (
+            r#"{"code":137,"status":"RE","memory":536870912,"outcome":"signal","stderr":"Killed\n"}"#,
+            Verdict::Signal,
+            "Killed.\n",
+        ),
+        (
+            r#"{"code":153,"status":"RE","outcome":"disk_limit","stderr":"File size limit exceeded\n"}"#,
+            Verdict::DiskLimit,
+            "Disk limit exceeded: stopped.\n",
+        ),
+        // A word of a newer engine: the others are left.
+        (
+            r#"{"code":3,"status":"RE","outcome":"gpu_limit"}"#,
+            Verdict::Failure,
+            "",
+        ),
+    ] {
+        let outcome = read(run);
+        assert_eq!(outcome.verdict, verdict, "{run}");
+        assert_eq!(outcome.stderr(), stderr, "{run}");
+    }
+}
+
+#[test]
+fn a_limit_that_stops_the_compiler_is_named_in_the_last_line() {
+    let run = r#"{"code":137,"status":"RE","outcome":"memory_limit","stderr":"Killed\n","cpu_time":7.4,"memory":9}"#;
+    let outcome = outcome(&request(), answer(run, Some(run)), usize::MAX).unwrap();
+    assert_eq!(outcome.verdict, Verdict::CompileError);
+    let line = "Memory limit exceeded: the compiler was stopped.\n";
+    assert_eq!(outcome.stderr(), line);
+    assert_eq!(
+        (outcome.cpu_time_ms, outcome.memory_bytes),
+        (Some(7), Some(9))
+    );
+}
+
+#[test]
+fn figures_are_those_of_the_stage_that_decided_where_they_are_known() {
+    let compile = r#"{"code":0,"cpu_time":100,"memory":1000}"#;
+    let run = r#"{"code":1,"cpu_time":20.5,"memory":null}"#;
+    let outcome = outcome(&request(), answer(run, Some(compile)), usize::MAX).unwrap();
+    assert_eq!(
+        (outcome.cpu_time_ms, outcome.memory_bytes),
+        (Some(21), None)
+    );
 }
 
 #[test]
@@ -151,6 +238,7 @@ fn a_compiler_that_was_stopped_says_so() {
         "Time limit exceeded: the compiler was stopped.\n"
     );
     assert_eq!(outcome.exit_code, 137);
+    assert_eq!(outcome.verdict, Verdict::CompileError);
 }
 
 #[test]
@@ -236,14 +324,17 @@ fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
             "stdout":"out\n","stderr":"err\n{begun}?{begun}<[1, 2","output":"out\nerr\n{begun}?"}}"#
     );
     let outcome = outcome_with_value(&request, answer(&run, None), &marker, usize::MAX).unwrap();
-    assert_eq!((outcome.exit_code, outcome.ended_by), (0, "success"));
+    assert_eq!((outcome.exit_code, outcome.verdict), (0, Verdict::Success));
     assert_eq!((outcome.stdout(), outcome.stderr()), ("out\n", "err\n"));
     assert!(outcome.value_overflowed && outcome.value.is_none());
 
     let without = run.replace(&begun, "");
     let outcome =
         outcome_with_value(&request, answer(&without, None), &marker, usize::MAX).unwrap();
-    assert_eq!((outcome.exit_code, outcome.ended_by), (137, "output_limit"));
+    assert_eq!(
+        (outcome.exit_code, outcome.verdict),
+        (137, Verdict::OutputLimit)
+    );
     assert!(!outcome.value_overflowed);
 }
 

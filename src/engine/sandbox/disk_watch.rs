@@ -1,13 +1,13 @@
 //! Measures, now and then, what a running job keeps on disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::data_dir::used_space_at;
 use crate::tree::{Space, free_bytes, in_folder};
 
 use super::disk;
 use super::protocol::StageLimits;
-use super::stage::Stage;
 
 /// Time between two looks at the disk, at least.
 const LOOK_AT_DISK: Duration = Duration::from_millis(100);
@@ -27,19 +27,30 @@ pub(super) struct DiskWatch {
     next: Instant,
 }
 
+/// What there is to know of a job whose space on disk is watched.
+pub(super) struct Watched<'a> {
+    pub(super) limits: StageLimits,
+    /// The job's directory.
+    pub(super) root: &'a Path,
+    pub(super) data_dir: &'a Path,
+    pub(super) data_before: Space,
+    /// The job's user, where it has one.
+    pub(super) uid: Option<u32>,
+}
+
 impl DiskWatch {
-    pub(super) fn new(stage: &Stage<'_>, started: Instant) -> Self {
-        let root = stage.workspace.root.clone();
+    pub(super) fn new(job: &Watched<'_>, started: Instant) -> Self {
+        let root = job.root.to_owned();
         let least_free = if free_bytes(&root) > 2 * LEAST_FREE {
             LEAST_FREE
         } else {
             0
         };
         Self {
-            limits: stage.order.limits,
-            data_before: stage.data_before,
-            data_dir: stage.policy.data_dir.clone(),
-            uid: stage.slot.uid,
+            limits: job.limits,
+            data_before: job.data_before,
+            data_dir: job.data_dir.to_owned(),
+            uid: job.uid,
             root,
             least_free,
             next: started + LOOK_AT_DISK,
@@ -65,7 +76,7 @@ impl DiskWatch {
             job.bytes = job.bytes.saturating_add(shared.bytes);
             job.entries = job.entries.saturating_add(shared.entries);
         }
-        let data = in_folder(&self.data_dir);
+        let data = used_space_at(&self.data_dir);
         job.bytes > self.limits.job_bytes
             || job.entries > self.limits.job_files
             || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)

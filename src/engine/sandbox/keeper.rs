@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::tree::{Space, in_folder};
+use crate::data_dir::used_space_at;
+use crate::tree::Space;
 
 use super::disk;
 use super::line;
@@ -110,7 +111,7 @@ fn serve(
                 wire.send(&Report::Warm)?;
             }
             Order::Open(files) => {
-                data_before = in_folder(&job.policy.data_dir);
+                data_before = used_space_at(&job.policy.data_dir);
                 let workspace = match place {
                     Some(workspace) => workspace,
                     None => place.insert(Workspace::create(job.work, job.name, job.slot.uid)?),

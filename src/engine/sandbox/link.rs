@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,15 +18,15 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::policy::SandboxReport;
 use super::protocol::{
     Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder, WarmOrder,
 };
+use super::report::SandboxReport;
 use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{frame, receive_with_fds, send_with_fds};
-use super::work_folder::random_name;
 use super::workspace::BOX;
 use crate::gate::Pass;
+use crate::tree::random_name;
 
 /// How long the spawner may take to be ready.
 const START: Duration = Duration::from_secs(20);
@@ -73,11 +73,16 @@ pub(crate) struct SpawnerHandle {
 }
 
 impl SpawnerHandle {
-    /// Starts the spawner and waits until it takes jobs, a few milliseconds.
+    /// Starts the spawner and waits until it takes jobs, a few milliseconds. It holds the lock on the
+    /// data directory until the last job has ended.
     ///
     /// # Errors
     /// Where it cannot be started or finds that it cannot work here.
-    pub(crate) fn start(program: &Path, setup: &Setup) -> io::Result<Self> {
+    pub(crate) fn start(
+        program: &Path,
+        setup: &Setup,
+        lock: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         let (control, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -107,7 +112,7 @@ impl SpawnerHandle {
         send_with_fds(
             &control,
             &serde_json::to_vec(setup)?,
-            &[],
+            lock.as_slice(),
             SendFlags::empty(),
         )?;
         let mut answer = vec![0; 64 << 10];

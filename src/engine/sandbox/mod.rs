@@ -21,18 +21,19 @@ mod policy;
 mod process_tree;
 mod program;
 mod protocol;
+mod report;
 mod seccomp;
 mod slots;
 mod spawner;
 mod stage;
 mod sys;
+mod trial;
 mod warm;
 mod wire;
-mod work_folder;
 mod workspace;
 
-pub use policy::{Layer, SandboxReport};
 pub use protocol::StageLimits;
+pub use report::{Layer, SandboxReport};
 pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;

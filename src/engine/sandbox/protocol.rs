@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::{Layer, SandboxReport};
+use super::report::{Layer, SandboxReport};
 use crate::piston::WorkingDirectory;
 
 /// Longest JSON of one message in bytes. Arguments and environment are in it, not files.

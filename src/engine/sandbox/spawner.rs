@@ -16,19 +16,21 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
-use crate::tree::delete_tree;
+use crate::data_dir::give_reserved;
+use crate::tree::{delete_tree, temporary_folder};
 
 use super::disk;
 use super::keeper::{Job, clean_up, keep};
 use super::line;
-use super::policy::{Layer, Policy, SandboxReport};
+use super::policy::Policy;
 use super::process_tree::{children_of, usage_below};
 use super::protocol::{Ready, Setup};
+use super::report::{Layer, SandboxReport};
 use super::slots::{Slot, Slots};
 use super::stage::kill_user;
 use super::sys::{self, End, Fork, OneThread, Wait, Waiting};
+use super::trial::probe;
 use super::wire::{receive_with_fds, send_with_fds};
-use super::work_folder::work_folder;
 use super::workspace::Workspace;
 
 /// How long the last jobs may take to go once the engine is gone.
@@ -39,6 +41,9 @@ const ORPHANS: Duration = Duration::from_secs(2);
 
 /// How many processes try to clean a slot before it is given up.
 const CLEANERS: u8 = 3;
+
+/// What the names of the folders for jobs begin with.
+const WORK_PREFIX: &str = "session-jobs-";
 
 /// The first argument that makes this program a spawner.
 pub const SPAWNER_ARGUMENT: &str = "__spawner";
@@ -64,7 +69,8 @@ fn run() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut packet = vec![0; 64 << 10];
-    let length = receive_with_fds(&control, &mut packet, &mut VecDeque::new())?;
+    let mut data_dir_lock = VecDeque::new();
+    let length = receive_with_fds(&control, &mut packet, &mut data_dir_lock)?;
     let setup: Setup = serde_json::from_slice(packet.get(..length).unwrap_or_default())?;
     line::set_json(setup.json_log);
     let started = start(proof, &setup);
@@ -86,7 +92,7 @@ fn run() -> io::Result<()> {
         policy: started.policy,
         work: started.work,
         slots: started.slots,
-        _lock: started.lock,
+        _locks: (started.lock, data_dir_lock.pop_front()),
         keepers: Vec::new(),
         unclean: Vec::new(),
     };
@@ -142,7 +148,7 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     } else {
         Slots::sharing_one_uid(setup.slots)
     };
-    let (root, lock) = work_folder(&setup.work_parent)?;
+    let (root, lock) = temporary_folder(&setup.work_parent, WORK_PREFIX)?;
     let work = root.join("jobs");
     rustix::fs::mkdir(&work, Mode::RWXU)?;
     if own_uids {
@@ -160,15 +166,17 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
         }
     };
     if let Some(service) = slots.service {
-        disk::open_to_group(&data_dir, service).map_err(|error| {
-            io::Error::other(format!("data directory {}: {error}", data_dir.display()))
-        })?;
+        disk::open_to_group(&data_dir, service)
+            .and_then(|()| give_reserved(&data_dir, service))
+            .map_err(|error| {
+                io::Error::other(format!("data directory {}: {error}", data_dir.display()))
+            })?;
     }
     let mut policy = Policy::new(setup, data_dir.clone(), slots.service);
     let slot = slots
         .take()
         .ok_or_else(|| io::Error::other("there are no job slots"))?;
-    let tried = policy.try_out(proof, &work, slot);
+    let tried = probe(&mut policy, proof, &work, slot);
     slots.give_back(slot);
     match tried {
         Ok(report) => Ok(Started {
@@ -225,7 +233,8 @@ struct Spawner {
     policy: Policy,
     work: PathBuf,
     slots: Slots,
-    _lock: OwnedFd,
+    /// On the folder for jobs and on the data directory. Keepers inherit them.
+    _locks: (OwnedFd, Option<OwnedFd>),
     keepers: Vec<Keeper>,
     /// Those that did not leave a clean slot, and for which no cleaner runs yet.
     unclean: Vec<Keeper>,

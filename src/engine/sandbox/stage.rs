@@ -11,7 +11,7 @@ use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
 
 use crate::tree::Space;
 
-use super::disk_watch::DiskWatch;
+use super::disk_watch::{DiskWatch, Watched};
 use super::policy::Policy;
 use super::process_tree::usage_below;
 use super::program::{Start, stand_above};
@@ -173,9 +173,16 @@ struct Watch {
 
 impl Watch {
     fn new(stage: &Stage<'_>, begin: Begin) -> Self {
+        let watched = Watched {
+            limits: stage.order.limits,
+            root: &stage.workspace.root,
+            data_dir: &stage.policy.data_dir,
+            data_before: stage.data_before,
+            uid: stage.slot.uid,
+        };
         Self {
             limits: stage.order.limits,
-            disk: DiskWatch::new(stage, begin.time),
+            disk: DiskWatch::new(&watched, begin.time),
             begin,
             ticks_per_second: sys::ticks_per_second(),
             highest_cpu: Duration::ZERO,

@@ -1,0 +1,115 @@
+//! Directories that live as long as a process: locked while it runs, and deleted by the next one to
+//! start where it died without deleting its own.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, Mode, flock, openat};
+
+use super::{OPEN_DIR, delete_tree};
+
+/// Where temporary directories are made: `TMPDIR`, or `/tmp` where that is not an absolute path.
+pub fn temp_dir() -> PathBuf {
+    let temp = std::env::temp_dir();
+    if temp.is_absolute() {
+        temp
+    } else {
+        PathBuf::from("/tmp")
+    }
+}
+
+/// Makes a new directory in `parent`, locked and for this user alone, and deletes those of the same
+/// prefix that processes of this user left when they were killed.
+///
+/// # Errors
+/// Where `parent` cannot be read or written.
+pub fn temporary_folder(parent: &Path, prefix: &str) -> io::Result<(PathBuf, OwnedFd)> {
+    delete_abandoned(parent, prefix)?;
+    loop {
+        let path = parent.join(format!("{prefix}{}", random_name()?));
+        rustix::fs::mkdir(&path, Mode::RWXU)?;
+        // Another process that starts now may have taken the new directory for an abandoned one.
+        match lock_folder(&path) {
+            Ok(Some(lock)) if path.exists() => return Ok((path, lock)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+fn delete_abandoned(parent: &Path, prefix: &str) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let me = rustix::process::geteuid().as_raw();
+    for entry in std::fs::read_dir(parent)?.flatten() {
+        let name = entry.file_name();
+        // A directory that somebody else named alike is not ours to delete.
+        let is_ours = name.to_str().is_some_and(|name| is_name(name, prefix))
+            && entry
+                .metadata()
+                .is_ok_and(|found| found.is_dir() && found.uid() == me);
+        let path = entry.path();
+        if is_ours && lock_folder(&path).is_ok_and(|lock| lock.is_some()) {
+            // What cannot be deleted now may be at the next start.
+            let _ = delete_tree(&path);
+        }
+    }
+    Ok(())
+}
+
+fn is_name(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|random| {
+        random.len() == RANDOM_DIGITS && random.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+/// Takes the lock on a directory, for as long as the descriptor lives. `None` where another process
+/// holds it.
+///
+/// # Errors
+/// Where the directory cannot be opened, or its file system has no locks.
+fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let folder = openat(CWD, path, OPEN_DIR, Mode::empty())?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+const RANDOM_DIGITS: usize = 16;
+
+/// A name of 16 hexadecimal digits that nobody can guess.
+///
+/// # Errors
+/// Where the kernel has no random numbers yet.
+pub fn random_name() -> io::Result<String> {
+    let mut bytes = [0_u8; RANDOM_DIGITS / 2];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn abandoned_folders_are_deleted_and_others_are_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        for name in [
+            "jobs-0123456789abcdef",
+            "jobs-backup",
+            "other-0123456789abcdef",
+        ] {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join("file"), "x").unwrap();
+        }
+        let (running, _lock) = temporary_folder(temp.path(), "jobs-").unwrap();
+        let (second, _second_lock) = temporary_folder(temp.path(), "jobs-").unwrap();
+        assert!(!at("jobs-0123456789abcdef").exists());
+        assert!(running.exists() && second.exists());
+        assert!(at("jobs-backup/file").exists());
+        assert!(at("other-0123456789abcdef/file").exists());
+    }
+}
