@@ -3,13 +3,13 @@
 
 use http::{Method, Uri};
 
+use crate::adapter::azure::{self, FilesQuery, Identifier, Query};
+use crate::adapter::backend::translate::{Marker, outcome, outcome_with_value};
+use crate::adapter::files::{FilePath, FolderPath, Names};
+use crate::adapter::http::multipart::{Multipart, Piece, boundary};
+use crate::adapter::http::route::{Action, Dialect, FilesAction, route};
+use crate::adapter::session::registry::OperationId;
 use crate::piston::{ExecuteRequest, ExecuteResponse};
-
-use super::api::{self, FilesQuery, Identifier, Query};
-use super::executions::OperationId;
-use super::files::{FilePath, FolderPath, Multipart, Names, Piece, boundary};
-use super::route::{Action, Dialect, FilesAction, route};
-use super::translate::{Marker, outcome, outcome_with_value};
 
 /// A method, a blank and a target: the action, the query, and the name of a file in it.
 pub fn target(bytes: &[u8]) {
@@ -82,7 +82,7 @@ pub fn execution(bytes: &[u8]) {
         3 => Dialect::Executions,
         _ => Dialect::Shell,
     };
-    match api::parse(&dialect, Query::default(), body) {
+    match azure::parse(&dialect, Query::default(), body) {
         Ok(execution) => {
             assert!(execution.language.chars().count() <= 64);
             assert!(execution.version.chars().count() <= 64);
@@ -92,7 +92,7 @@ pub fn execution(bytes: &[u8]) {
         Err(error) => {
             let status = error.told().status;
             assert!(status.is_client_error(), "{status}");
-            assert!(!api::Rendered::error(&error).body.is_empty());
+            assert!(!azure::Rendered::error(&error).body.is_empty());
         }
     }
 }

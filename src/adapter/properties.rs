@@ -4,13 +4,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::RngSeed;
 
+use crate::adapter::azure::{Identifier, Query};
+use crate::adapter::backend::translate::{ends_in_print, outcome};
+use crate::adapter::files::{FolderPath, Names};
+use crate::adapter::fuzzing::{self, pieces};
+use crate::adapter::session::registry::OperationId;
 use crate::piston::{ExecuteRequest, ExecuteResponse, Stage, Status};
-
-use super::api::{Identifier, Query};
-use super::executions::OperationId;
-use super::files::{FolderPath, Names};
-use super::fuzzing::{self, pieces};
-use super::translate::{ends_in_print, outcome};
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
