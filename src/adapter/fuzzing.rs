@@ -3,12 +3,14 @@
 
 use http::{Method, Uri};
 
-use crate::adapter::azure::{self, FilesQuery, Identifier, Query};
+use crate::adapter::azure::dialect::Dialect;
+use crate::adapter::azure::{self, FilesQuery, Query};
 use crate::adapter::backend::translate::{Marker, outcome, outcome_with_value};
 use crate::adapter::files::{FilePath, FolderPath, Names};
 use crate::adapter::http::multipart::{Multipart, Piece, boundary};
-use crate::adapter::http::route::{Action, Dialect, FilesAction, route};
-use crate::adapter::session::registry::OperationId;
+use crate::adapter::http::route::{Action, FilesAction, route};
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::operation_id::OperationId;
 use crate::piston::{ExecuteRequest, ExecuteResponse};
 
 /// A method, a blank and a target: the action, the query, and the name of a file in it.
@@ -26,10 +28,7 @@ pub fn target(bytes: &[u8]) {
         ..
     }) = Query::parse(query)
     {
-        assert_eq!(
-            Identifier::parse(identifier.as_str()).ok(),
-            Some(identifier)
-        );
+        assert_eq!(Identifier::parse(identifier.as_str()), Some(identifier));
     }
     let names = Names::new("/srv/files");
     if let Ok(query) = FilesQuery::parse(query) {
@@ -83,7 +82,8 @@ pub fn execution(bytes: &[u8]) {
         _ => Dialect::Shell,
     };
     match azure::parse(&dialect, Query::default(), body) {
-        Ok(execution) => {
+        Ok(request) => {
+            let execution = request.execution;
             assert!(execution.language.chars().count() <= 64);
             assert!(execution.version.chars().count() <= 64);
             assert!(execution.timeout.is_none_or(|timeout| !timeout.is_zero()));
@@ -99,7 +99,7 @@ pub fn execution(bytes: &[u8]) {
 
 /// An `operation-id`.
 pub fn operation_id(bytes: &[u8]) {
-    if let Ok(id) = OperationId::given(bytes) {
+    if let Some(id) = OperationId::given(bytes) {
         assert_eq!(id.as_str().as_bytes(), bytes);
         assert!(http::HeaderValue::from_str(id.as_str()).is_ok());
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::adapter::azure::query::API_VERSIONS;
+use crate::adapter::azure::version::API_VERSIONS;
 use crate::adapter::session::Session;
 use crate::piston::Runtime;
 

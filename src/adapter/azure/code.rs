@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::adapter::azure::{Numbered, Value, success_or_failure};
-use crate::adapter::backend::translate::Outcome;
+use crate::adapter::model::outcome::Outcome;
 
 #[derive(Serialize)]
 pub struct Answer<'a> {

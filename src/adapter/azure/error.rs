@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::access::AccessError;
-use crate::adapter::azure::API_VERSIONS;
+use crate::adapter::azure::version::API_VERSIONS;
 use crate::adapter::files::FileError;
 use crate::gate::Full;
 use crate::piston::{ClientError, Refusal, Runtime};

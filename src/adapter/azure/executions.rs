@@ -5,10 +5,11 @@
 
 use serde::Serialize;
 
+use crate::adapter::azure::dialect::ResponseForm;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::azure::query::Identifier;
-use crate::adapter::azure::{AnswerForm, ErrorResponse, Value};
-use crate::adapter::backend::translate::Outcome;
+use crate::adapter::azure::{ErrorResponse, Value};
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::outcome::Outcome;
 use crate::adapter::session::registry::{State, Tracked};
 use crate::piston::Verdict;
 
@@ -43,7 +44,7 @@ struct ExecutionResult<'a> {
 
 impl<'a> Resource<'a> {
     /// The execution as it stands.
-    pub fn new(tracked: &'a Tracked, state: &'a State, form: AnswerForm) -> Self {
+    pub fn new(tracked: &'a Tracked, state: &'a State, form: ResponseForm) -> Self {
         match state {
             State::NotStarted => Self::without_result(tracked, "NotStarted"),
             State::Running => Self::without_result(tracked, "Running"),
@@ -71,7 +72,7 @@ impl<'a> Resource<'a> {
 
     /// Shell pools tell the exit code in place of a status, and -1 for a time-out, which took
     /// as long as its limit.
-    fn with_result(tracked: &'a Tracked, outcome: &'a Outcome, form: AnswerForm) -> Self {
+    fn with_result(tracked: &'a Tracked, outcome: &'a Outcome, form: ResponseForm) -> Self {
         let (status, value, time_ms) = if form.is_shell() {
             match outcome.timed_out_after {
                 None => (outcome.exit_code.to_string(), None, outcome.time_ms),
@@ -81,7 +82,7 @@ impl<'a> Resource<'a> {
             let succeeded = outcome.exit_code == 0;
             let status = if succeeded { "Succeeded" } else { "Failed" };
             let value = match form {
-                AnswerForm::ExecutionsWithText => Value::text_of(outcome),
+                ResponseForm::ExecutionsWithText => Value::text_of(outcome),
                 _ => Value::of(outcome),
             };
             (status.to_owned(), Some(value), outcome.time_ms)

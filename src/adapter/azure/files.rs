@@ -6,10 +6,12 @@
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use crate::adapter::azure::Rendered;
+use crate::adapter::azure::dialect::FilesForm;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::azure::query::{Identifier, api_version};
+use crate::adapter::azure::version::api_version;
+use crate::adapter::azure::{Rendered, query};
 use crate::adapter::files::{Entry, Kind};
+use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::timestamp::Timestamp;
 
 /// Versions that know of no folders: their lists have every file, by its path.
@@ -45,7 +47,7 @@ impl FilesQuery {
             let value = decode(value)?;
             match decode(name)?.as_str() {
                 "identifier" if value.is_empty() => {}
-                "identifier" => parsed.identifier = Some(Identifier::parse(&value)?),
+                "identifier" => parsed.identifier = Some(query::identifier(&value)?),
                 "api-version" => parsed.version = api_version(&value)?,
                 "path" => parsed.path = value,
                 "recursive" => parsed.recursive = yes_or_no(&value)?,
@@ -81,17 +83,6 @@ fn yes_or_no(value: &str) -> Result<bool, ApiError> {
             problem: "must be true or false".to_owned(),
         }),
     }
-}
-
-/// The form of an answer with files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FilesForm {
-    /// `{"$id","value":[…]}`.
-    Value,
-    /// `{"$id","$values":[…]}` of `python/files`, May 2024.
-    Values,
-    /// One flat entry; with a `value` too, for clients that read that.
-    Flat,
 }
 
 /// Renders a list.

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use crate::adapter::azure::{Value, success_or_failure};
-use crate::adapter::backend::translate::{Outcome, StageOutput};
+use crate::adapter::model::outcome::{Outcome, StageOutput};
 use crate::piston::Verdict;
 
 #[derive(Serialize)]

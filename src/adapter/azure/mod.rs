@@ -2,6 +2,7 @@
 
 mod about;
 mod code;
+pub mod dialect;
 pub mod error;
 mod executions;
 mod files;
@@ -9,6 +10,7 @@ mod language;
 mod query;
 mod request;
 mod sessions;
+pub mod version;
 
 use std::borrow::Cow;
 
@@ -18,14 +20,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub use crate::adapter::azure::about::About;
+use crate::adapter::azure::dialect::ResponseForm;
 use crate::adapter::azure::error::ApiError;
-pub use crate::adapter::azure::files::{
-    FilesForm, FilesQuery, render_entry, render_list, render_uploaded,
-};
-pub use crate::adapter::azure::query::{API_VERSIONS, Identifier, Query};
-pub use crate::adapter::azure::request::{AnswerForm, Execution, parse};
-pub use crate::adapter::azure::sessions::{Package, list, metadata, session, stopped};
-use crate::adapter::backend::translate::Outcome;
+pub use crate::adapter::azure::files::{FilesQuery, render_entry, render_list, render_uploaded};
+pub use crate::adapter::azure::query::Query;
+pub use crate::adapter::azure::request::{ExecutionRequest, parse};
+pub use crate::adapter::azure::sessions::{list, metadata, session, stopped};
+use crate::adapter::model::outcome::Outcome;
 use crate::adapter::session::registry::{State, Tracked};
 
 /// A rendered answer: status and JSON.
@@ -87,23 +88,25 @@ impl Rendered {
 /// # Errors
 /// The error in which the execution has ended, where the form has no place for one.
 pub fn render<'a>(
-    form: AnswerForm,
+    form: ResponseForm,
     tracked: &Tracked,
     state: &'a State,
 ) -> Result<Rendered, &'a ApiError> {
     Ok(match (form, state) {
-        (AnswerForm::Language | AnswerForm::Code, State::NotStarted) => {
+        (ResponseForm::Language | ResponseForm::Code, State::NotStarted) => {
             pending(tracked, "NotStarted")
         }
-        (AnswerForm::Language | AnswerForm::Code, State::Running) => pending(tracked, "Running"),
+        (ResponseForm::Language | ResponseForm::Code, State::Running) => {
+            pending(tracked, "Running")
+        }
         (_, State::Ended(result)) => {
             let outcome = (**result).as_ref()?;
             match form {
-                AnswerForm::Language => Rendered::at_both_levels(
+                ResponseForm::Language => Rendered::at_both_levels(
                     &language::Fields::new(outcome),
                     Some(&language::Stages::new(outcome)),
                 ),
-                AnswerForm::Code => Rendered::ok(&code::Answer::new(outcome)),
+                ResponseForm::Code => Rendered::ok(&code::Answer::new(outcome)),
                 _ => Rendered::ok(&executions::Resource::new(tracked, state, form)),
             }
         }
@@ -125,7 +128,7 @@ fn members(object: &str) -> &str {
 
 /// Renders `GET /executions/{id}`: an execution resource, whatever dialect it was asked for in.
 pub fn render_resource(tracked: &Tracked, state: &State, query: &Query) -> Rendered {
-    let form = AnswerForm::of_resource(tracked.is_shell, query.value_is_text());
+    let form = ResponseForm::of_resource(tracked.is_shell, query.value_is_text());
     Rendered::ok(&executions::Resource::new(tracked, state, form))
 }
 

@@ -1,47 +1,10 @@
-//! What stands in the query of a request, and in the identifier wherever it stands.
+//! The query of a request.
 
 use std::borrow::Cow;
 
 use crate::adapter::azure::error::ApiError;
-
-/// The API versions whose dialects are spoken, oldest first.
-pub const API_VERSIONS: [&str; 6] = [
-    "2024-02-02-preview",
-    "2024-08-02-preview",
-    "2024-09-01-preview",
-    "2024-10-02-preview",
-    "2025-02-02-preview",
-    "2025-10-02-preview",
-];
-
-const NEWEST: &str = API_VERSIONS[API_VERSIONS.len() - 1];
-
-/// Those whose `executionResult` is text.
-const VALUE_IS_TEXT: [&str; 2] = ["2024-10-02-preview", "2025-02-02-preview"];
-
-/// A session's identifier: 4 to 128 characters by the pattern of Azure's OpenAPI documents.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Identifier(String);
-
-impl Identifier {
-    /// Judges an identifier.
-    ///
-    /// # Errors
-    /// [`ApiError::Identifier`] where it is not of Azure's form.
-    pub fn parse(text: &str) -> Result<Self, ApiError> {
-        let allowed = |b: u8| b.is_ascii_graphic() && b != b'\\';
-        if (4..=128).contains(&text.len()) && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ApiError::Identifier)
-        }
-    }
-
-    /// The identifier as the client wrote it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+use crate::adapter::azure::version::{NEWEST, VALUE_IS_TEXT, api_version};
+use crate::adapter::model::identifier::Identifier;
 
 /// The parts of the query that mean something here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +30,7 @@ impl Query {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "identifier" if value.is_empty() => {}
-                "identifier" => parsed.identifier = Some(Identifier::parse(&value)?),
+                "identifier" => parsed.identifier = Some(identifier(&value)?),
                 "api-version" => parsed.api_version = api_version(&value)?,
                 "skip" => parsed.skip = number("skip", &value)?,
                 "version" => parsed.version = given(value),
@@ -89,6 +52,14 @@ impl Query {
     }
 }
 
+/// Reads a session's identifier, wherever it stands.
+///
+/// # Errors
+/// [`ApiError::Identifier`].
+pub fn identifier(text: &str) -> Result<Identifier, ApiError> {
+    Identifier::parse(text).ok_or(ApiError::Identifier)
+}
+
 /// Reads what the documents call an `int32`, which is not negative here.
 fn number(field: &'static str, text: &str) -> Result<usize, ApiError> {
     let number = text.parse::<i32>().ok();
@@ -107,25 +78,10 @@ fn given(value: Cow<'_, str>) -> Option<String> {
     (!value.is_empty()).then(|| value.into_owned())
 }
 
-/// The suffix `-preview` may be left out; no `api-version` at all means the newest.
-pub(super) fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
-    if given.is_empty() {
-        return Ok(None);
-    }
-    let known = API_VERSIONS.into_iter().find(|version| {
-        given.eq_ignore_ascii_case(version)
-            || version
-                .strip_suffix("-preview")
-                .is_some_and(|date| given == date)
-    });
-    known.map(Some).ok_or_else(|| ApiError::ApiVersion {
-        given: given.chars().take(64).collect(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::azure::version::API_VERSIONS;
 
     #[test]
     fn the_query_of_a_session_pool_is_read() {
@@ -158,23 +114,5 @@ mod tests {
             error.contains("'1999-01-01'") && error.contains("2025-10-02-preview"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn identifiers_follow_the_published_pattern() {
-        for good in ["demo", "a.b:c-d_e", "{[<|>]}?~`", &"x".repeat(128)] {
-            assert!(Identifier::parse(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "abc",
-            "a b c",
-            r"a\bcd",
-            "größe",
-            "tab\tbed",
-            &"x".repeat(129),
-        ] {
-            assert!(Identifier::parse(bad).is_err(), "{bad}");
-        }
     }
 }

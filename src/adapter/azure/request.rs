@@ -8,83 +8,24 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::adapter::azure::dialect::{Dialect, ResponseForm};
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::azure::query::{Identifier, Query};
-use crate::adapter::http::route::Dialect;
+use crate::adapter::azure::query::{self, Query};
+use crate::adapter::model::execution::Execution;
 use crate::lossy::LossyString;
 
 /// What runs where a shell pool gives a program and its arguments instead of a script.
 const EXEC_ARGUMENTS: &str = "exec \"$@\"\n";
 
-/// An execution as a client asked for it.
+/// An execution, and the form in which its client wants the response.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Execution {
-    /// The session.
-    pub identifier: Option<Identifier>,
-    /// A language or an alias, as the client wrote it.
-    pub language: String,
-    /// A semver range.
-    pub version: String,
-    /// The program's source.
-    pub code: String,
-    /// Standard input.
-    pub stdin: String,
-    /// The program's arguments.
-    pub args: Vec<String>,
-    /// The wall-clock limit that the client asked for.
-    pub timeout: Option<Duration>,
-    /// Whether the client does not wait for the end.
-    pub is_asynchronous: bool,
-    /// The most bytes of each output stream that the client wants.
-    pub output_streams_max_length: Option<usize>,
-    /// Whether a value is told as Jupyter shows it.
-    pub jupyter_format: bool,
-    /// Whether it is a shell command, given by `shellCommand` or `execCommandAndArgs`.
-    pub is_shell: bool,
+pub struct ExecutionRequest {
+    /// What is to be run.
+    pub execution: Execution,
+    /// The form of the response.
+    pub form: ResponseForm,
     /// Whether a value is text in this version.
     pub value_is_text: bool,
-    /// The form its answer takes.
-    pub form: AnswerForm,
-}
-
-/// The forms that an answer can take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerForm {
-    /// Flat and under `properties`, with exit code and stages.
-    Language,
-    /// Under `properties` only.
-    Code,
-    /// An execution resource.
-    Executions,
-    /// An execution resource whose value is text: the .NET client of the versions that have it
-    /// fails on a number.
-    ExecutionsWithText,
-    /// An execution resource whose status is the exit code.
-    Shell,
-}
-
-impl AnswerForm {
-    /// The form of an execution resource.
-    pub fn of_resource(is_shell: bool, value_is_text: bool) -> Self {
-        match (is_shell, value_is_text) {
-            (true, _) => Self::Shell,
-            (false, true) => Self::ExecutionsWithText,
-            (false, false) => Self::Executions,
-        }
-    }
-
-    /// This form, or that of a resource of the other kind.
-    pub fn fitting(self, is_shell: bool, value_is_text: bool) -> Self {
-        match self {
-            Self::Language | Self::Code => self,
-            _ => Self::of_resource(is_shell, value_is_text),
-        }
-    }
-
-    /// Whether the status is an exit code.
-    pub fn is_shell(self) -> bool {
-        self == Self::Shell
-    }
 }
 
 /// The fields, not looked into yet. Those that nobody knows are ignored.
@@ -157,7 +98,7 @@ impl Fields<'_> {
 ///
 /// # Errors
 /// An [`ApiError`] that names the field, what it must be, and what it is.
-pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, ApiError> {
+pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<ExecutionRequest, ApiError> {
     let text = std::str::from_utf8(body).map_err(|e| {
         ApiError::BodyInvalid(format!("it is not UTF-8 at byte {}", e.valid_up_to()))
     })?;
@@ -177,7 +118,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
         Some(identifier) => Some(identifier),
         None => optional("identifier", given.identifier)?
             .and_then(non_empty)
-            .map(|text| Identifier::parse(&text))
+            .map(|text| query::identifier(&text))
             .transpose()?,
     };
     let version = match query.version {
@@ -185,7 +126,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
         None => optional("version", given.version)?.and_then(non_empty),
     };
     let program = program(dialect, &given, value_is_text)?;
-    Ok(Execution {
+    let execution = Execution {
         identifier,
         language: short("language", program.language)?,
         version: short("version", version.unwrap_or_else(|| "*".to_owned()))?,
@@ -203,8 +144,11 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<Execution, 
             given.return_jupyter_format_execution_result,
         )?,
         is_shell: program.is_shell,
-        value_is_text,
+    };
+    Ok(ExecutionRequest {
+        execution,
         form: program.form,
+        value_is_text,
     })
 }
 
@@ -213,7 +157,7 @@ struct Program {
     code: String,
     args: Vec<String>,
     is_shell: bool,
-    form: AnswerForm,
+    form: ResponseForm,
 }
 
 fn program(
@@ -248,9 +192,9 @@ fn program(
         args: strings("args", given.args)?,
         is_shell: false,
         form: match dialect {
-            Dialect::Language(_) | Dialect::Execute => AnswerForm::Language,
-            Dialect::Code => AnswerForm::Code,
-            Dialect::Executions | Dialect::Shell => AnswerForm::of_resource(false, value_is_text),
+            Dialect::Language(_) | Dialect::Execute => ResponseForm::Language,
+            Dialect::Code => ResponseForm::Code,
+            Dialect::Executions | Dialect::Shell => ResponseForm::of_resource(false, value_is_text),
         },
     })
 }
@@ -259,8 +203,8 @@ fn program(
 fn shell_program(dialect: &Dialect, given: &Fields<'_>) -> Result<Option<Program>, ApiError> {
     let form = match dialect {
         Dialect::Language(_) | Dialect::Code => return Ok(None),
-        Dialect::Execute => AnswerForm::Language,
-        Dialect::Executions | Dialect::Shell => AnswerForm::Shell,
+        Dialect::Execute => ResponseForm::Language,
+        Dialect::Executions | Dialect::Shell => ResponseForm::Shell,
     };
     let command = optional("shellCommand", given.shell_command)?;
     let arguments = strings("execCommandAndArgs", given.exec_command_and_args)?;
@@ -456,6 +400,10 @@ mod tests {
     use super::*;
 
     fn read(dialect: &Dialect, body: &str) -> Result<Execution, ApiError> {
+        read_request(dialect, body).map(|request| request.execution)
+    }
+
+    fn read_request(dialect: &Dialect, body: &str) -> Result<ExecutionRequest, ApiError> {
         parse(dialect, Query::default(), body.as_bytes())
     }
 
@@ -507,14 +455,14 @@ mod tests {
     #[test]
     fn shell_commands_run_bash_where_the_dialect_knows_them() {
         let command = r#"{"shellCommand":"ls","stdin":"x"}"#;
-        let execution = read(&Dialect::Executions, command).unwrap();
+        let request = read_request(&Dialect::Executions, command).unwrap();
         assert_eq!(
-            (execution.language.as_str(), execution.form),
-            ("bash", AnswerForm::Shell)
+            (request.execution.language.as_str(), request.form),
+            ("bash", ResponseForm::Shell)
         );
         assert_eq!(
-            read(&Dialect::Execute, command).unwrap().form,
-            AnswerForm::Language
+            read_request(&Dialect::Execute, command).unwrap().form,
+            ResponseForm::Language
         );
         let program = read(&Dialect::Shell, r#"{"execCommandAndArgs":["ls","-a"]}"#).unwrap();
         assert_eq!(program.code, "exec \"$@\"\n");

@@ -4,10 +4,12 @@
 //! Source: `Session`, `SessionsListResponse` and `SessionPoolMetadataResponse` in the published
 //! OpenAPI documents.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::adapter::azure::Rendered;
-use crate::adapter::azure::query::{Identifier, Query};
+use crate::adapter::azure::query::Query;
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::package::Package;
 use crate::adapter::model::timestamp::Timestamp;
 use crate::adapter::session::Session;
 use crate::adapter::session::usage::SessionRecord;
@@ -25,15 +27,6 @@ struct SessionResource<'a> {
 #[derive(Serialize)]
 struct SessionList<'a> {
     sessions: Vec<SessionResource<'a>>,
-}
-
-/// A package that programs can use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Package {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
 }
 
 #[derive(Serialize)]

@@ -1,10 +1,12 @@
 use super::*;
 
 fn execution() -> Execution {
-    let query = crate::adapter::api::Query::default();
-    let dialect = crate::adapter::route::Dialect::Language("py".to_owned());
+    let query = crate::adapter::azure::Query::default();
+    let dialect = crate::adapter::azure::dialect::Dialect::Language("py".to_owned());
     let body = br#"{"code":"print(1)","stdin":"in","args":["a"]}"#;
-    crate::adapter::api::parse(&dialect, query, body).unwrap()
+    crate::adapter::azure::parse(&dialect, query, body)
+        .unwrap()
+        .execution
 }
 
 fn terms() -> Terms {

@@ -12,8 +12,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::adapter::azure::dialect::FilesForm;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::azure::{FilesForm, FilesQuery, render_entry, render_list, render_uploaded};
+use crate::adapter::azure::{FilesQuery, render_entry, render_list, render_uploaded};
 use crate::adapter::files::{Draft, Entry, FilePath, FolderPath, Sealed, blocking};
 use crate::adapter::http::disposition::Disposition;
 use crate::adapter::http::handler::{Answer, respond};

@@ -11,18 +11,22 @@ use hyper::body::{Body, Incoming};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::adapter::azure::dialect::Dialect;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::azure::{self, API_VERSIONS, Identifier, Query, Rendered};
+use crate::adapter::azure::version::API_VERSIONS;
+use crate::adapter::azure::{self, Query, Rendered};
 use crate::adapter::files::FileError;
 use crate::adapter::http::connections::Turn;
 use crate::adapter::http::head::check_head;
 use crate::adapter::http::request_body::{RequestBody, check_json};
 use crate::adapter::http::request_log::RequestLog;
 use crate::adapter::http::response_body::AnswerBody;
-use crate::adapter::http::route::{Action, Dialect, route};
+use crate::adapter::http::route::{Action, route};
 use crate::adapter::http::{cors, file_handler};
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::operation_id::OperationId;
 use crate::adapter::model::trace::TraceContext;
-use crate::adapter::session::registry::{OperationId, State, Waiting};
+use crate::adapter::session::registry::{State, Waiting};
 use crate::adapter::session::reset::delete;
 use crate::adapter::session::run::begin;
 use crate::adapter::session::usage::SessionRecord;
@@ -116,7 +120,7 @@ async fn execution(
     log: &mut RequestLog,
 ) -> Answer {
     let operation_id = match head.headers.get("operation-id") {
-        Some(given) => OperationId::given(given.as_bytes()),
+        Some(given) => OperationId::given(given.as_bytes()).ok_or(ApiError::OperationId),
         None => Ok(OperationId::random()),
     };
     let mut response = match &operation_id {
@@ -149,10 +153,10 @@ async fn run(
     let held = body.read(session).await?;
     log.bytes_in(held.bytes.len());
     let version = query.version_or_newest();
-    let execution = azure::parse(dialect, query, &held.bytes)?;
+    let request = azure::parse(dialect, query, &held.bytes)?;
+    let execution = request.execution;
     log.identifier(execution.identifier.as_ref());
     session.sessions.used_by(execution.identifier.as_ref());
-    let (form, text) = (execution.form, execution.value_is_text);
     let location = operation_location(id, version, execution.identifier.as_ref());
     let waits = !execution.is_asynchronous;
     let tracked = begin(session, id.clone(), execution, held.share, log.arrival())?;
@@ -162,8 +166,10 @@ async fn run(
         true => State::Ended(Waiting::on(Arc::clone(&tracked)).ended().await),
         false => tracked.state(),
     };
-    // Who asks again may ask in another dialect.
-    let form = form.fitting(tracked.is_shell, text);
+    // A retry may come in another dialect.
+    let form = request
+        .form
+        .for_execution(tracked.is_shell, request.value_is_text);
     let mut response = match azure::render(form, &tracked, &state) {
         Ok(rendered) => {
             log.outcome(outcome_of(&state));

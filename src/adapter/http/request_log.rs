@@ -3,14 +3,14 @@
 //! It never holds code, input, output or headers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::adapter::azure::Identifier;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::backend::translate::Outcome;
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::outcome::Outcome;
+use crate::adapter::model::timings::{Arrival, Timings, millis};
 use crate::adapter::model::trace::TraceContext;
 use crate::adapter::session::registry::Tracked;
 use crate::adapter::telemetry::metrics::{self, Metrics};
@@ -32,78 +32,6 @@ pub struct RequestLog {
     bytes_out: usize,
     timings: Timings,
     execution: Option<Arc<Tracked>>,
-}
-
-/// When a request's head had been read, and which trace it is part of.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival {
-    /// When.
-    pub at: Instant,
-    /// The trace, where the request names one.
-    pub trace: Option<TraceContext>,
-}
-
-/// When an execution reached which step, and in which language.
-#[derive(Debug, Clone)]
-pub struct Timings {
-    language: Option<String>,
-    arrived: Instant,
-    queued: Option<Instant>,
-    entered: Option<Instant>,
-    ran: Option<Instant>,
-}
-
-impl Timings {
-    /// Those of a request whose head had been read at `arrived`.
-    pub fn since(arrived: Instant) -> Self {
-        Self {
-            language: None,
-            arrived,
-            queued: None,
-            entered: None,
-            ran: None,
-        }
-    }
-
-    /// When the request's head had been read.
-    pub fn arrived(&self) -> Instant {
-        self.arrived
-    }
-
-    /// The language, cut to a length that a log can bear: it may be anything.
-    pub fn language(&mut self, language: &str) {
-        self.language = Some(language.chars().take(32).collect());
-    }
-
-    /// The execution is ready to run.
-    pub fn queued(&mut self) {
-        self.queued = Some(Instant::now());
-    }
-
-    /// The execution got its place.
-    pub fn entered(&mut self) {
-        self.entered = Some(Instant::now());
-    }
-
-    /// The engine has answered.
-    pub fn ran(&mut self) {
-        self.ran = Some(Instant::now());
-    }
-
-    /// The language.
-    pub fn named_language(&self) -> Option<&str> {
-        self.language.as_deref()
-    }
-
-    /// What it waited for its turn.
-    pub fn in_queue(&self) -> Option<Duration> {
-        between(self.queued, self.entered)
-    }
-
-    /// What the engine took.
-    pub fn in_engine(&self) -> Option<Duration> {
-        between(self.entered, self.ran)
-    }
 }
 
 impl RequestLog {
@@ -134,7 +62,7 @@ impl RequestLog {
     /// When the request came, and as part of what.
     pub fn arrival(&self) -> Arrival {
         Arrival {
-            at: self.timings.arrived,
+            at: self.timings.arrived(),
             trace: self.trace,
         }
     }
@@ -223,13 +151,13 @@ impl Drop for RequestLog {
             operation_id = self.operation_id,
             identifier = self.identifier,
             route = self.route,
-            language = timings.language,
+            language = timings.named_language(),
             status = self.status.map(|s| s.as_u16()),
             outcome,
             cause = self.cause,
             queue_ms = timings.in_queue().map(millis),
             engine_ms = timings.in_engine().map(millis),
-            total_ms = millis(self.timings.arrived.elapsed()),
+            total_ms = millis(self.timings.arrived().elapsed()),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             "request"
@@ -245,7 +173,7 @@ pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
         parent_id = tracked.trace.map(|trace| display(trace.parent_id)),
         operation_id = tracked.id.as_str(),
         identifier = tracked.identifier.as_ref().map(Identifier::as_str),
-        language = timings.language,
+        language = timings.named_language(),
         outcome = metrics::word_of(result),
         cause = match result {
             Err(ApiError::Engine(cause)) => Some(causes(cause)),
@@ -253,16 +181,7 @@ pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
         },
         queue_ms = timings.in_queue().map(millis),
         engine_ms = timings.in_engine().map(millis),
-        total_ms = millis(timings.arrived.elapsed()),
+        total_ms = millis(timings.arrived().elapsed()),
         "execution"
     );
-}
-
-fn between(from: Option<Instant>, to: Option<Instant>) -> Option<Duration> {
-    from.zip(to).map(|(from, to)| to - from)
-}
-
-/// Milliseconds with two places.
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e5).round() / 1e2
 }

@@ -6,7 +6,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::adapter::azure::FilesForm;
+use crate::adapter::azure::dialect::{Dialect, FilesForm};
 use crate::adapter::azure::error::ApiError;
 
 /// What a request asks for.
@@ -60,21 +60,6 @@ pub enum FilesAction {
     NestedContent(String),
     /// The bytes of the file that the query names.
     PythonDownload,
-}
-
-/// Whose words a client uses; it decides the form of the answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dialect {
-    /// `POST /{language}/execute`: a custom container's own, and `python/execute` of May 2024.
-    Language(String),
-    /// `POST /code/execute`: 2024-02-02-preview and 2024-08-02-preview.
-    Code,
-    /// `POST /execute`: 2024-09-01-preview and the custom-container sample.
-    Execute,
-    /// `POST /executions`: 2024-10-02-preview and later.
-    Executions,
-    /// `POST /shellExecute`: shell pools.
-    Shell,
 }
 
 impl Action {

@@ -17,9 +17,10 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::backend::translate::{Outcome, ResolvedLanguage, Terms};
+use crate::adapter::backend::translate::{ResolvedLanguage, Terms};
 use crate::adapter::files::FileStore;
 use crate::adapter::http::Transfers;
+use crate::adapter::model::outcome::Outcome;
 use crate::adapter::session::packages::Packages;
 use crate::adapter::session::readiness::Readiness;
 use crate::adapter::session::registry::{Executions, Tracked};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::adapter::azure::Package;
 use crate::adapter::azure::error::ApiError;
+use crate::adapter::model::package::Package;
 use crate::adapter::session::Session;
 use crate::piston::{ExecuteRequest, File};
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::adapter::backend::translate::{self, Outcome};
+use crate::adapter::backend::translate;
+use crate::adapter::model::outcome::Outcome;
 use crate::adapter::session::Session;
 use crate::piston::{ClientError, ExecuteRequest, File, Runtime};
 

@@ -13,13 +13,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::azure::{Execution, Identifier};
-use crate::adapter::backend::translate::Outcome;
-pub use crate::adapter::http::request_log::Arrival;
-use crate::adapter::http::request_log::{Timings, ended_alone};
+use crate::adapter::http::request_log::ended_alone;
+use crate::adapter::model::execution::Execution;
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::operation_id::OperationId;
+use crate::adapter::model::outcome::Outcome;
+use crate::adapter::model::timings::{Arrival, Timings};
 use crate::adapter::model::trace::TraceContext;
 
 /// Ended executions that are remembered.
@@ -28,47 +29,6 @@ const MAX_KEPT: usize = 1000;
 const MAX_KEPT_BYTES: usize = 16 << 20;
 /// How long an ended execution is remembered.
 const MAX_AGE: Duration = Duration::from_secs(3600);
-
-/// What an execution is called: the client's own word for it, or one of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OperationId {
-    text: String,
-    is_given: bool,
-}
-
-impl OperationId {
-    /// A new one.
-    pub fn random() -> Self {
-        Self {
-            text: Uuid::new_v4().to_string(),
-            is_given: false,
-        }
-    }
-
-    /// The id that a client has chosen.
-    ///
-    /// # Errors
-    /// [`ApiError::OperationId`] where it has no 1 to 128 letters, digits, `.`, `_` and `-`, or dots
-    /// alone, which mean another place in a URL.
-    pub fn given(text: &[u8]) -> Result<Self, ApiError> {
-        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
-        let is_fine = (1..=128).contains(&text.len())
-            && text.iter().all(allowed)
-            && text.iter().any(|b| *b != b'.');
-        match std::str::from_utf8(text) {
-            Ok(text) if is_fine => Ok(Self {
-                text: text.to_owned(),
-                is_given: true,
-            }),
-            _ => Err(ApiError::OperationId),
-        }
-    }
-
-    /// The id as headers and bodies have it.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-}
 
 /// What two executions of the same operation id are compared by: whatever decides what is run and
 /// what becomes of it, but neither the form of the response nor whether the client waits for it.
@@ -123,7 +83,7 @@ impl Tracked {
             id,
             identifier: execution.identifier.clone(),
             is_asynchronous: execution.is_asynchronous,
-            is_shell: execution.form.is_shell(),
+            is_shell: execution.is_shell,
             trace: arrival.trace,
             digest,
             state: watch::Sender::new(State::NotStarted),
@@ -272,8 +232,6 @@ impl Executions {
             output_streams_max_length,
             jupyter_format,
             is_shell,
-            value_is_text: _,
-            form: _,
         } = execution;
         // Languages are found in any case.
         let language = language.to_lowercase();
@@ -437,14 +395,16 @@ impl Kept {
 mod tests {
     use super::*;
     use crate::adapter::azure::Query;
+    use crate::adapter::azure::dialect::Dialect;
     use crate::adapter::azure::parse;
-    use crate::adapter::backend::translate::StageOutput;
-    use crate::adapter::http::route::Dialect;
+    use crate::adapter::model::outcome::StageOutput;
     use crate::piston::Verdict;
 
     fn register(executions: &Executions, id: &str, body: &str) -> Result<Registered, ApiError> {
         let query = Query::default();
-        let execution = parse(&Dialect::Executions, query, body.as_bytes()).unwrap();
+        let execution = parse(&Dialect::Executions, query, body.as_bytes())
+            .unwrap()
+            .execution;
         let id = OperationId::given(id.as_bytes()).unwrap();
         let arrival = Arrival {
             at: Instant::now(),
@@ -481,16 +441,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn ids_are_judged() {
-        for good in ["a", "test-1_2.3", &"x".repeat(128)] {
-            assert_eq!(OperationId::given(good.as_bytes()).unwrap().as_str(), good);
-        }
-        for bad in ["", ".", "..", "a b", "ü", "a/b", &"x".repeat(129)] {
-            assert!(OperationId::given(bad.as_bytes()).is_err(), "{bad}");
-        }
-    }
-
     #[tokio::test]
     async fn a_second_one_of_the_same_id_is_the_first() {
         let executions = Executions::default();
@@ -522,7 +472,11 @@ mod tests {
     fn a_digest_is_of_what_is_run_and_not_of_how_it_is_told() {
         let executions = Executions::default();
         let digest = |dialect: &Dialect, body: &str| {
-            executions.digest(&parse(dialect, Query::default(), body.as_bytes()).unwrap())
+            executions.digest(
+                &parse(dialect, Query::default(), body.as_bytes())
+                    .unwrap()
+                    .execution,
+            )
         };
         let python = Dialect::Language("Python".to_owned());
         let first = digest(&Dialect::Executions, r#"{"code":"1"}"#);
@@ -552,7 +506,9 @@ mod tests {
             assert_ne!(digest(one), digest(other), "{one} {other}");
         }
         let elsewhere = Executions::default();
-        let execution = parse(&Dialect::Executions, Query::default(), BODY.as_bytes()).unwrap();
+        let execution = parse(&Dialect::Executions, Query::default(), BODY.as_bytes())
+            .unwrap()
+            .execution;
         assert_ne!(elsewhere.digest(&execution), first, "the key is random");
     }
 

@@ -10,12 +10,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::adapter::EngineKind;
-use crate::adapter::azure::Execution;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::backend::translate::{self, Marker, Outcome, ResolvedLanguage, ValueOptions};
+use crate::adapter::backend::translate::{self, Marker, ResolvedLanguage, ValueOptions};
 use crate::adapter::files::blocking;
-use crate::adapter::http::request_log::Arrival;
-use crate::adapter::session::registry::{OperationId, Registered, Tracked};
+use crate::adapter::model::execution::Execution;
+use crate::adapter::model::operation_id::OperationId;
+use crate::adapter::model::outcome::Outcome;
+use crate::adapter::model::timings::Arrival;
+use crate::adapter::session::registry::{Registered, Tracked};
 use crate::adapter::session::{Phase, Session};
 use crate::gate::Place;
 use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
@@ -188,7 +190,7 @@ async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(
 
 /// Whether the value of the last expression is told.
 fn has_value(session: &Session, execution: &Execution, language: &ResolvedLanguage) -> bool {
-    let is_asked_for = language.language == "python" && !execution.form.is_shell();
+    let is_asked_for = language.language == "python" && !execution.is_shell;
     is_asked_for
         && match session.config.engine {
             // What tells the value also lets a program start away from its file.

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::adapter::azure::Identifier;
+use crate::adapter::model::identifier::Identifier;
 
 /// How long a pool with the default cooldown period keeps a session that nobody uses.
 const COOLDOWN: Duration = Duration::from_secs(300);

@@ -20,8 +20,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::backend::translate::Outcome;
-use crate::adapter::http::request_log::Timings;
+use crate::adapter::model::outcome::Outcome;
+use crate::adapter::model::timings::Timings;
 use crate::adapter::session::Session;
 use crate::adapter::telemetry::exposition::{Kind, Page};
 
