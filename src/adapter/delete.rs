@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 
 use super::EngineKind;
 use super::error::ApiError;
@@ -56,8 +56,8 @@ async fn clear(session: &Session) -> Result<(), ApiError> {
     if let Err(error) = blocking(move || files.clear()).await {
         // The names of files are for their owner alone.
         let cause = match &error {
-            FileError::Undeleted(undeleted) => causes(undeleted),
-            other => causes(other),
+            FileError::Undeleted(undeleted) => error_chain(undeleted),
+            other => error_chain(other),
         };
         tracing::error!(error = cause, "the session's files cannot be deleted");
         return Err(error.into());

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::access::AccessError;
-use crate::gate::Full;
+use crate::limiter::QueueFull;
 use crate::piston::{ClientError, Refusal, Runtime};
 
 use super::api::API_VERSIONS;
@@ -145,7 +145,7 @@ pub enum ApiError {
     },
     /// As many executions wait as may.
     #[error("Too many executions: {}. Try again later.", .0)]
-    TooManyExecutions(#[from] Full),
+    TooManyExecutions(#[from] QueueFull),
     /// The bodies of all requests together are larger than the session holds.
     #[error("Too many large requests at a time. Try again later.")]
     TooManyBodies,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::gate::Place;
+use crate::limiter::QueueSlot;
 use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 
 use super::EngineKind;
@@ -54,7 +54,7 @@ pub fn begin(
         Registered::New(tracked) => tracked,
     };
     tracked.timings().queued();
-    if place.is_inside() {
+    if place.has_permit() {
         tracked.started();
     }
     let job = Job {
@@ -79,7 +79,7 @@ struct Job {
 }
 
 impl Job {
-    async fn run(mut self, execution: Execution, place: Place) {
+    async fn run(mut self, execution: Execution, place: QueueSlot) {
         let session = Arc::clone(&self.session);
         let result = tokio::select! {
             biased;
@@ -103,7 +103,7 @@ async fn run(
     session: &Session,
     tracked: &Tracked,
     execution: Execution,
-    place: Place,
+    place: QueueSlot,
 ) -> Result<Outcome, ApiError> {
     let _alive = session.life.read().await;
     // Once more, for a session that was deleted meanwhile.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 
 use super::api::Identifier;
 use super::error::ApiError;
@@ -249,7 +249,7 @@ pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
         language = timings.language,
         outcome = metrics::word_of(result),
         cause = match result {
-            Err(ApiError::Engine(cause)) => Some(causes(cause)),
+            Err(ApiError::Engine(cause)) => Some(error_chain(cause)),
             _ => None,
         },
         queue_ms = timings.in_queue().map(millis),

@@ -17,7 +17,7 @@ use super::sandbox::{
 };
 use super::stdio::{Streams, read, write};
 use super::warm::{LONGEST_SOURCE, Pool, PoolKey, PoolKeyRef, Warm};
-use crate::gate::Pass;
+use crate::limiter::Permit;
 use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 
 /// How long output may take to arrive once every process of the job is gone. It is all in the
@@ -37,7 +37,7 @@ pub(super) struct JobContext<'a> {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Runs a submission. The pass is given back when no process of the job is left, which may be after
+/// Runs a submission. The permit is given back when no process of the job is left, which may be after
 /// this future was dropped.
 ///
 /// # Errors
@@ -46,7 +46,7 @@ pub(super) async fn execute(
     context: &JobContext<'_>,
     runtime: &Installed,
     mut submission: Submission,
-    pass: Pass,
+    permit: Permit,
 ) -> Result<ExecuteResponse, LinkError> {
     let entry = &runtime.entry;
     let layout = Layout::of(entry, std::mem::take(&mut submission.files));
@@ -54,11 +54,11 @@ pub(super) async fn execute(
     let words = CommandTemplate::of(runtime, &layout.main, &layout.sources);
     // The next interpreter is started when this job is through.
     let _refill = wanted.map(|_| Refill(context.pool));
-    let mut pass = Some(pass);
+    let mut permit = Some(permit);
     let warm = wanted.and_then(|wanted| context.pool.take(wanted));
     if let Some(Warm { mut link, streams }) = warm {
-        if let Some(pass) = pass.take() {
-            link.admit(pass);
+        if let Some(permit) = permit.take() {
+            link.admit(permit);
         }
         match context
             .run(
@@ -72,11 +72,11 @@ pub(super) async fn execute(
             .await
         {
             // So much can happen between a look and a step: it runs in a fresh one.
-            Err(LinkError::Stale) => pass = link.turn_away(),
+            Err(LinkError::Stale) => permit = link.turn_away(),
             other => return other,
         }
     }
-    let mut link = context.spawner.open(pass).await?;
+    let mut link = context.spawner.open(permit).await?;
     context
         .run(&mut link, runtime, &layout.files, &words, &submission, None)
         .await

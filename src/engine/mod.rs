@@ -39,7 +39,7 @@ pub use config::EngineConfig;
 pub use runtimes::TableError;
 
 use crate::data_dir::{DataDir, DataDirError};
-use crate::gate::Gate;
+use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Runtime;
 use discovery::{Discovery, search_path};
 use runtimes::Installed;
@@ -110,7 +110,7 @@ impl Engine {
         };
         Ok(Self {
             inner: Arc::new(EngineState {
-                gate: Gate::new(config.max_jobs, config.queue),
+                limiter: ConcurrencyLimiter::new(config.max_jobs, config.queue),
                 pool: Pool::new(warm),
                 config,
                 spawner,

@@ -57,7 +57,7 @@ async fn fill(engine: &EngineState) {
             break;
         }
         // Jobs that are here come first; the pool is woken when one of them is through.
-        if engine.gate.waiting() > 0 {
+        if engine.limiter.waiting() > 0 {
             return;
         }
         let started = engine.job_context().warm_up(&key).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::data_dir::DataDir;
-use crate::gate::Gate;
+use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Jobs;
 
 use super::config::EngineConfig;
@@ -29,7 +29,7 @@ pub(super) struct About<'a> {
 #[derive(Debug)]
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
-    pub(super) gate: Gate,
+    pub(super) limiter: ConcurrencyLimiter,
     /// Dropped ahead of the spawner.
     pub(super) pool: Pool,
     pub(super) spawner: SpawnerHandle,
@@ -50,8 +50,8 @@ impl EngineState {
             ),
             sandbox: &self.spawner.report,
             jobs: Jobs {
-                running: self.gate.running(),
-                waiting: self.gate.waiting(),
+                running: self.limiter.running(),
+                waiting: self.limiter.waiting(),
             },
             warm: self.pool.count(),
         }

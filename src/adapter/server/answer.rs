@@ -23,7 +23,7 @@ use crate::adapter::route::{Action, Dialect, route};
 use crate::adapter::session::{Phase, Session};
 use crate::adapter::sessions::SessionRecord;
 use crate::adapter::trace::TraceContext;
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 use crate::piston::{RawAnswer, is_untyped};
 
 use super::body::{RequestBody, check_json};
@@ -388,8 +388,8 @@ fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     let told = error.told();
     log.failed(error);
     match error {
-        ApiError::Engine(cause) => log.cause(causes(cause)),
-        ApiError::File(cause @ FileError::Disk(_)) => log.cause(causes(cause)),
+        ApiError::Engine(cause) => log.cause(error_chain(cause)),
+        ApiError::File(cause @ FileError::Disk(_)) => log.cause(error_chain(cause)),
         _ => {}
     }
     let mut response = respond(Rendered::error(error));

@@ -25,7 +25,7 @@ use super::report::SandboxReport;
 use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{frame, receive_with_fds, send_with_fds};
 use super::workspace::BOX;
-use crate::gate::Pass;
+use crate::limiter::Permit;
 use crate::tree::random_name;
 
 /// How long the spawner may take to be ready.
@@ -147,12 +147,12 @@ impl SpawnerHandle {
             .unwrap_or_else(|| "nobody knows how".to_owned())
     }
 
-    /// Asks for a keeper. The job has this pass, if it needs one, for as long as any process of it is
+    /// Asks for a keeper. The job has this permit, if it needs one, for as long as any process of it is
     /// there.
     ///
     /// # Errors
     /// Where the spawner is gone.
-    pub(crate) async fn open(&self, pass: Option<Pass>) -> Result<JobLink, LinkError> {
+    pub(crate) async fn open(&self, permit: Option<Permit>) -> Result<JobLink, LinkError> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
@@ -184,12 +184,12 @@ impl SpawnerHandle {
             received: Vec::new(),
             root: self.work.join(name),
             runs: false,
-            pass,
+            permit,
         })
     }
 }
 
-/// The engine's end of one job; dropping it kills the job and deletes what it left. The job's pass is
+/// The engine's end of one job; dropping it kills the job and deletes what it left. The job's permit is
 /// given back when the last process is gone.
 #[derive(Debug)]
 pub(crate) struct JobLink {
@@ -198,7 +198,7 @@ pub(crate) struct JobLink {
     root: PathBuf,
     /// Whether there may be processes of the job.
     runs: bool,
-    pass: Option<Pass>,
+    permit: Option<Permit>,
 }
 
 impl Drop for JobLink {
@@ -206,8 +206,8 @@ impl Drop for JobLink {
         // After the report of a stage nothing runs, and what the job has left in the data directory
         // has been handed over. The rest is done without anybody waiting for it.
         if self.runs
-            && let Some(pass) = self.pass.take()
-            && let Err(error) = self.leave(pass)
+            && let Some(permit) = self.permit.take()
+            && let Err(error) = self.leave(permit)
         {
             tracing::error!(%error, "a job cannot be waited for");
         }
@@ -215,8 +215,8 @@ impl Drop for JobLink {
 }
 
 impl JobLink {
-    /// Ends the job, and gives the pass back when nothing of the job is left.
-    fn leave(&self, pass: Pass) -> io::Result<()> {
+    /// Ends the job, and gives the permit back when nothing of the job is left.
+    fn leave(&self, permit: Permit) -> io::Result<()> {
         shutdown(&self.stream, Shutdown::Write)?;
         let rest = std::os::unix::net::UnixStream::from(self.stream.as_fd().try_clone_to_owned()?);
         let mut rest = UnixStream::from_std(rest)?;
@@ -228,7 +228,7 @@ impl JobLink {
             if tokio::time::timeout(FAREWELL, end).await.is_err() {
                 tracing::error!("a job that was given up does not end");
             }
-            drop(pass);
+            drop(permit);
         });
         Ok(())
     }
@@ -305,14 +305,14 @@ impl JobLink {
         )
     }
 
-    /// Gives the job its pass.
-    pub(crate) fn admit(&mut self, pass: Pass) {
-        self.pass = Some(pass);
+    /// Gives the job its permit.
+    pub(crate) fn admit(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
-    /// Takes the pass of a job that did not come to run.
-    pub(crate) fn turn_away(mut self) -> Option<Pass> {
-        self.pass.take()
+    /// Takes the permit of a job that did not come to run.
+    pub(crate) fn turn_away(mut self) -> Option<Permit> {
+        self.permit.take()
     }
 
     /// Starts a stage, with these standard streams if no program was started ahead with others.
