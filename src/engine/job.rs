@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use super::config::EngineConfig;
 use super::outcome::outcome;
 use super::output::{Output, Stream};
+use super::pool::{LONGEST_SOURCE, Pool, PoolKey, PoolKeyRef, Warm};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
 use super::runtimes::{Entry, Installed};
 use super::sandbox::{
-    Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, WarmOrder, installed_with,
+    Ended, JobLink, LinkError, PrestartOrder, SpawnerHandle, StageLimits, StageOrder,
+    installed_with,
 };
 use super::stdio::{Streams, read, write};
-use super::warm::{LONGEST_SOURCE, Pool, PoolKey, PoolKeyRef, Warm};
 use crate::limiter::Permit;
 use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 
@@ -58,7 +59,7 @@ pub(super) async fn execute(
     let warm = wanted.and_then(|wanted| context.pool.take(wanted));
     if let Some(Warm { mut link, streams }) = warm {
         if let Some(permit) = permit.take() {
-            link.admit(permit);
+            link.attach_permit(permit);
         }
         match context
             .run(
@@ -72,7 +73,7 @@ pub(super) async fn execute(
             .await
         {
             // So much can happen between a look and a step: it runs in a fresh one.
-            Err(LinkError::Stale) => permit = link.turn_away(),
+            Err(LinkError::Stale) => permit = link.discard_prestarted(),
             other => return other,
         }
     }
@@ -352,20 +353,20 @@ impl JobContext<'_> {
     ///
     /// # Errors
     /// Where it does not come to wait for its source.
-    pub(super) async fn warm_up(&self, kind: &PoolKey) -> Result<Warm, LinkError> {
+    pub(super) async fn prestart(&self, kind: &PoolKey) -> Result<Warm, LinkError> {
         let runtime = &kind.runtime;
         let mut link = self.spawner.open(None).await?;
         let words = CommandTemplate::of(runtime, &kind.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
         stage.working_directory = kind.working_directory;
         stage.command = words.run(runtime, &[], &link, stage.working_directory);
-        let order = WarmOrder {
+        let order = PrestartOrder {
             stage,
             file: kind.file.clone(),
             home: preloading(runtime, &self.config.preload),
         };
         let (streams, theirs) = Streams::open()?;
-        link.warm_up(order, theirs).await?;
+        link.prestart(order, theirs).await?;
         Ok(Warm { link, streams })
     }
 
@@ -436,7 +437,7 @@ impl JobContext<'_> {
             }
         }
         match ended {
-            Some(ended) => Ok(outcome(&limits, ended, output, &link.private_folders())),
+            Some(ended) => Ok(outcome(&limits, ended, output, &link.private_directories())),
             None => Err(LinkError::Gone),
         }
     }

@@ -60,10 +60,10 @@ async fn fill(engine: &EngineState) {
         if engine.limiter.waiting() > 0 {
             return;
         }
-        let started = engine.job_context().warm_up(&key).await;
+        let started = engine.job_context().prestart(&key).await;
         if let Err(error) = &started {
             let language = &key.runtime.entry.language;
-            tracing::warn!(%error, language, "an interpreter cannot be started ahead");
+            tracing::warn!(%error, language, "failed to pre-start interpreter");
         }
         engine.pool.put(number, started.ok());
     }

@@ -248,7 +248,7 @@ fn json(status: StatusCode, body: &impl Serialize) -> Answer {
             answer
         }
         Err(error) => {
-            tracing::error!(%error, "an answer cannot be written as JSON");
+            tracing::error!(%error, "failed to serialize a response");
             let mut answer = Response::new(Full::from("{}"));
             *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             answer

@@ -12,9 +12,9 @@ use crate::piston::Jobs;
 use super::config::EngineConfig;
 use super::discovery::Discovery;
 use super::job::JobContext;
+use super::pool::{self, Pool};
 use super::runtimes::Installed;
 use super::sandbox::{SandboxReport, SpawnerHandle};
-use super::warm::{self, Pool};
 
 /// The answer of `GET /`.
 #[derive(Debug, serde::Serialize)]
@@ -22,7 +22,7 @@ pub(super) struct About<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
     jobs: Jobs,
-    warm: warm::Count,
+    warm: pool::Count,
 }
 
 /// What all requests share.
