@@ -74,7 +74,7 @@ fn messages() -> BTreeMap<String, PathBuf> {
                 messages.insert(message, path.clone());
             }
         }
-        for call in text.split("line::error(").skip(1) {
+        for call in text.split("log::error(").skip(1) {
             let message = arguments(call).swap_remove(0);
             messages.insert(message, path.clone());
         }

@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::access::AccessError;
 use crate::adapter::azure::version::API_VERSIONS;
 use crate::adapter::files::FileError;
-use crate::gate::Full;
+use crate::limiter::QueueFull;
 use crate::piston::{ClientError, Refusal, Runtime};
 
 /// Why a request has no 200.
@@ -144,7 +144,7 @@ pub enum ApiError {
     },
     /// As many executions wait as may.
     #[error("Too many executions: {}. Try again later.", .0)]
-    TooManyExecutions(#[from] Full),
+    TooManyExecutions(#[from] QueueFull),
     /// The bodies of all requests together are larger than the session holds.
     #[error("Too many large requests at a time. Try again later.")]
     TooManyBodies,

@@ -32,7 +32,7 @@ use crate::adapter::session::run::begin;
 use crate::adapter::session::usage::SessionRecord;
 use crate::adapter::session::{Phase, Session};
 use crate::adapter::telemetry::metrics;
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 use crate::piston::{RawAnswer, is_untyped};
 
 /// The content type of every JSON response.
@@ -392,8 +392,8 @@ fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
     let told = error.told();
     log.failed(error);
     match error {
-        ApiError::Engine(cause) => log.cause(causes(cause)),
-        ApiError::File(cause @ FileError::Disk(_)) => log.cause(causes(cause)),
+        ApiError::Engine(cause) => log.cause(error_chain(cause)),
+        ApiError::File(cause @ FileError::Disk(_)) => log.cause(error_chain(cause)),
         _ => {}
     }
     let mut response = respond(Rendered::error(error));

@@ -14,7 +14,7 @@ use crate::adapter::model::timings::{Arrival, Timings, millis};
 use crate::adapter::model::trace::TraceContext;
 use crate::adapter::session::registry::Tracked;
 use crate::adapter::telemetry::metrics::{self, Metrics};
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 
 /// What is known of a request so far. Dropping it writes the line.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
         language = timings.named_language(),
         outcome = metrics::word_of(result),
         cause = match result {
-            Err(ApiError::Engine(cause)) => Some(causes(cause)),
+            Err(ApiError::Engine(cause)) => Some(error_chain(cause)),
             _ => None,
         },
         queue_ms = timings.in_queue().map(millis),

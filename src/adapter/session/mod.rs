@@ -27,7 +27,7 @@ use crate::adapter::session::registry::{Executions, Tracked};
 use crate::adapter::session::usage::Sessions;
 use crate::adapter::telemetry::metrics::{self, Metrics};
 use crate::adapter::{AdapterConfig, EngineKind};
-use crate::gate::{Gate, Pass, Place};
+use crate::limiter::{ConcurrencyLimiter, Permit, QueueSlot};
 use crate::piston::{Client, ClientError, ClientLimits, Runtime, Verdict, WorkingDirectory};
 
 /// What an answer may take on top of the highest run time. With the default of 220 s that is 235 s,
@@ -58,7 +58,7 @@ pub struct Session {
     /// Bounds what comes in and goes out of them.
     pub transfers: Transfers,
     /// Bounds the executions.
-    pub gate: Gate,
+    pub gate: ConcurrencyLimiter,
     /// Whether a real execution works.
     pub readiness: Readiness,
     /// What runs and what has run.
@@ -113,7 +113,7 @@ impl Session {
             client: Client::new(&config.piston_url, limits)?,
             files,
             transfers: Transfers::default(),
-            gate: Gate::new(config.max_jobs, config.queue),
+            gate: ConcurrencyLimiter::new(config.max_jobs, config.queue),
             readiness: Readiness::default(),
             executions: Executions::default(),
             metrics: Arc::default(),
@@ -196,11 +196,11 @@ impl Session {
     ///
     /// # Errors
     /// [`ApiError::ShuttingDown`], [`ApiError::TooManyExecutions`].
-    pub fn join(&self) -> Result<Place, ApiError> {
+    pub fn join(&self) -> Result<QueueSlot, ApiError> {
         if self.phase() != Phase::Serving {
             return Err(ApiError::ShuttingDown);
         }
-        Ok(self.gate.join()?)
+        Ok(self.gate.enqueue()?)
     }
 
     /// Waits for its turn; where there is a latest moment for the answer, only as long as a run of
@@ -210,17 +210,17 @@ impl Session {
     /// [`ApiError::QueueTimeout`].
     pub async fn admit(
         &self,
-        place: Place,
+        place: QueueSlot,
         latest_answer: Option<Instant>,
         timeout: Duration,
-    ) -> Result<Pass, ApiError> {
+    ) -> Result<Permit, ApiError> {
         let Some(latest_answer) = latest_answer else {
-            return Ok(place.admitted().await);
+            return Ok(place.acquire().await);
         };
         let now = Instant::now();
         let left = latest_answer.saturating_duration_since(now);
         let latest_start = now + left.saturating_sub(timeout + RUN_RESERVE);
-        timeout_at(latest_start, place.admitted())
+        timeout_at(latest_start, place.acquire())
             .await
             .map_err(|_elapsed| ApiError::QueueTimeout)
     }

@@ -122,7 +122,7 @@ impl Readiness {
 pub async fn watch(session: &Session) {
     loop {
         session.readiness.due().await;
-        match session.gate.try_enter() {
+        match session.gate.try_acquire() {
             Some(_pass) => session.readiness.set(check(session).await),
             // Where every place is taken, executions are under way, and they will tell.
             None => tokio::time::sleep(RETRY).await,

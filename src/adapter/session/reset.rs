@@ -10,7 +10,7 @@ use crate::adapter::EngineKind;
 use crate::adapter::azure::error::ApiError;
 use crate::adapter::files::{FileError, blocking};
 use crate::adapter::session::Session;
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 
 /// How long executions, and the processes behind them, may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,8 +55,8 @@ async fn clear(session: &Session) -> Result<(), ApiError> {
     if let Err(error) = blocking(move || files.clear()).await {
         // The names of files are for their owner alone.
         let cause = match &error {
-            FileError::Undeleted(undeleted) => causes(undeleted),
-            other => causes(other),
+            FileError::Undeleted(undeleted) => error_chain(undeleted),
+            other => error_chain(other),
         };
         tracing::error!(error = cause, "the session's files cannot be deleted");
         return Err(error.into());

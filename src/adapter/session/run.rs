@@ -19,7 +19,7 @@ use crate::adapter::model::outcome::Outcome;
 use crate::adapter::model::timings::Arrival;
 use crate::adapter::session::registry::{Registered, Tracked};
 use crate::adapter::session::{Phase, Session};
-use crate::gate::Place;
+use crate::limiter::QueueSlot;
 use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 
 /// What the engine may need on top of compiling and running: to start, to answer.
@@ -55,7 +55,7 @@ pub fn begin(
         Registered::New(tracked) => tracked,
     };
     tracked.timings().queued();
-    if place.is_inside() {
+    if place.has_permit() {
         tracked.started();
     }
     let job = Job {
@@ -80,7 +80,7 @@ struct Job {
 }
 
 impl Job {
-    async fn run(mut self, execution: Execution, place: Place) {
+    async fn run(mut self, execution: Execution, place: QueueSlot) {
         let session = Arc::clone(&self.session);
         let result = tokio::select! {
             biased;
@@ -104,7 +104,7 @@ async fn run(
     session: &Session,
     tracked: &Tracked,
     execution: Execution,
-    place: Place,
+    place: QueueSlot,
 ) -> Result<Outcome, ApiError> {
     let _alive = session.life.read().await;
     // Once more, for a session that was deleted meanwhile.

@@ -1,25 +1,25 @@
-//! Lines of the log from the spawner and the keepers, in the form of the program's other lines.
+//! Log lines of the spawner and the keepers, in the format of the program's other log lines.
 //!
-//! These are processes of their own, with one thread and without what the HTTP side logs with.
+//! They are processes of their own, without the subscriber that the HTTP side logs to.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-/// Whether lines are JSON. Processes that are forked have it from the spawner.
+/// Whether lines are JSON. Forked processes inherit it from the spawner.
 static JSON: AtomicBool = AtomicBool::new(true);
 
-/// Chooses between JSON and text.
+/// Sets the format to JSON or to text.
 pub(super) fn set_json(json: bool) {
     JSON.store(json, Ordering::Relaxed);
 }
 
-/// Writes a line about an error, or about what else it concerns.
+/// Logs an error. `error` is the field of that name: the cause, or what the message is about.
 pub(super) fn error(message: &str, error: &dyn Display) {
     let line = write(SystemTime::now(), message, &error.to_string());
-    // In one piece: other processes write to the same place. Nobody is there to be told that it
-    // failed.
+    // In one piece, because other processes write to the same stderr. A failure cannot be reported
+    // anywhere.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 

@@ -162,7 +162,7 @@ impl Pool {
         let number = state.ask(wanted);
         while let Some(at) = state.waiting.iter().position(|one| one.kind == number) {
             let IdleInterpreter { warm, .. } = state.waiting.remove(at);
-            if warm.link.waits() {
+            if warm.link.is_idle() {
                 state.missed -= 1;
                 state.used += 1;
                 return Some(warm);
@@ -284,7 +284,7 @@ impl State {
     fn tidy(&mut self, most: usize) {
         let chosen: Vec<u64> = self.chosen(most).collect();
         self.waiting.retain(|one| {
-            chosen.contains(&one.kind) && one.since.elapsed() < OLD && one.warm.link.waits()
+            chosen.contains(&one.kind) && one.since.elapsed() < OLD && one.warm.link.is_idle()
         });
     }
 
