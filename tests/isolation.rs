@@ -200,7 +200,7 @@ impl Case {
             "code": code,
             "stdin": self.tag,
             "args": [self.tag],
-            "timeoutInSeconds": if self.is_at_the_clocks_limit() { 15 } else { 180 },
+            "timeoutInSeconds": if self.is_at_the_clocks_limit() { 15 } else { 60 },
         })
     }
 
@@ -237,7 +237,7 @@ impl Case {
                 json!({
                     "language": "python", "version": "*", "stdin": self.tag, "args": [self.tag],
                     "files": [{"content": self.python()}],
-                    "run_timeout": if self.is_at_the_clocks_limit() { 15_000 } else { 180_000 },
+                    "run_timeout": if self.is_at_the_clocks_limit() { 15_000 } else { 60_000 },
                 }),
             ),
             _ => {
