@@ -2,11 +2,11 @@
 
 pub mod access;
 pub mod adapter;
-pub mod causes;
 pub mod config;
 pub mod data_dir;
 pub mod engine;
-pub mod gate;
+pub mod error_chain;
+pub mod limiter;
 pub mod lossy;
 pub mod piston;
 pub mod replay;

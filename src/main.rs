@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::Parser;
 use session_adapter::adapter::{self, AdapterConfig, Listeners};
-use session_adapter::causes::causes;
 use session_adapter::config::{
     self, Cli, Command, ConfigError, EngineKind, Flags, LogFormat, MetricsPlace, PistonUrl,
     Settings, Target,
@@ -15,6 +14,7 @@ use session_adapter::config::{
 use session_adapter::data_dir::{DataDir, DataDirError};
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
+use session_adapter::error_chain::error_chain;
 use session_adapter::replay;
 use session_adapter::startup::{self, Places, Signals};
 use tokio::net::TcpListener;
@@ -89,7 +89,7 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("session-adapter: {}", causes(error.as_ref()));
+            eprintln!("session-adapter: {}", error_chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -9,4 +9,4 @@ mod walk;
 pub use delete::{Undeleted, delete_contents, delete_tree};
 pub use space::{Space, free_bytes, in_folder};
 pub use temporary::{random_name, temp_dir, temporary_folder};
-pub use walk::{DEEPEST, Next, OPEN_DIR, walk};
+pub use walk::{MAX_DEPTH, Next, OPEN_DIR, walk};

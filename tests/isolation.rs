@@ -439,7 +439,8 @@ fn tags_below(folder: &Path) -> Vec<String> {
 
 /// The data directory holds what was uploaded and written there, each with its own tag.
 fn check_data(data: &Path) -> usize {
-    let found = everything_below(data);
+    let mut found = everything_below(data);
+    found.retain(|(path, _)| !path.starts_with(data.join(".session-adapter")));
     for (path, bytes) in &found {
         let name = path.file_name().unwrap().to_str().unwrap();
         let (tag, kind) = name.split_once('.').unwrap();

@@ -97,7 +97,7 @@ impl Discovery {
                 Err(error) => {
                     is_all = false;
                     let language = &entry.language;
-                    tracing::error!(%error, language, "a runtime cannot be asked for its version");
+                    tracing::error!(%error, language, "runtime version probe failed");
                 }
             }
         }

@@ -10,14 +10,15 @@ use tokio::time::Instant;
 use super::config::EngineConfig;
 use super::outcome::outcome;
 use super::output::{Output, Stream};
+use super::pool::{LONGEST_SOURCE, Pool, PoolKey, PoolKeyRef, Warm};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
 use super::runtimes::{Entry, Installed};
 use super::sandbox::{
-    Ended, JobLink, LinkError, SpawnerHandle, StageLimits, StageOrder, WarmOrder, installed_with,
+    Ended, JobLink, LinkError, PrestartOrder, SpawnerHandle, StageLimits, StageOrder,
+    installed_with,
 };
 use super::stdio::{Streams, read, write};
-use super::warm::{LONGEST_SOURCE, Pool, PoolKey, PoolKeyRef, Warm};
-use crate::gate::Pass;
+use crate::limiter::Permit;
 use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 
 /// How long output may take to arrive once every process of the job is gone. It is all in the
@@ -37,7 +38,7 @@ pub(super) struct JobContext<'a> {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Runs a submission. The pass is given back when no process of the job is left, which may be after
+/// Runs a submission. The permit is given back when no process of the job is left, which may be after
 /// this future was dropped.
 ///
 /// # Errors
@@ -46,7 +47,7 @@ pub(super) async fn execute(
     context: &JobContext<'_>,
     runtime: &Installed,
     mut submission: Submission,
-    pass: Pass,
+    permit: Permit,
 ) -> Result<ExecuteResponse, LinkError> {
     let entry = &runtime.entry;
     let layout = Layout::of(entry, std::mem::take(&mut submission.files));
@@ -54,11 +55,11 @@ pub(super) async fn execute(
     let words = CommandTemplate::of(runtime, &layout.main, &layout.sources);
     // The next interpreter is started when this job is through.
     let _refill = wanted.map(|_| Refill(context.pool));
-    let mut pass = Some(pass);
+    let mut permit = Some(permit);
     let warm = wanted.and_then(|wanted| context.pool.take(wanted));
     if let Some(Warm { mut link, streams }) = warm {
-        if let Some(pass) = pass.take() {
-            link.admit(pass);
+        if let Some(permit) = permit.take() {
+            link.attach_permit(permit);
         }
         match context
             .run(
@@ -72,11 +73,11 @@ pub(super) async fn execute(
             .await
         {
             // So much can happen between a look and a step: it runs in a fresh one.
-            Err(LinkError::Stale) => pass = link.turn_away(),
+            Err(LinkError::Stale) => permit = link.discard_prestarted(),
             other => return other,
         }
     }
-    let mut link = context.spawner.open(pass).await?;
+    let mut link = context.spawner.open(permit).await?;
     context
         .run(&mut link, runtime, &layout.files, &words, &submission, None)
         .await
@@ -352,20 +353,20 @@ impl JobContext<'_> {
     ///
     /// # Errors
     /// Where it does not come to wait for its source.
-    pub(super) async fn warm_up(&self, kind: &PoolKey) -> Result<Warm, LinkError> {
+    pub(super) async fn prestart(&self, kind: &PoolKey) -> Result<Warm, LinkError> {
         let runtime = &kind.runtime;
         let mut link = self.spawner.open(None).await?;
         let words = CommandTemplate::of(runtime, &kind.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
         stage.working_directory = kind.working_directory;
         stage.command = words.run(runtime, &[], &link, stage.working_directory);
-        let order = WarmOrder {
+        let order = PrestartOrder {
             stage,
             file: kind.file.clone(),
             home: preloading(runtime, &self.config.preload),
         };
         let (streams, theirs) = Streams::open()?;
-        link.warm_up(order, theirs).await?;
+        link.prestart(order, theirs).await?;
         Ok(Warm { link, streams })
     }
 
@@ -436,7 +437,7 @@ impl JobContext<'_> {
             }
         }
         match ended {
-            Some(ended) => Ok(outcome(&limits, ended, output, &link.private_folders())),
+            Some(ended) => Ok(outcome(&limits, ended, output, &link.private_directories())),
             None => Err(LinkError::Gone),
         }
     }

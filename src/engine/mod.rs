@@ -18,6 +18,7 @@ mod json;
 mod memory;
 mod outcome;
 mod output;
+mod pool;
 mod refill;
 mod request;
 mod runtimes;
@@ -26,7 +27,6 @@ pub mod sandbox;
 mod server;
 mod state;
 mod stdio;
-mod warm;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -39,13 +39,13 @@ pub use config::EngineConfig;
 pub use runtimes::TableError;
 
 use crate::data_dir::{DataDir, DataDirError};
-use crate::gate::Gate;
+use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Runtime;
 use discovery::{Discovery, search_path};
+use pool::Pool;
 use runtimes::Installed;
-use sandbox::{SandboxReport, SpawnerHandle};
+use sandbox::{SandboxReport, SandboxStartError, SpawnerHandle};
 use state::EngineState;
-use warm::Pool;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub enum EngineError {
     DataDir(#[from] DataDirError),
     /// The sandbox cannot be started.
     #[error("the engine's sandbox cannot be started: {0}")]
-    Sandbox(#[source] std::io::Error),
+    Sandbox(#[from] SandboxStartError),
     /// Layers are missing without which hostile code is not contained.
     #[error(
         "jobs cannot be contained here, for want of: {missing}; --allow-weak-sandbox runs them all the same"
@@ -92,8 +92,7 @@ impl Engine {
             .map(|path| DataDir::open(path, config.adopt_data_dir))
             .transpose()?;
         let lock = data_dir.as_ref().map(DataDir::lock);
-        let spawner = SpawnerHandle::start(&config.program, &config.setup(), lock)
-            .map_err(EngineError::Sandbox)?;
+        let spawner = SpawnerHandle::start(&config.program, &config.setup(), lock)?;
         let missing = spawner.report.missing_required_layers();
         if !missing.is_empty() && !config.allow_weak_sandbox {
             return Err(EngineError::WeakSandbox {
@@ -110,7 +109,7 @@ impl Engine {
         };
         Ok(Self {
             inner: Arc::new(EngineState {
-                gate: Gate::new(config.max_jobs, config.queue),
+                limiter: ConcurrencyLimiter::new(config.max_jobs, config.queue),
                 pool: Pool::new(warm),
                 config,
                 spawner,

@@ -124,7 +124,7 @@ mod tests {
     fn stage(cause: Cause) -> Stage {
         let limits = StageLimits {
             memory: 1000,
-            ..StageLimits::for_trial()
+            ..StageLimits::for_probe()
         };
         let ended = Ended {
             cause,

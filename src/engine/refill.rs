@@ -57,13 +57,13 @@ async fn fill(engine: &EngineState) {
             break;
         }
         // Jobs that are here come first; the pool is woken when one of them is through.
-        if engine.gate.waiting() > 0 {
+        if engine.limiter.waiting() > 0 {
             return;
         }
-        let started = engine.job_context().warm_up(&key).await;
+        let started = engine.job_context().prestart(&key).await;
         if let Err(error) = &started {
             let language = &key.runtime.entry.language;
-            tracing::warn!(%error, language, "an interpreter cannot be started ahead");
+            tracing::warn!(%error, language, "failed to pre-start interpreter");
         }
         engine.pool.put(number, started.ok());
     }

@@ -152,10 +152,10 @@ async fn execute(engine: &EngineState, request: Request<Incoming>) -> Result<Ans
         .map_err(|refusal| Problem::bad(refusal.0))?;
     drop(asked);
     drop(body);
-    let pass = engine.gate.enter().await;
-    let pass =
-        pass.map_err(|full| Problem::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
-    match job::execute(&engine.job_context(), runtime, submission, pass).await {
+    let permit = engine.limiter.acquire().await;
+    let permit =
+        permit.map_err(|full| Problem::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
+    match job::execute(&engine.job_context(), runtime, submission, permit).await {
         Ok(response) => Ok(json(StatusCode::OK, &response)),
         Err(LinkError::Refused(message)) => Err(Problem::bad(message)),
         Err(error) => {
@@ -248,7 +248,7 @@ fn json(status: StatusCode, body: &impl Serialize) -> Answer {
             answer
         }
         Err(error) => {
-            tracing::error!(%error, "an answer cannot be written as JSON");
+            tracing::error!(%error, "failed to serialize a response");
             let mut answer = Response::new(Full::from("{}"));
             *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             answer

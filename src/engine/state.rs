@@ -6,15 +6,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::data_dir::DataDir;
-use crate::gate::Gate;
+use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Jobs;
 
 use super::config::EngineConfig;
 use super::discovery::Discovery;
 use super::job::JobContext;
+use super::pool::{self, Pool};
 use super::runtimes::Installed;
 use super::sandbox::{SandboxReport, SpawnerHandle};
-use super::warm::{self, Pool};
 
 /// The answer of `GET /`.
 #[derive(Debug, serde::Serialize)]
@@ -22,14 +22,14 @@ pub(super) struct About<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
     jobs: Jobs,
-    warm: warm::Count,
+    warm: pool::Count,
 }
 
 /// What all requests share.
 #[derive(Debug)]
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
-    pub(super) gate: Gate,
+    pub(super) limiter: ConcurrencyLimiter,
     /// Dropped ahead of the spawner.
     pub(super) pool: Pool,
     pub(super) spawner: SpawnerHandle,
@@ -50,8 +50,8 @@ impl EngineState {
             ),
             sandbox: &self.spawner.report,
             jobs: Jobs {
-                running: self.gate.running(),
-                waiting: self.gate.waiting(),
+                running: self.limiter.running(),
+                waiting: self.limiter.waiting(),
             },
             warm: self.pool.count(),
         }

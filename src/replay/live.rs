@@ -9,7 +9,7 @@ use super::fixture::{AzureRequest, Fixture, FixtureError, load};
 use super::matching::{Difference, response_difference};
 use super::report::{Line, Outcome, Report};
 use super::response::Response;
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 use crate::piston::Runtime;
 
 /// Longer than an ingress waits, so that what is reported is the adapter's own answer.
@@ -77,13 +77,14 @@ impl Caller {
     /// In words, when there is no answer.
     pub async fn call(&self, request: &AzureRequest, body: Vec<u8>) -> Result<Response, String> {
         let method =
-            Method::from_bytes(request.method.as_bytes()).map_err(|error| causes(&error))?;
+            Method::from_bytes(request.method.as_bytes()).map_err(|error| error_chain(&error))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &request.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| causes(&error))?;
+            let name =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|error| error_chain(&error))?;
             headers.insert(
                 name,
-                HeaderValue::from_str(value).map_err(|error| causes(&error))?,
+                HeaderValue::from_str(value).map_err(|error| error_chain(&error))?,
             );
         }
         let mut sending = self
@@ -93,11 +94,14 @@ impl Caller {
         if !body.is_empty() {
             sending = sending.body(body);
         }
-        let response = sending.send().await.map_err(|error| causes(&error))?;
+        let response = sending.send().await.map_err(|error| error_chain(&error))?;
         Ok(Response {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.bytes().await.map_err(|error| causes(&error))?,
+            body: response
+                .bytes()
+                .await
+                .map_err(|error| error_chain(&error))?,
         })
     }
 

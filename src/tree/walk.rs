@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
 
 /// Folders deeper than this are not entered: each level holds a descriptor.
-pub const DEEPEST: usize = 200;
+pub const MAX_DEPTH: usize = 200;
 
 /// Opens a folder that is not a link.
 pub const OPEN_DIR: OFlags = OFlags::DIRECTORY
@@ -58,7 +58,7 @@ pub fn walk(
             }
             Next::Enter => {}
         }
-        if way.len() >= DEEPEST {
+        if way.len() >= MAX_DEPTH {
             complete = false;
             continue;
         }

@@ -1,4 +1,10 @@
-//! What a process does to itself before it becomes the job's program.
+//! Applies the layers of the sandbox to the calling process, before it becomes the job's program.
+//!
+//! The order matters. The out-of-memory score and the change of user need the keeper's privileges.
+//! Without them, Landlock and seccomp require `no_new_privs`. The system call filters come last, so
+//! that they need not allow what the other steps do.
+//!
+//! Which layers are applied is the [`Policy`]'s decision; this module does not look at the machine.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,50 +16,75 @@ use rustix::process::{
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::files;
+use super::files::{self, RulesetError};
 use super::policy::Policy;
 use super::protocol::StageLimits;
-use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
+use super::seccomp::SeccompError;
+use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
 use super::workspace::Workspace;
 
-/// The niceness of what gets the processor last.
+/// The highest niceness, which is the lowest priority.
 const LOWEST_PRIORITY: i32 = 19;
 
-/// Who is confined.
+/// A layer of the sandbox that could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfineError {
+    #[error("cannot set a resource limit: {0}")]
+    Limits(#[source] io::Error),
+    #[error("cannot change to the job's user: {0}")]
+    User(#[source] io::Error),
+    #[error("cannot set no_new_privs: {0}")]
+    NoNewPrivileges(#[source] io::Error),
+    #[error("cannot set the Landlock rules: {0}")]
+    Landlock(#[from] RulesetError),
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+}
+
+/// Why the limits of running processes could not be lowered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LowerLimitsError {
+    #[error("cannot fork: {0}")]
+    Fork(#[source] io::Error),
+    #[error("the kernel refused to lower a limit")]
+    Refused,
+}
+
+/// The job that the process belongs to.
 pub(super) struct Subject<'a> {
     pub(super) limits: &'a StageLimits,
-    /// The job's user, where it has one.
+    /// The job's own user, if it has one.
     pub(super) uid: Option<u32>,
-    /// Processes of the user that were there before, where the job has no user of its own.
+    /// How many processes the user already has, if the job shares one.
     pub(super) shared_processes: u64,
-    /// Folders that the program needs besides the usual ones.
+    /// Directories that the program reads, besides those of the system.
     pub(super) readable: &'a [PathBuf],
     pub(super) workspace: &'a Workspace,
 }
 
-/// Gives up every right that a job does not need; there is no way back.
+/// Gives up every right that a job does not need. This cannot be undone.
 ///
-/// Returns the version of the Landlock rules in use.
+/// Returns the version of the Landlock ABI in use.
 ///
 /// # Errors
-/// Where a layer that was found at start cannot be laid now.
-pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> io::Result<Option<u8>> {
-    // When memory runs out, jobs are to be ended before what contains them.
+/// If a layer of the policy cannot be applied. The process must exit then.
+pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> Result<Option<u8>, ConfineError> {
+    // When memory runs out, the kernel should kill jobs before the processes that contain them.
     set_oom_score();
-    // However many processes a job has, they must not keep the processor from what ends them and from
-    // the adapter. In a container all share one group of the scheduler.
+    // All processes of a container share one scheduling group, so a job with many processes could
+    // starve its keeper and the adapter.
     let _ = setpriority_process(None, LOWEST_PRIORITY);
     if policy.limits {
-        set_limits(subject)?;
+        set_limits(subject).map_err(ConfineError::Limits)?;
     }
     if let Some(uid) = subject.uid {
-        become_user(uid, policy.service)?;
+        become_user(uid, policy.service).map_err(ConfineError::User)?;
     }
-    set_no_new_privs(true)?;
+    set_no_new_privs(true).map_err(|error| ConfineError::NoNewPrivileges(error.into()))?;
     let mut landlock = None;
     if policy.landlock {
         let writable = [subject.workspace.root.clone(), policy.data_dir.clone()];
-        landlock = files::limit(subject.readable, &writable, policy.allow_network)?;
+        landlock = files::restrict(subject.readable, &writable, policy.allow_network)?;
     }
     if let Some(filters) = &policy.filters {
         filters.apply()?;
@@ -61,10 +92,10 @@ pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> io::Result<Opti
     Ok(landlock)
 }
 
-/// Takes on a job's user and group for good, and the group of the data directory.
+/// Changes to a job's user and group for good, with the data directory's group as the only other one.
 ///
 /// # Errors
-/// Where this process may not.
+/// If this process lacks the capabilities.
 pub(super) fn become_user(id: u32, service: Option<u32>) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
     let groups: Vec<_> = service.map(Gid::from_raw).into_iter().collect();
@@ -74,18 +105,18 @@ pub(super) fn become_user(id: u32, service: Option<u32>) -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel's limits of a process that a request can change.
-fn of_request(limits: &StageLimits) -> [(Resource, Option<u64>); 2] {
-    // A seat belt behind the CPU time that the keeper adds up over the whole tree. A program that
-    // was started ahead of its job may have used some of it already.
+/// The kernel's limits per process that a request can change.
+fn request_limits(limits: &StageLimits) -> [(Resource, Option<u64>); 2] {
+    // The keeper enforces CPU time over the whole process tree; this limit is a backstop. The margin
+    // also covers what a pre-started program has used before its job.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "the number is positive and the cast saturates"
     )]
     let cpu_seconds = (limits.cpu_ms / 1000.0).ceil().max(1.0) as u64 + 3;
-    // Far above the limit, which is on resident memory: what is reserved and not used costs
-    // nothing, but allocating without end must fail even where the keeper is too slow to see it.
+    // The limit is on resident memory, and reserving address space costs nothing, so this is far
+    // above it. It makes unbounded allocation fail even if it is too fast for the keeper to see.
     let data = limits.memory.saturating_add(limits.memory.max(256 << 20));
     [
         (Resource::Cpu, Some(cpu_seconds)),
@@ -93,54 +124,55 @@ fn of_request(limits: &StageLimits) -> [(Resource, Option<u64>); 2] {
     ]
 }
 
-/// Lowers what [`confine`] has set to lower limits of a stage, in processes that run already.
+/// Lowers the limits that [`confine`] has set, in processes that already run.
 ///
-/// A process may only do that to those of its own user, for which a copy of this one becomes one.
+/// Without `CAP_SYS_RESOURCE`, `prlimit` works only on processes of the caller's own user, so a child
+/// changes to that user first.
 ///
 /// # Errors
-/// Where it is refused.
+/// If the child cannot be started or the kernel refuses the change.
 pub(super) fn lower_limits(
-    proof: OneThread,
+    proof: SingleThreaded,
     uid: Option<u32>,
     processes: &[i32],
     limits: &StageLimits,
-) -> io::Result<()> {
+) -> Result<(), LowerLimitsError> {
     let lower = || -> io::Result<()> {
         if let Some(uid) = uid {
             become_user(uid, None)?;
         }
         for process in processes {
-            for (resource, most) in of_request(limits) {
-                let limit = Rlimit {
-                    current: most,
-                    maximum: most,
+            for (resource, limit) in request_limits(limits) {
+                let rlimit = Rlimit {
+                    current: limit,
+                    maximum: limit,
                 };
-                prlimit(Pid::from_raw(*process), resource, limit)?;
+                prlimit(Pid::from_raw(*process), resource, rlimit)?;
             }
         }
         Ok(())
     };
-    match sys::fork(proof)? {
+    match sys::fork(proof).map_err(LowerLimitsError::Fork)? {
         Fork::Child => sys::exit_now(i32::from(lower().is_err())),
-        Fork::Parent(child) => match sys::wait(Some(child), Waiting::Block) {
+        Fork::Parent(child) => match sys::wait(Some(child), WaitMode::Block) {
             Wait::Ended(Reaped {
-                end: End::Exit(0), ..
+                end: ExitStatus::Exit(0),
+                ..
             }) => Ok(()),
-            _ => Err(io::Error::other("limits cannot be lowered")),
+            _ => Err(LowerLimitsError::Refused),
         },
     }
 }
 
 fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
     let limits = subject.limits;
-    // Processes are counted by user id. Where the id is shared, those that were there before are
-    // not the job's.
+    // The kernel counts processes by user. Those that a shared user already has are not the job's.
     let processes = match subject.uid {
         Some(_) => limits.processes,
         None => limits.processes.saturating_add(subject.shared_processes),
     };
-    let [cpu, data] = of_request(limits);
-    for (resource, most) in [
+    let [cpu, data] = request_limits(limits);
+    for (resource, limit) in [
         (Resource::Nproc, Some(processes)),
         (Resource::Nofile, Some(limits.open_files)),
         (Resource::Fsize, Some(limits.file_size)),
@@ -149,14 +181,14 @@ fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
         (Resource::Core, Some(0)),
         (Resource::Memlock, Some(64 << 10)),
         (Resource::Msgqueue, Some(0)),
-        // As in Piston's sandbox: deep recursion is limited by the memory.
+        // As in Piston's sandbox: the memory limit bounds deep recursion.
         (Resource::Stack, None),
     ] {
-        // What was given can only be lowered, in a container by root, too.
-        let highest = getrlimit(resource).maximum;
-        let allowed = match (most, highest) {
-            (Some(most), Some(highest)) => Some(most.min(highest)),
-            (None, bound) | (bound, None) => bound,
+        // A hard limit can only be lowered: root in a container usually lacks `CAP_SYS_RESOURCE`.
+        let hard_limit = getrlimit(resource).maximum;
+        let allowed = match (limit, hard_limit) {
+            (Some(limit), Some(hard_limit)) => Some(limit.min(hard_limit)),
+            (None, limit) | (limit, None) => limit,
         };
         setrlimit(
             resource,
@@ -169,11 +201,11 @@ fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Raises this process's out-of-memory score to the highest. That it cannot is no reason to stop:
-/// `/proc` is not everywhere.
+/// Makes this process the first that the kernel kills when memory runs out. Failure is ignored, since
+/// `/proc` may be read-only or not mounted.
 fn set_oom_score() {
-    // The file is root's for as long as the process may not be looked into. No program of a job
-    // runs yet that could.
+    // While a process is not dumpable, root owns its files in `/proc` and this write is refused. No
+    // program of the job runs yet that could use the moment in between.
     let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open("/proc/self/oom_score_adj", flags, Mode::empty()) {

@@ -1,4 +1,7 @@
-//! What a job keeps on disk: measured while it runs, swept and handed over when it has ended.
+//! What a job's user owns on disk: measured while the job runs, deleted or handed over afterwards.
+//!
+//! Other jobs may be changing the same directories meanwhile. Entries are therefore handled by
+//! descriptor, and the owner is checked on the descriptor that is acted on.
 
 use std::ffi::CStr;
 use std::io;
@@ -11,15 +14,15 @@ use rustix::fs::{
 };
 use rustix::process::{Gid, Uid};
 
-use crate::tree::{DEEPEST, Next, OPEN_DIR, Space, delete_tree, walk};
+use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, delete_tree, walk};
 
-use super::files::SHARED;
+use super::files::SHARED_DIRS;
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OPEN_DIR, Mode::empty())?)
 }
 
-/// What a user has in the shared folders.
+/// The space that a user's files take up in the shared directories.
 pub(super) fn shared_of(uid: u32) -> Space {
     let mut space = Space::default();
     for_each_of(uid, |_, _, found| {
@@ -29,10 +32,10 @@ pub(super) fn shared_of(uid: u32) -> Space {
     space
 }
 
-/// Deletes what a user left in the shared folders.
+/// Deletes a user's files in the shared directories.
 ///
 /// # Errors
-/// Where something could not be deleted.
+/// If something could not be deleted; the rest is deleted all the same.
 pub(super) fn sweep(uid: u32) -> io::Result<()> {
     let mut failed = None;
     for_each_of(uid, |folder, name, found| {
@@ -46,9 +49,10 @@ pub(super) fn sweep(uid: u32) -> io::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Visits a user's entries in the shared folders, and in those below where everybody may write.
+/// Visits a user's entries in the shared directories, and in directories below that everybody may
+/// write to.
 fn for_each_of(uid: u32, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat) -> io::Result<Next>) {
-    for shared in SHARED {
+    for shared in SHARED_DIRS {
         let Ok(root) = open(Path::new(shared)) else {
             continue;
         };
@@ -71,11 +75,11 @@ fn path_of(folder: &OwnedFd, name: &CStr) -> PathBuf {
         .join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
-/// Makes the data directory one that the jobs' users can write through a common group, and in which
-/// each of them can delete what another left.
+/// Makes the data directory writable for the jobs' users through a common group. Without the sticky
+/// bit, each of them can delete what another left.
 ///
 /// # Errors
-/// Where it is not there or not this process's to change.
+/// If the directory does not exist or this process may not change it.
 pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
     let folder = open(data_dir)?;
     let mode = Mode::from_raw_mode(fstat(&folder)?.st_mode);
@@ -84,22 +88,22 @@ pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives what a job's user has left in the data directory to the service's user and group, and
-/// makes it readable and writable for them, whatever mode the job gave it.
+/// Gives what a job's user left in the data directory to the service's user and group, and makes it
+/// readable and writable for them, whatever mode the job gave it.
 ///
-/// Other jobs may be at work there: each entry is held by a descriptor of its own, found to be
-/// the user's, and only then changed. Folders that are nested too deep to be entered are deleted.
+/// Other jobs may be using the directory: each entry is opened, its owner checked on the descriptor,
+/// and only then changed. Directories nested too deeply to be entered are deleted.
 ///
 /// # Errors
-/// Where the data directory cannot be opened, or an owner or mode cannot be changed.
+/// If the data directory cannot be opened, or an owner or mode cannot be changed.
 pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
     walk(open(data_dir)?, |folder, name, found, depth| {
         if found.st_uid != from {
             return Ok(Next::Enter);
         }
         let kind = FileType::from_raw_mode(found.st_mode);
-        if kind == FileType::Directory && depth >= DEEPEST {
-            // Nobody could get at what is in it. Another job may be moving it about: then it stays.
+        if kind == FileType::Directory && depth >= MAX_DEPTH {
+            // Nobody could reach its contents. If another job moves it meanwhile, it stays.
             let _ = delete_tree(&path_of(folder, name));
             return Ok(Next::Skip);
         }

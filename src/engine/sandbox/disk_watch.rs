@@ -1,4 +1,7 @@
-//! Measures, now and then, what a running job keeps on disk.
+//! Checks a running job's disk usage from time to time.
+//!
+//! There are no disk quotas that an unprivileged container could set, so the keeper measures instead.
+//! A job can exceed a limit by what it writes between two measurements.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,40 +12,39 @@ use crate::tree::{Space, free_bytes, in_folder};
 use super::disk;
 use super::protocol::StageLimits;
 
-/// Time between two looks at the disk, at least.
-const LOOK_AT_DISK: Duration = Duration::from_millis(100);
-/// Bytes of the disk that must stay free.
-const LEAST_FREE: u64 = 64 << 20;
+/// Minimum time between two measurements.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes that must stay free on the disk of the jobs' directories.
+const MIN_FREE_BYTES: u64 = 64 << 20;
 
-/// Looks after the space on disk, for which there is no quota.
+/// Measures a job's files against its limits.
 pub(super) struct DiskWatch {
     limits: StageLimits,
     root: PathBuf,
     data_dir: PathBuf,
     uid: Option<u32>,
-    /// What was in the data directory before: it is not this job's to answer for.
+    /// Usage of the data directory before the job, which does not count against it.
     data_before: Space,
-    /// The job is ended when less is free; nothing where there was less before.
-    least_free: u64,
+    /// The job is ended when less than this is free. 0 if hardly more was free at its start.
+    min_free_bytes: u64,
     next: Instant,
 }
 
-/// What there is to know of a job whose space on disk is watched.
-pub(super) struct Watched<'a> {
+/// The job whose disk usage is checked.
+pub(super) struct WatchedJob<'a> {
     pub(super) limits: StageLimits,
-    /// The job's directory.
     pub(super) root: &'a Path,
     pub(super) data_dir: &'a Path,
     pub(super) data_before: Space,
-    /// The job's user, where it has one.
+    /// The job's own user, if it has one.
     pub(super) uid: Option<u32>,
 }
 
 impl DiskWatch {
-    pub(super) fn new(job: &Watched<'_>, started: Instant) -> Self {
+    pub(super) fn new(job: &WatchedJob<'_>, started: Instant) -> Self {
         let root = job.root.to_owned();
-        let least_free = if free_bytes(&root) > 2 * LEAST_FREE {
-            LEAST_FREE
+        let min_free_bytes = if free_bytes(&root) > 2 * MIN_FREE_BYTES {
+            MIN_FREE_BYTES
         } else {
             0
         };
@@ -52,20 +54,20 @@ impl DiskWatch {
             data_dir: job.data_dir.to_owned(),
             uid: job.uid,
             root,
-            least_free,
-            next: started + LOOK_AT_DISK,
+            min_free_bytes,
+            next: started + POLL_INTERVAL,
         }
     }
 
-    /// Measures, unless it did so a short while ago.
-    pub(super) fn is_over(&mut self) -> bool {
-        let begun = Instant::now();
-        if begun < self.next {
+    /// Whether a limit is exceeded. Measures only if the last measurement is old enough.
+    pub(super) fn is_over_limit(&mut self) -> bool {
+        let start = Instant::now();
+        if start < self.next {
             return false;
         }
         let over = self.measure();
-        // A large tree takes long to go through: this must not take most of the time.
-        self.next = Instant::now() + LOOK_AT_DISK.max(begun.elapsed() * 10);
+        // Walking a large tree is slow. Waiting ten times as long bounds the keeper's share of CPU.
+        self.next = Instant::now() + POLL_INTERVAL.max(start.elapsed() * 10);
         over
     }
 
@@ -81,6 +83,6 @@ impl DiskWatch {
             || job.entries > self.limits.job_files
             || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)
             || data.entries > self.limits.data_files.max(self.data_before.entries)
-            || free_bytes(&self.root) < self.least_free
+            || free_bytes(&self.root) < self.min_free_bytes
     }
 }

@@ -1,7 +1,8 @@
-//! Landlock: which files a job can see and change, and who it can signal. A bonus, for some
-//! kernels do not have it; what must hold everywhere is held by user ids and modes.
+//! Landlock rules: which files a job can read and write, and which processes it can signal.
+//!
+//! Some kernels do not have Landlock, so nothing that must hold everywhere may depend on it; user ids
+//! and file modes provide that.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -9,21 +10,22 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
 };
 
-/// The newest rules that this program knows; of these, those that the kernel has are used.
-const NEWEST: ABI = ABI::V6;
+pub(super) use landlock::RulesetError;
 
-/// Folders in `/` that hold programs, their libraries and what they need to know. No file in
-/// others, such as `/root`, `/home`, `/run`, `/srv` and `/mnt`, can be read.
-const READABLE: [&str; 14] = [
+/// The newest ABI that this program knows. The rules that the kernel does not support are left out.
+const MAX_ABI: ABI = ABI::V6;
+
+/// Directories with programs, their libraries and their configuration. Files in others, such as
+/// `/root`, `/home`, `/run`, `/srv` and `/mnt`, cannot be read.
+const SYSTEM_DIRS: [&str; 14] = [
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix",
     "/snap", "/proc", "/sys", "/dev",
 ];
 
-/// Shared places that programs expect to be able to write; they are swept after each job.
-pub(super) const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+/// Shared directories that programs expect to be writable. They are swept after each job.
+pub(super) const SHARED_DIRS: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// Devices that programs write to.
-const DEVICES: [&str; 8] = [
+const WRITABLE_DEVICES: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
@@ -34,49 +36,44 @@ const DEVICES: [&str; 8] = [
     "/dev/pts",
 ];
 
-/// Limits this process, and all that it will start, to these files.
+/// Restricts this process, and everything that it will start, to these files.
 ///
-/// Returns the version of the rules that the kernel has, and `None` where it has none.
+/// Returns the version of the ABI in use, or `None` if the kernel does not have Landlock.
 ///
 /// # Errors
-/// Where the kernel refuses rules that it says it has.
-pub(super) fn limit(
+/// If the kernel refuses rules that it claims to support.
+pub(super) fn restrict(
     readable: &[PathBuf],
     writable: &[PathBuf],
     allow_network: bool,
-) -> io::Result<Option<u8>> {
-    let read = AccessFs::from_read(NEWEST);
-    let all = AccessFs::from_all(NEWEST);
+) -> Result<Option<u8>, RulesetError> {
+    let read = AccessFs::from_read(MAX_ABI);
+    let all = AccessFs::from_all(MAX_ABI);
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)
-        .map_err(io::Error::other)?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)
-        .map_err(io::Error::other)?;
+        .handle_access(all)?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
     if !allow_network {
-        ruleset = ruleset
-            .handle_access(AccessNet::from_all(NEWEST))
-            .map_err(io::Error::other)?;
+        ruleset = ruleset.handle_access(AccessNet::from_all(MAX_ABI))?;
     }
     let status = ruleset
         .create()
-        // Names may be listed wherever modes allow it: programs expect to see what is in `/`.
+        // Directories may be listed wherever modes allow it: programs expect to see what is in `/`.
         .and_then(|rules| rules.add_rules(path_beneath_rules(["/"], AccessFs::ReadDir)))
-        .and_then(|rules| rules.add_rules(path_beneath_rules(READABLE, read)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(SYSTEM_DIRS, read)))
         .and_then(|rules| rules.add_rules(path_beneath_rules(readable, read)))
-        .and_then(|rules| rules.add_rules(path_beneath_rules(SHARED, all)))
-        .and_then(|rules| rules.add_rules(path_beneath_rules(DEVICES, all)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(SHARED_DIRS, all)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(WRITABLE_DEVICES, all)))
         .and_then(|rules| rules.add_rules(path_beneath_rules(writable, all)))
-        .and_then(landlock::RulesetCreated::restrict_self)
-        .map_err(io::Error::other)?;
+        .and_then(landlock::RulesetCreated::restrict_self)?;
     Ok(match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => u8::try_from(effective_abi as i32).ok(),
         _ => None,
     })
 }
 
-/// The folders in which a program at `path` has what it needs: where it is, where the file is that
-/// this is a link to, and what was installed along with that.
+/// The directories that the program at `path` needs to read: its own, that of the file to which it is
+/// a link, and for each of these the prefix that it was installed to.
 pub(in crate::engine) fn installed_with(path: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let real = std::fs::canonicalize(path);
@@ -85,14 +82,15 @@ pub(in crate::engine) fn installed_with(path: &Path) -> Vec<PathBuf> {
             continue;
         };
         folders.push(folder.to_path_buf());
-        // `bin` stands beside `lib` and `share`. A `bin` in a home is not there for one program.
-        let beside = folder.parent().filter(|_| folder.ends_with("bin"));
+        // A `bin` has `lib` and `share` next to it. But a `bin` in a home directory belongs to a person
+        // and not to one program, so the home stays closed.
+        let prefix = folder.parent().filter(|_| folder.ends_with("bin"));
         let is_home = |path: &Path| {
             path.parent().is_none()
                 || path == Path::new("/root")
                 || path.parent() == Some(Path::new("/home"))
         };
-        folders.extend(beside.filter(|path| !is_home(path)).map(Path::to_path_buf));
+        folders.extend(prefix.filter(|path| !is_home(path)).map(Path::to_path_buf));
     }
     folders
 }

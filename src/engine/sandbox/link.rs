@@ -1,4 +1,8 @@
-//! The engine's side: starting the spawner, and one link a job.
+//! The engine's side of the sandbox: starts the spawner, and holds one link per job.
+//!
+//! It is asynchronous and runs in the engine's process, unlike the rest of the sandbox. A link owns its
+//! job: dropping it ends the job, and the job's permit is returned when nothing of it is left. Links
+//! know neither requests nor runtimes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,112 +19,143 @@ use rustix::net::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, TryCurrentError};
 use tokio::sync::watch;
 
-use super::protocol::{
-    Ended, FileHeader, MAX_MESSAGE, Order, Ready, Report, Setup, StageOrder, WarmOrder,
-};
+use super::protocol::{Ended, FileHeader, Order, PrestartOrder, Ready, Report, Setup, StageOrder};
 use super::report::SandboxReport;
 use super::spawner::SPAWNER_ARGUMENT;
-use super::wire::{frame, receive_with_fds, send_with_fds};
+use super::wire::{WireError, frame, message_length, receive_with_fds, send_with_fds};
 use super::workspace::BOX;
-use crate::gate::Pass;
+use crate::limiter::Permit;
 use crate::tree::random_name;
 
-/// How long the spawner may take to be ready.
-const START: Duration = Duration::from_secs(20);
-/// How long what is left of a job may take to go before the next one takes its place all the same.
-const FAREWELL: Duration = Duration::from_secs(30);
+/// How long the spawner may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long cleaning up after a job may take before its permit is given to the next one all the same.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a job got no answer from the sandbox.
+/// Why the sandbox could not be started.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
-    /// A file name that cannot be used, in words for the client.
+pub enum SandboxStartError {
+    /// There is no socket for the spawner, or it cannot be used.
+    #[error("cannot set up the control socket: {0}")]
+    ControlSocket(#[source] io::Error),
+    /// The spawner's process cannot be started.
+    #[error("cannot start the spawner: {0}")]
+    Spawn(#[source] io::Error),
+    /// The spawner ended before it was ready.
+    #[error("the sandbox's spawner ended at start")]
+    Ended,
+    /// The setup or the spawner's reply is not valid JSON.
+    #[error("cannot exchange the setup with the spawner: {0}")]
+    Setup(#[source] serde_json::Error),
+    /// The spawner cannot work on this machine, with its reason.
     #[error("{0}")]
-    Refused(String),
-    /// There is no room for the job; nothing of it was run.
-    #[error("there is no room on the disk for a job's files")]
-    NoSpace,
-    /// The sandbox did not do what it was asked.
-    #[error("the sandbox failed: {0}")]
     Failed(String),
-    /// The program that was started ahead of the job has ended before it came.
-    #[error("a program that waited for its job has ended")]
-    Stale,
-    /// The sandbox's processes are gone.
-    #[error("the sandbox ended unexpectedly")]
-    Gone,
-    /// Talking to the sandbox failed.
-    #[error("talking to the sandbox failed: {0}")]
-    Io(#[from] io::Error),
 }
 
-/// The spawner; dropping it ends the spawner and every job.
+/// Why the engine cannot wait for the end of a job that it has given up.
+#[derive(Debug, thiserror::Error)]
+enum AbandonError {
+    #[error("cannot use the job's socket: {0}")]
+    Socket(#[from] io::Error),
+    #[error(transparent)]
+    NoRuntime(#[from] TryCurrentError),
+}
+
+/// Why the sandbox did not report how a job ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// A file name cannot be used. The text is for the client.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk has no space left for the job. Nothing of it was run.
+    #[error("there is no room on the disk for a job's files")]
+    NoSpace,
+    /// A keeper could not carry out an order.
+    #[error("the sandbox failed: {0}")]
+    Failed(String),
+    /// The pre-started program ended before its job.
+    #[error("a program that waited for its job has ended")]
+    Stale,
+    /// The spawner or the job's keeper has ended.
+    #[error("the sandbox ended unexpectedly")]
+    Gone,
+    /// A socket or pipe to the sandbox failed.
+    #[error("talking to the sandbox failed: {0}")]
+    Io(#[from] io::Error),
+    /// A message to or from a keeper is not valid.
+    #[error("talking to the sandbox failed: {0}")]
+    Wire(#[from] WireError),
+}
+
+/// The running spawner. Dropping the handle ends it and every job.
 #[derive(Debug)]
 pub(crate) struct SpawnerHandle {
     control: OwnedFd,
-    /// The folder with the jobs' directories.
+    /// The parent of the jobs' directories.
     pub(crate) work: PathBuf,
-    /// The folder that all jobs share.
+    /// The directory that all jobs share.
     pub(crate) data_dir: PathBuf,
     /// What contains a job.
     pub(crate) report: SandboxReport,
-    /// User and group that this process can become.
+    /// User and group that this process can change to.
     pub(crate) service: Option<u32>,
-    /// How it ended, in words, once it has.
+    /// How the spawner ended, as text, once it has.
     end: watch::Receiver<Option<String>>,
 }
 
 impl SpawnerHandle {
-    /// Starts the spawner and waits until it takes jobs, a few milliseconds. It holds the lock on the
-    /// data directory until the last job has ended.
+    /// Starts the spawner and blocks until it accepts jobs, which takes a few milliseconds. The spawner
+    /// and its keepers hold the lock on the data directory until the last job has ended.
     ///
     /// # Errors
-    /// Where it cannot be started or finds that it cannot work here.
+    /// If it cannot be started, or cannot work on this machine.
     pub(crate) fn start(
         program: &Path,
         setup: &Setup,
         lock: Option<BorrowedFd<'_>>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, SandboxStartError> {
         let (control, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
-        )?;
+        )
+        .map_err(|error| SandboxStartError::ControlSocket(error.into()))?;
         let mut child = Command::new(program)
             .arg(SPAWNER_ARGUMENT)
             .env_clear()
             .current_dir("/")
-            // Ctrl-C in a terminal is meant for the program, which lets its jobs finish.
+            // A terminal sends SIGINT to the whole foreground group. Only the main process should get
+            // it, as it lets the jobs finish.
             .process_group(0)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
-            .spawn()?;
-        // Collects it when it ends: after the engine has closed the socket, or too early.
+            .spawn()
+            .map_err(SandboxStartError::Spawn)?;
+        // Reaps it when it ends: after the engine has closed the socket, or too early.
         let (ended, end) = watch::channel(None);
         std::thread::spawn(move || {
-            let how = match child.wait() {
+            let status = match child.wait() {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             };
-            ended.send_replace(Some(how));
+            ended.send_replace(Some(status));
         });
-        // A start that takes this long has failed, whatever holds it up.
-        set_socket_timeout(&control, Timeout::Recv, Some(START))?;
-        send_with_fds(
-            &control,
-            &serde_json::to_vec(setup)?,
-            lock.as_slice(),
-            SendFlags::empty(),
-        )?;
-        let mut answer = vec![0; 64 << 10];
-        let length = receive_with_fds(&control, &mut answer, &mut VecDeque::new())?;
+        let setup = serde_json::to_vec(setup).map_err(SandboxStartError::Setup)?;
+        let mut reply = vec![0; 64 << 10];
+        let length = set_socket_timeout(&control, Timeout::Recv, Some(START_TIMEOUT))
+            .map_err(io::Error::from)
+            .and_then(|()| send_with_fds(&control, &setup, lock.as_slice(), SendFlags::empty()))
+            .and_then(|_| receive_with_fds(&control, &mut reply, &mut VecDeque::new()))
+            .map_err(SandboxStartError::ControlSocket)?;
         if length == 0 {
-            return Err(io::Error::other("the sandbox's spawner ended at start"));
+            return Err(SandboxStartError::Ended);
         }
-        match serde_json::from_slice(answer.get(..length).unwrap_or_default())? {
+        let reply = serde_json::from_slice(reply.get(..length).unwrap_or_default());
+        match reply.map_err(SandboxStartError::Setup)? {
             Ready::Ready {
                 work,
                 data_dir,
@@ -134,25 +169,25 @@ impl SpawnerHandle {
                 service,
                 end,
             }),
-            Ready::Failed(why) => Err(io::Error::other(why)),
+            Ready::Failed(reason) => Err(SandboxStartError::Failed(reason)),
         }
     }
 
-    /// Waits until the spawner has ended, which it does by itself only where something is wrong,
-    /// and says how.
+    /// Waits until the spawner has ended, and returns how. It ends by itself only after a failure.
     pub(crate) async fn ended(&self) -> String {
         let mut end = self.end.clone();
-        let how = end.wait_for(Option::is_some).await;
-        how.map_or_else(|_| None, |how| how.clone())
-            .unwrap_or_else(|| "nobody knows how".to_owned())
+        let status = end.wait_for(Option::is_some).await;
+        status
+            .map_or_else(|_| None, |status| status.clone())
+            .unwrap_or_else(|| "unknown status".to_owned())
     }
 
-    /// Asks for a keeper. The job has this pass, if it needs one, for as long as any process of it is
-    /// there.
+    /// Asks for a keeper. The job holds the permit, if it needs one, for as long as any of its processes
+    /// may run.
     ///
     /// # Errors
-    /// Where the spawner is gone.
-    pub(crate) async fn open(&self, pass: Option<Pass>) -> Result<JobLink, LinkError> {
+    /// If the spawner has ended.
+    pub(crate) async fn open(&self, permit: Option<Permit>) -> Result<JobLink, LinkError> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
@@ -169,8 +204,8 @@ impl SpawnerHandle {
                 SendFlags::DONTWAIT,
             ) {
                 Ok(_) => break,
-                // So many jobs wait for a slot that the socket is full, which the gate in front
-                // of it does not let happen for long.
+                // The socket is full of jobs that wait for a slot. The concurrency limit in front of it
+                // keeps that rare and short, so polling is good enough.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
@@ -183,52 +218,52 @@ impl SpawnerHandle {
             stream: UnixStream::from_std(stream)?,
             received: Vec::new(),
             root: self.work.join(name),
-            runs: false,
-            pass,
+            is_running: false,
+            permit,
         })
     }
 }
 
-/// The engine's end of one job; dropping it kills the job and deletes what it left. The job's pass is
-/// given back when the last process is gone.
+/// The engine's end of one job. Dropping it kills the job and deletes what it left. The job's permit is
+/// returned when its last process has ended.
 #[derive(Debug)]
 pub(crate) struct JobLink {
     stream: UnixStream,
     received: Vec<u8>,
     root: PathBuf,
-    /// Whether there may be processes of the job.
-    runs: bool,
-    pass: Option<Pass>,
+    /// Whether processes of the job may be running.
+    is_running: bool,
+    permit: Option<Permit>,
 }
 
 impl Drop for JobLink {
     fn drop(&mut self) {
-        // After the report of a stage nothing runs, and what the job has left in the data directory
-        // has been handed over. The rest is done without anybody waiting for it.
-        if self.runs
-            && let Some(pass) = self.pass.take()
-            && let Err(error) = self.leave(pass)
+        // Once a stage has been reported, no process of it runs and the job's files in the data
+        // directory have been handed over, so the permit can be returned before the cleanup.
+        if self.is_running
+            && let Some(permit) = self.permit.take()
+            && let Err(error) = self.abandon(permit)
         {
-            tracing::error!(%error, "a job cannot be waited for");
+            tracing::error!(%error, "failed to wait for the end of a job");
         }
     }
 }
 
 impl JobLink {
-    /// Ends the job, and gives the pass back when nothing of the job is left.
-    fn leave(&self, pass: Pass) -> io::Result<()> {
-        shutdown(&self.stream, Shutdown::Write)?;
+    /// Ends the job, and returns the permit in the background when nothing of the job is left.
+    fn abandon(&self, permit: Permit) -> Result<(), AbandonError> {
+        shutdown(&self.stream, Shutdown::Write).map_err(io::Error::from)?;
         let rest = std::os::unix::net::UnixStream::from(self.stream.as_fd().try_clone_to_owned()?);
         let mut rest = UnixStream::from_std(rest)?;
-        // Without a runtime the process is about to end.
-        let runtime = Handle::try_current().map_err(io::Error::other)?;
+        // Without a runtime this process is about to exit.
+        let runtime = Handle::try_current()?;
         runtime.spawn(async move {
             let mut chunk = [0; 4096];
             let end = async { while rest.read(&mut chunk).await.is_ok_and(|read| read > 0) {} };
-            if tokio::time::timeout(FAREWELL, end).await.is_err() {
-                tracing::error!("a job that was given up does not end");
+            if tokio::time::timeout(CLEANUP_TIMEOUT, end).await.is_err() {
+                tracing::error!("abandoned job does not end");
             }
-            drop(pass);
+            drop(permit);
         });
         Ok(())
     }
@@ -238,15 +273,15 @@ impl JobLink {
         self.root.join(BOX)
     }
 
-    /// The job's directory and the folder that it lies in: of no meaning to a client.
-    pub(crate) fn private_folders(&self) -> [String; 2] {
+    /// The job's directory and its parent, whose paths mean nothing to a client.
+    pub(crate) fn private_directories(&self) -> [String; 2] {
         [self.directory(), self.root.clone()].map(|path| path.to_string_lossy().into_owned())
     }
 
-    /// Sends the job's files. Whether they could be written is told with the first stage.
+    /// Sends the job's files. Failure to write them is reported instead of the first stage's end.
     ///
     /// # Errors
-    /// Where the keeper is gone.
+    /// If the keeper has ended.
     pub(crate) async fn files(&mut self, files: &[(String, Vec<u8>)]) -> Result<(), LinkError> {
         let headers = files
             .iter()
@@ -265,39 +300,40 @@ impl JobLink {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         match self.stream.write_all(bytes).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(self.last_word().await),
+            Err(_) => Err(self.hang_up_reason().await),
         }
     }
 
-    /// What the keeper said before it hung up.
-    async fn last_word(&mut self) -> LinkError {
+    /// What the keeper reported before it hung up.
+    async fn hang_up_reason(&mut self) -> LinkError {
         match self.report().await {
             Ok(_) => LinkError::Gone,
             Err(error) => error,
         }
     }
 
-    /// Starts a program with these standard streams ahead of its job, and waits until it is ready.
+    /// Starts a program with these standard streams before its job, and waits until it is ready.
     ///
     /// # Errors
-    /// Where it cannot be started, or the keeper is gone.
-    pub(crate) async fn warm_up(
+    /// If it cannot be started, or the keeper has ended.
+    pub(crate) async fn prestart(
         &mut self,
-        order: WarmOrder,
+        order: PrestartOrder,
         stdio: [OwnedFd; 3],
     ) -> Result<(), LinkError> {
-        let bytes = frame(&Order::Warm(order))?;
+        let bytes = frame(&Order::Prestart(order))?;
         self.send_with_streams(&bytes, stdio).await?;
         match self.next_report().await? {
-            Report::Warm => Ok(()),
-            Report::Refused(why) | Report::Failed(why) => Err(LinkError::Failed(why)),
+            Report::Prestarted => Ok(()),
+            Report::Refused(reason) | Report::Failed(reason) => Err(LinkError::Failed(reason)),
             Report::NoSpace => Err(LinkError::NoSpace),
             Report::Ended(_) | Report::Stale => Err(LinkError::Gone),
         }
     }
 
-    /// Whether the keeper of a program that waits for its job is there, and so is the program.
-    pub(crate) fn waits(&self) -> bool {
+    /// Whether the pre-started program still waits for its job. Its keeper reports and hangs up as soon
+    /// as the program ends, so it does while there is nothing to read.
+    pub(crate) fn is_idle(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         matches!(
             recv(&self.stream, &mut [0; 1], flags),
@@ -305,27 +341,27 @@ impl JobLink {
         )
     }
 
-    /// Gives the job its pass.
-    pub(crate) fn admit(&mut self, pass: Pass) {
-        self.pass = Some(pass);
+    /// Gives the permit to the job that the pre-started program is used for.
+    pub(crate) fn attach_permit(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
-    /// Takes the pass of a job that did not come to run.
-    pub(crate) fn turn_away(mut self) -> Option<Pass> {
-        self.pass.take()
+    /// Discards a pre-started program that was not used, and takes back the job's permit.
+    pub(crate) fn discard_prestarted(mut self) -> Option<Permit> {
+        self.permit.take()
     }
 
-    /// Starts a stage, with these standard streams if no program was started ahead with others.
+    /// Starts a stage. `stdio` is `None` if a pre-started program has its standard streams already.
     ///
     /// # Errors
-    /// Where the keeper is gone.
+    /// If the keeper has ended.
     pub(crate) async fn start_stage(
         &mut self,
         order: StageOrder,
         stdio: Option<[OwnedFd; 3]>,
     ) -> Result<(), LinkError> {
         let bytes = frame(&Order::Stage(order))?;
-        self.runs = true;
+        self.is_running = true;
         match stdio {
             Some(stdio) => self.send_with_streams(&bytes, stdio).await,
             None => self.send(&bytes).await,
@@ -348,37 +384,37 @@ impl JobLink {
         drop(stdio);
         match sent {
             Ok(sent) => self.send(bytes.get(sent..).unwrap_or_default()).await,
-            Err(_) => Err(self.last_word().await),
+            Err(_) => Err(self.hang_up_reason().await),
         }
     }
 
-    /// Ends the running stage; its report comes all the same.
+    /// Ends the running stage, which is still reported.
     ///
     /// # Errors
-    /// Where the keeper is gone.
+    /// If the keeper has ended.
     pub(crate) async fn kill(&mut self) -> Result<(), LinkError> {
         self.send(&frame(&Order::Kill)?).await
     }
 
-    /// How the running stage ended. May be dropped and called again.
+    /// Waits until the running stage has ended. Cancel-safe.
     ///
     /// # Errors
-    /// What the keeper has to say instead, or that it is gone.
+    /// What the keeper reports instead, or that it has ended.
     pub(crate) async fn report(&mut self) -> Result<Ended, LinkError> {
         match self.next_report().await? {
             Report::Ended(ended) => {
-                self.runs = false;
+                self.is_running = false;
                 Ok(ended)
             }
-            Report::Refused(why) => Err(LinkError::Refused(why)),
+            Report::Refused(reason) => Err(LinkError::Refused(reason)),
             Report::NoSpace => Err(LinkError::NoSpace),
-            Report::Failed(why) => Err(LinkError::Failed(why)),
+            Report::Failed(reason) => Err(LinkError::Failed(reason)),
             Report::Stale => Err(LinkError::Stale),
-            Report::Warm => Err(LinkError::Gone),
+            Report::Prestarted => Err(LinkError::Gone),
         }
     }
 
-    /// The keeper's next word. May be dropped and called again.
+    /// The keeper's next message. Cancel-safe: received bytes are kept in `self`.
     async fn next_report(&mut self) -> Result<Report, LinkError> {
         loop {
             if let Some(report) = self.parse()? {
@@ -395,14 +431,11 @@ impl JobLink {
         }
     }
 
-    fn parse(&mut self) -> io::Result<Option<Report>> {
-        let Some(length) = self.received.first_chunk::<4>() else {
+    fn parse(&mut self) -> Result<Option<Report>, WireError> {
+        let Some(header) = self.received.first_chunk::<4>() else {
             return Ok(None);
         };
-        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(io::Error::other)?;
-        if length > MAX_MESSAGE {
-            return Err(io::Error::other("a message from the sandbox is too long"));
-        }
+        let length = message_length(*header)?;
         let Some(message) = self.received.get(4..4 + length) else {
             return Ok(None);
         };

@@ -1,25 +1,32 @@
-//! What runs a job and contains it: the spawner, a keeper for each job, and the engine's ends of
-//! the sockets to them.
+//! Runs and contains jobs: the spawner, one keeper per job, and the engine's ends of the sockets to
+//! them.
 //!
 //! ```text
 //! engine (HTTP, any user) ── control socket ──> spawner (one thread)
-//!    └── one socket a job ──────────────────> keeper (reaper of the job's processes)
-//!                                               └── process above the program (the job's rights)
+//!    └── one socket per job ────────────────> keeper (subreaper of the job's processes)
+//!                                               └── init (the job's user and limits)
 //!                                                     └── the program
 //! ```
 //!
-//! A keeper may have started the program ahead of its job: `warm.rs`.
+//! A keeper may start the program before its job arrives; see `prestart.rs`.
+//!
+//! The sandbox must not know HTTP, Piston's API or the table of runtimes: it gets commands, files and
+//! limits, and reports how each stage ended. Everything but `link.rs` runs in processes with one
+//! thread, which is what makes it safe to run ordinary code after `fork`. `engine/sandbox/sys.rs` is
+//! the only place with `unsafe`.
 
 mod confine;
 mod disk;
 mod disk_watch;
 mod files;
+mod init;
 mod keeper;
-mod line;
 mod link;
+mod log;
 mod policy;
+mod prestart;
+mod probe;
 mod process_tree;
-mod program;
 mod protocol;
 mod report;
 mod seccomp;
@@ -27,16 +34,15 @@ mod slots;
 mod spawner;
 mod stage;
 mod sys;
-mod trial;
-mod warm;
 mod wire;
 mod workspace;
 
+pub use link::SandboxStartError;
 pub use protocol::StageLimits;
 pub use report::{Layer, SandboxReport};
 pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;
 pub(super) use link::{JobLink, LinkError, SpawnerHandle};
-pub(super) use protocol::{Cause, Ended, Setup, StageOrder, WarmOrder};
+pub(super) use protocol::{Cause, Ended, PrestartOrder, Setup, StageOrder};
 pub(super) use sys::become_service;

@@ -1,4 +1,7 @@
-//! Which layers contain the jobs of a spawner.
+//! The layers that a spawner applies to its jobs.
+//!
+//! The policy starts as what the setup asks for; [`probe`](super::probe) removes what the machine
+//! does not have. It is fixed before the first job.
 
 use std::path::PathBuf;
 
@@ -6,7 +9,7 @@ use super::protocol::Setup;
 use super::report::Layer;
 use super::seccomp::Filters;
 
-/// What every job of a spawner is contained by.
+/// How every job of a spawner is contained.
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) filters: Option<Filters>,
@@ -15,12 +18,13 @@ pub(super) struct Policy {
     pub(super) sweep: bool,
     pub(super) allow_network: bool,
     pub(super) data_dir: PathBuf,
-    /// User and group to whom what jobs leave in the data directory is given.
+    /// User and group that get the files that jobs leave in the data directory.
     pub(super) service: Option<u32>,
 }
 
 impl Policy {
-    /// What is asked for. A filter that cannot be compiled is a layer that is missing.
+    /// The policy that the setup asks for. A filter that cannot be compiled counts as a missing layer,
+    /// which the engine then judges like any other.
     pub(super) fn new(setup: &Setup, data_dir: PathBuf, service: Option<u32>) -> Self {
         let wants = |layer| !setup.without.contains(&layer);
         Self {

@@ -1,31 +1,32 @@
-//! What a job's processes use at this moment, read from `/proc`.
+//! The current resource usage of a process tree, read from `/proc`.
 //!
-//! A job's processes are those below its keeper. The keeper is the reaper of all its descendants
-//! (`PR_SET_CHILD_SUBREAPER`), so that following parents finds those that called `setsid` or
-//! forked twice, too; and unlike the owner of `/proc/PID`, a process cannot change its parent.
+//! A job's processes are the descendants of its keeper. The keeper is the subreaper of all of them
+//! (`PR_SET_CHILD_SUBREAPER`), so following parents also finds those that called `setsid` or forked
+//! twice. A process cannot change its parent, unlike the owner of its files in `/proc`.
+//!
+//! Processes may start and end while `/proc` is read; the result is a sample.
 
 use std::collections::HashMap;
 use std::io::Read;
 use std::time::Duration;
 
-/// What the processes below one process use together.
+/// The total usage of all descendants of a process.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Usage {
-    /// CPU time, that of ended and collected children included.
+    /// CPU time, including that of children they have reaped.
     pub(super) cpu: Duration,
-    /// Resident memory that cannot be dropped: anonymous and shared pages, in bytes.
+    /// Anonymous and shared resident memory in bytes: what the kernel cannot drop.
     pub(super) memory: u64,
-    /// The processes.
     pub(super) pids: Vec<i32>,
 }
 
-struct Entry {
+struct ProcessStat {
     parent: i32,
     has_ended: bool,
     ticks: u64,
 }
 
-/// Adds up what the descendants of `root` use.
+/// Adds up the usage of the descendants of `root`.
 pub(super) fn usage_below(root: i32, ticks_per_second: u64) -> Usage {
     let mut buffer = Vec::with_capacity(1024);
     let mut children: HashMap<i32, Vec<(i32, u64)>> = HashMap::new();
@@ -37,11 +38,11 @@ pub(super) fn usage_below(root: i32, ticks_per_second: u64) -> Usage {
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        if let Some(entry) = read(&format!("/proc/{pid}/stat"), &mut buffer).and_then(parse_stat) {
+        if let Some(stat) = read(&format!("/proc/{pid}/stat"), &mut buffer).and_then(parse_stat) {
             children
-                .entry(entry.parent)
+                .entry(stat.parent)
                 .or_default()
-                .push((pid, entry.ticks));
+                .push((pid, stat.ticks));
         }
     }
     let mut usage = Usage::default();
@@ -73,7 +74,7 @@ pub(super) fn children_of(parent: i32) -> Vec<i32> {
         .filter(|pid: &i32| {
             read(&format!("/proc/{pid}/stat"), &mut buffer)
                 .and_then(parse_stat)
-                .is_some_and(|entry| entry.parent == parent && !entry.has_ended)
+                .is_some_and(|stat| stat.parent == parent && !stat.has_ended)
         })
         .collect()
 }
@@ -83,7 +84,8 @@ fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     std::fs::File::open(path)
         .and_then(|mut file| file.read_to_end(buffer))
         .ok()?;
-    // A program may name itself with bytes that are no text, but only ahead of the last `)`.
+    // A program's name for itself may not be UTF-8 and may contain anything, but it ends before the
+    // last `)`.
     let from = buffer
         .iter()
         .rposition(|byte| *byte == b')')
@@ -95,9 +97,9 @@ fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     std::str::from_utf8(buffer.get(line..)?).ok()
 }
 
-/// Reads what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, …, the
-/// times of fields 14 to 17 (utime, stime, cutime, cstime).
-fn parse_stat(rest: &str) -> Option<Entry> {
+/// Parses what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, … and fields
+/// 14 to 17 (utime, stime, cutime, cstime).
+fn parse_stat(rest: &str) -> Option<ProcessStat> {
     let mut fields = rest.split_ascii_whitespace();
     let has_ended = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
@@ -106,7 +108,7 @@ fn parse_stat(rest: &str) -> Option<Entry> {
     for _ in 0..4 {
         ticks = ticks.saturating_add(times.next()?.parse().unwrap_or(0));
     }
-    Some(Entry {
+    Some(ProcessStat {
         parent,
         has_ended,
         ticks,
@@ -130,11 +132,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stat_line_is_read_behind_a_name_with_blanks_and_brackets() {
+    fn a_stat_line_is_parsed_after_a_name_with_spaces_and_parentheses() {
         let line = "7 (a) b (c)) S 3 7 7 0 -1 4194304 94 10 0 0 1 2 30 40 20 0 1 0 1 2 3";
         let rest = &line[line.rfind(')').unwrap() + 1..];
-        let entry = parse_stat(rest).unwrap();
-        assert_eq!((entry.parent, entry.ticks), (3, 73));
+        let stat = parse_stat(rest).unwrap();
+        assert_eq!((stat.parent, stat.ticks), (3, 73));
     }
 
     #[test]

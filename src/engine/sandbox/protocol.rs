@@ -1,12 +1,14 @@
-//! What the engine, the spawner and the keepers say to each other.
+//! The messages between the engine, the spawner and the keepers.
 //!
-//! Between the engine and the spawner there is one `SOCK_SEQPACKET` pair: the first packet is a
-//! [`Setup`], the answer a [`Ready`]; each later packet is one job, and carries one end of that
-//! job's own stream socket. On that socket the engine sends [`Order`]s to the job's keeper, which
-//! answers with [`Report`]s; each is JSON behind its length (four bytes, little-endian). The bytes
-//! of the files follow an [`Order::Open`] as they are. The three standard streams come along with
-//! an [`Order::Stage`]. When the engine closes the socket or its half of it, the job ends; the other
-//! half is open until everything of the job is gone.
+//! The engine and the spawner share one `SOCK_SEQPACKET` pair. The first packet is a [`Setup`], the
+//! reply a [`Ready`]. Each later packet is one job and carries one end of that job's own stream
+//! socket. On that socket the engine sends [`Order`]s to the job's keeper, which replies with
+//! [`Report`]s; each is JSON prefixed with its length (four bytes, little-endian). The raw bytes of
+//! the files follow an [`Order::Open`]. The descriptors of the three standard streams are attached to
+//! an [`Order::Stage`] or [`Order::Prestart`]. When the engine closes the socket, or its half of it,
+//! the job ends. The keeper's half stays open until the job has been cleaned up.
+//!
+//! Engine and keepers are always the same executable, so the format needs no versions.
 
 use std::path::PathBuf;
 
@@ -18,74 +20,75 @@ use crate::piston::WorkingDirectory;
 /// Longest JSON of one message in bytes. Arguments and environment are in it, not files.
 pub(super) const MAX_MESSAGE: usize = 64 << 20;
 
-/// What the spawner has to know before the first job.
+/// What the spawner needs before the first job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Setup {
-    /// How many jobs there can be at a time, those being cleaned up included.
+    /// How many jobs there can be at a time, including those being cleaned up.
     pub slots: usize,
     /// Where the folder for the jobs' directories is made.
     pub work_parent: PathBuf,
-    /// The folder that all jobs may read and write; one that goes with the spawner if none.
+    /// The directory that all jobs may read and write; if `None`, a temporary one that is deleted with
+    /// the spawner.
     pub data_dir: Option<PathBuf>,
     /// Whether jobs may use the network.
     pub allow_network: bool,
-    /// Whether lines of the log are JSON.
+    /// Whether log lines are JSON.
     pub json_log: bool,
     /// Layers that are left out.
     pub without: Vec<Layer>,
 }
 
-/// The spawner's answer.
+/// The spawner's reply to [`Setup`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ready {
-    /// It takes jobs.
+    /// It accepts jobs.
     Ready {
-        /// The folder with the jobs' directories.
+        /// The parent of the jobs' directories.
         work: PathBuf,
-        /// The folder that all jobs share.
+        /// The directory that all jobs share.
         data_dir: PathBuf,
         /// What contains a job.
         report: SandboxReport,
-        /// User and group that the HTTP side can become.
+        /// User and group that the engine's own process can change to.
         service: Option<u32>,
     },
-    /// It cannot work here, and why.
+    /// It cannot work on this machine, with the reason.
     Failed(String),
 }
 
-/// What the engine asks of a keeper.
+/// A request to a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Make the job's directory and start its program ahead of the job. Standard input, output and
-    /// error come along as descriptors.
-    Warm(WarmOrder),
-    /// Make the job's directory with these files; their bytes follow in this order.
+    /// Create the job's directory and start its program before the job arrives. The descriptors of
+    /// standard input, output and error are attached.
+    Prestart(PrestartOrder),
+    /// Create the job's directory with these files, whose bytes follow in this order.
     Open(Vec<FileHeader>),
-    /// Run a program. Standard input, output and error come along as descriptors, unless they came
-    /// with [`Order::Warm`].
+    /// Run a program. The descriptors of standard input, output and error are attached, unless they
+    /// came with [`Order::Prestart`].
     Stage(StageOrder),
-    /// End the running stage now.
+    /// ExitStatus the running stage now.
     Kill,
 }
 
 /// One file of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FileHeader {
-    /// Path below the job's directory, made of plain names only.
+    /// Path below the job's directory, without `.`, `..` or empty components.
     pub(crate) path: String,
     /// Length in bytes.
     pub(crate) length: u64,
 }
 
-/// A program to be started ahead of its job.
+/// A program to start before its job.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct WarmOrder {
-    /// What the job is expected to be, with the highest bounds that it can have.
+pub(crate) struct PrestartOrder {
+    /// The stage that the job is expected to ask for, with the highest limits that it can have.
     pub(crate) stage: StageOrder,
-    /// The file that the program reads last of all before it runs what is in it, by its name in the
-    /// job's directory.
+    /// Name in the job's directory of the source file, which must be the last file that the program
+    /// opens before it runs it.
     pub(crate) file: String,
-    /// Files below `HOME` and what is in them, which are there until the program reads that file.
+    /// Paths and contents of files below `HOME`, which are deleted once the program opens its source.
     pub(crate) home: Vec<(String, String)>,
 }
 
@@ -94,32 +97,31 @@ pub(crate) struct WarmOrder {
 pub(crate) struct StageOrder {
     /// The program (a path) and its arguments.
     pub(crate) command: Vec<String>,
-    /// The environment, but for what the keeper adds: `HOME`, `TMPDIR` and `PWD`.
+    /// The environment, except for what init adds: `HOME`, `TMPDIR` and `PWD`.
     pub(crate) environment: Vec<(String, String)>,
-    /// The bounds.
     pub(crate) limits: StageLimits,
-    /// Folders that the program needs besides those of the system.
+    /// Directories that the program reads, besides those of the system.
     pub(crate) readable: Vec<PathBuf>,
-    /// Where it starts, if not in the job's directory.
+    /// Where the program starts, if not in the job's directory.
     pub(crate) working_directory: Option<WorkingDirectory>,
 }
 
-/// The bounds of one stage.
+/// The limits of one stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StageLimits {
     /// Wall-clock time in milliseconds.
     pub wall_ms: f64,
     /// CPU time of the whole process tree in milliseconds.
     pub cpu_ms: f64,
-    /// Memory of the whole process tree in bytes.
+    /// Resident memory of the whole process tree in bytes.
     pub memory: u64,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub processes: u64,
-    /// Open files of a process.
+    /// Open files per process.
     pub open_files: u64,
-    /// Size of one file in bytes.
+    /// Size of any single file in bytes.
     pub file_size: u64,
-    /// Bytes of all files that the job has outside the data directory.
+    /// Bytes of all files of the job outside the data directory.
     pub job_bytes: u64,
     /// Number of these files, folders included.
     pub job_files: u64,
@@ -130,8 +132,8 @@ pub struct StageLimits {
 }
 
 impl StageLimits {
-    /// Small limits with which the spawner tries out a sandbox.
-    pub(in crate::engine) fn for_trial() -> Self {
+    /// Small limits with which the spawner probes the sandbox.
+    pub(in crate::engine) fn for_probe() -> Self {
         Self {
             wall_ms: 1000.0,
             cpu_ms: 1000.0,
@@ -147,20 +149,20 @@ impl StageLimits {
     }
 }
 
-/// What a keeper tells the engine.
+/// A keeper's message to the engine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The program that was started ahead of its job waits for it.
-    Warm,
-    /// That program has ended without a job. The keeper ends, too.
+    /// The pre-started program waits for its job.
+    Prestarted,
+    /// The pre-started program ended before its job, and the keeper ends too.
     Stale,
-    /// The files could not be made, by fault of their names.
+    /// The files could not be created because of their names.
     Refused(String),
-    /// There is no room on the disk for the job. Nothing of it was run.
+    /// The disk has no space left for the job. Nothing of it was run.
     NoSpace,
-    /// The keeper could not do what was asked.
+    /// The keeper could not carry out the order.
     Failed(String),
-    /// The stage is over, and so is every process that it started.
+    /// The stage is over, and no process that it started is left.
     Ended(Ended),
 }
 
@@ -180,9 +182,9 @@ pub(crate) struct Ended {
 /// What ended a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cause {
-    /// The program ended by itself: its exit code, 128 + n after signal n.
+    /// The program exited by itself with this code, or 128 + n after signal n.
     Exit(i32),
-    /// A signal killed the process above the program.
+    /// This signal killed the job's init.
     Signal(i32),
     /// The wall-clock limit.
     WallLimit,
@@ -190,7 +192,7 @@ pub(crate) enum Cause {
     CpuLimit,
     /// The memory limit.
     MemoryLimit,
-    /// A limit on the bytes or the number of files.
+    /// A limit on bytes or number of files.
     DiskLimit,
     /// [`Order::Kill`].
     Killed,

@@ -1,44 +1,48 @@
-//! The layers of the sandbox, and what was found of them on this machine.
+//! The layers of the sandbox and which of them work on this machine.
+//!
+//! [`SandboxReport`] is serialized into `GET /` of the engine, so its field names are part of the
+//! interface.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One layer of the sandbox, by the name under which it can be left out for tests.
+/// A layer of the sandbox that can be left out, to show in a test that it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
-    /// Every job slot has a user of its own.
+    /// A separate user for each job slot.
     OwnUsers,
-    /// Resource limits of the kernel.
+    /// The kernel's resource limits.
     Limits,
-    /// System calls are filtered.
+    /// System call filters.
     Seccomp,
-    /// Files are limited by Landlock.
+    /// Landlock rules for files, signals and sockets.
     Landlock,
-    /// Shared folders are swept after each job.
+    /// Deletion of what a job left in shared directories.
     Sweep,
 }
 
-/// What contains a job on this machine, as found by trying it.
+/// What contains a job on this machine, as found by probing it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxReport {
-    /// Every job slot has a user of its own, by whom its processes are found and killed, and whom
-    /// the kernel counts processes for.
+    /// Every job slot has a user of its own, by which its processes are found and killed, and for
+    /// which the kernel counts processes.
     pub own_users: bool,
-    /// Jobs run as root, which no limit on processes binds.
+    /// Jobs run as root, to which the limit on processes does not apply.
     pub as_root: bool,
-    /// Resource limits hold.
+    /// Resource limits are in force.
     pub limits: bool,
-    /// Programs cannot gain rights by being executed.
+    /// Executing a setuid program grants no privileges.
     pub no_new_privileges: bool,
     /// System calls are filtered.
     pub seccomp: bool,
-    /// Version of the Landlock rules in use.
+    /// Version of the Landlock ABI in use.
     pub landlock: Option<u8>,
     /// Jobs may use the network.
     pub network: bool,
-    /// Capabilities for want of which jobs have no users of their own although they run as root.
+    /// Missing capabilities, because of which jobs have no users of their own although the engine runs
+    /// as root.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacking: Vec<String>,
 }
@@ -66,8 +70,10 @@ impl fmt::Display for SandboxReport {
 }
 
 impl SandboxReport {
-    /// The layers without which hostile code is not contained, as far as they are missing. That an
-    /// ordinary user cannot give out user ids is not among them: his jobs have his rights.
+    /// The layers that are missing and without which hostile code is not contained.
+    ///
+    /// Separate users are required only of an engine that runs as root: without root they cannot be
+    /// had, and a job then has no more rights than the engine's own ordinary user.
     pub fn missing_required_layers(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if self.as_root && !self.own_users {

@@ -1,30 +1,40 @@
-//! System calls that a job may not make.
+//! The system calls that a job may not make, compiled to seccomp filters.
 //!
-//! A list of what is denied, not of what is allowed: lists of the latter kind keep breaking
-//! programs and C libraries. Denied calls fail with `EPERM`, which programs expect, but for two:
-//! `clone3`, whose flags a filter cannot see, fails with `ENOSYS`, which makes C libraries fall
-//! back to `clone`; and sockets of the internet's families with `ENETUNREACH`, so that a program
-//! says that there is no network, as it does in Piston.
+//! This is a deny list: allow lists keep breaking programs and C libraries. Denied calls fail with
+//! `EPERM`, which programs expect, with two exceptions. `clone3` fails with `ENOSYS`, because a filter
+//! cannot see its flags and C libraries then fall back to `clone`. IPv4 and IPv6 sockets fail with
+//! `ENETUNREACH`, so that a program reports that there is no network, as it does in Piston.
+//!
+//! The filters are one layer of several; see [`confine`](super::confine) for the order in which the
+//! layers are applied.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition,
-    SeccompFilter, SeccompRule, apply_filter, sock_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is,
+    SeccompCondition, SeccompFilter, SeccompRule, apply_filter, sock_filter,
 };
 
-/// The compiled filters. Making them takes longer than starting a small program, so that the
-/// spawner does it once.
+/// Why there are no system call filters.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SeccompError {
+    #[error("cannot compile the system call filters: {0}")]
+    Compile(#[from] BackendError),
+    #[error("cannot install the system call filters: {0}")]
+    Install(#[from] seccompiler::Error),
+}
+
+/// The compiled filters. Compiling takes longer than starting a small program, so the spawner does it
+/// once.
 #[derive(Debug, Clone)]
 pub(super) struct Filters(Vec<BpfProgram>);
 
 impl Filters {
-    /// Compiles the filters for this machine.
+    /// Compiles the filters for this machine's architecture.
     ///
     /// # Errors
-    /// Where there is no filter for this kind of machine.
-    pub(super) fn compile(allow_network: bool) -> io::Result<Self> {
+    /// If the architecture is not supported.
+    pub(super) fn compile(allow_network: bool) -> Result<Self, SeccompError> {
         let absent = BTreeMap::from([(libc::SYS_clone3, vec![])]);
         let mut filters = vec![
             program(denied(allow_network)?, libc::EPERM)?,
@@ -42,36 +52,31 @@ impl Filters {
         Ok(Self(filters))
     }
 
-    /// Lays the filters over this process and all that it will start.
+    /// Installs the filters for this process and everything that it will start.
     ///
     /// # Errors
-    /// Where the kernel has no filters.
-    pub(super) fn apply(&self) -> io::Result<()> {
+    /// If the kernel does not support filters.
+    pub(super) fn apply(&self) -> Result<(), SeccompError> {
         for filter in &self.0 {
-            apply_filter(filter).map_err(io::Error::other)?;
+            apply_filter(filter)?;
         }
         Ok(())
     }
 }
 
-fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> io::Result<BpfProgram> {
-    let errno = u32::try_from(errno).map_err(io::Error::other)?;
-    let arch = std::env::consts::ARCH
-        .try_into()
-        .map_err(io::Error::other)?;
+fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(
         rules,
         SeccompAction::Allow,
-        SeccompAction::Errno(errno),
-        arch,
+        SeccompAction::Errno(errno.unsigned_abs()),
+        std::env::consts::ARCH.try_into()?,
     )
     .and_then(BpfProgram::try_from)
-    .map_err(io::Error::other)
 }
 
-/// Puts a check in front that refuses every call of the x32 kind, which on x86-64 are the same
-/// calls under other numbers, and on other machines do not exist. (Calls of the 32-bit kind, by
-/// `int 0x80`, are of another architecture, for which the filter kills the process.)
+/// Prepends a check that rejects every x32 call. On x86-64 these are the same calls under other
+/// numbers, which the filter does not know; other architectures have none. (32-bit calls by
+/// `int 0x80` carry another architecture, for which the filter kills the process.)
 fn without_x32(filter: BpfProgram) -> BpfProgram {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
@@ -89,35 +94,35 @@ fn without_x32(filter: BpfProgram) -> BpfProgram {
     checked
 }
 
-/// One condition on one argument.
-fn when(argument: u8, width: Width, is: Is, value: u64) -> io::Result<SeccompCondition> {
-    SeccompCondition::new(argument, width, is, value).map_err(io::Error::other)
+/// A condition on one argument.
+fn when(argument: u8, width: Width, is: Is, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, width, is, value)
 }
 
-/// A rule that holds where all conditions do.
-fn rule(conditions: Vec<SeccompCondition>) -> io::Result<SeccompRule> {
-    SeccompRule::new(conditions).map_err(io::Error::other)
+/// A rule that matches if all conditions do.
+fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions)
 }
 
-fn denied(allow_network: bool) -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
-    // An empty list of rules denies the call whatever its arguments.
+fn denied(allow_network: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+    // An empty list of rules denies the call with any arguments.
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALWAYS.iter().map(|number| (*number, vec![])).collect();
 
-    // Sockets between processes only, and those of the internet where it is allowed: a filter of
-    // their own refuses them otherwise. `socketpair` stays, for it makes no other kind.
+    // Only Unix sockets, and IPv4 and IPv6, which a filter of their own denies unless the network is
+    // allowed. `socketpair` stays allowed because it creates Unix sockets only.
     let mut families = vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
     if allow_network {
-        // Netlink tells name resolution which addresses there are.
+        // C libraries list the machine's addresses over netlink when they resolve names.
         families.push(libc::AF_NETLINK);
     }
     let other_family = families
         .into_iter()
         .map(|family| when(0, Width::Dword, Is::Ne, u64::from(family.unsigned_abs())))
-        .collect::<io::Result<_>>()?;
+        .collect::<Result<_, _>>()?;
     let mut sockets = vec![rule(other_family)?];
     if allow_network {
-        // Raw sockets see other programs' packets.
+        // Raw sockets could read other programs' packets.
         let raw = u64::from(libc::SOCK_RAW.unsigned_abs());
         let internet = |family: i32| {
             rule(vec![
@@ -129,7 +134,8 @@ fn denied(allow_network: bool) -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
     }
     rules.insert(libc::SYS_socket, sockets);
 
-    // New namespaces, in which an ordinary user would be root.
+    // New namespaces: in a user namespace an ordinary user is root, which opens large parts of the
+    // kernel to it.
     let namespaces = [
         libc::CLONE_NEWNS,
         libc::CLONE_NEWCGROUP,
@@ -144,23 +150,24 @@ fn denied(allow_network: bool) -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
         flags
             .iter()
             .map(|flag| rule(vec![when(0, Width::Qword, Is::MaskedEq(*flag), *flag)?]))
-            .collect::<io::Result<Vec<_>>>()
+            .collect::<Result<Vec<_>, _>>()
     };
     rules.insert(libc::SYS_clone, flag_rules(&namespaces)?);
     const CLONE_NEWTIME: u64 = 0x80;
     let with_time = [namespaces.as_slice(), &[CLONE_NEWTIME]].concat();
     rules.insert(libc::SYS_unshare, flag_rules(&with_time)?);
 
-    // Typing into the terminal of whoever started the engine.
+    // Both push input into the terminal from which the engine was started.
     const TIOCSTI: u64 = 0x5412;
     const TIOCLINUX: u64 = 0x541C;
     let typing = [TIOCSTI, TIOCLINUX]
         .into_iter()
         .map(|request| rule(vec![when(1, Width::Dword, Is::Eq, request)?]))
-        .collect::<io::Result<_>>()?;
+        .collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_ioctl, typing);
 
-    // Limits and priority of other processes. (Scheduling is by thread, and so has to stay.)
+    // Limits and priorities of other processes. Scheduling calls take thread ids, which a filter
+    // cannot tell from process ids, so they have to stay allowed.
     let of_others = |argument| rule(vec![when(argument, Width::Dword, Is::Ne, 0)?]);
     rules.insert(libc::SYS_prlimit64, vec![of_others(0)?]);
     rules.insert(libc::SYS_setpriority, vec![of_others(1)?]);
@@ -168,7 +175,7 @@ fn denied(allow_network: bool) -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
     Ok(rules)
 }
 
-/// Calls that are denied whatever their arguments.
+/// Calls that are denied with any arguments.
 const ALWAYS: &[i64] = &[
     // Other processes' memory and descriptors.
     libc::SYS_ptrace,

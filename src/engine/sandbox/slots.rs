@@ -1,8 +1,8 @@
-//! Job slots, and the user ids that belong to them where this process may give them out.
+//! Job slots, and a user id for each if this process may change users.
 //!
-//! A job's processes are found and killed by their user id, so that two engines on one machine
-//! must never use the same ones: each takes a block of ids and holds a lock on it for as long as
-//! the spawner, or a keeper of its, lives.
+//! A job's processes are found and killed by their user id, so two engines on one machine must never
+//! use the same ids. Each engine takes a block of ids and holds a lock on it for as long as its
+//! spawner or one of its keepers lives.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -10,35 +10,62 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// The first id that is given out, and the one behind the last.
-const IDS: Range<u32> = 30_720..59_392;
-/// Ids in a block, and so the most slots that an engine can have.
-const BLOCK: u32 = 512;
-/// Folders that may hold the locks, the first that works is used by every engine on the machine.
-const LOCK_FOLDERS: [&str; 3] = [
+/// All ids that engines may use, divided into blocks.
+const UID_RANGE: Range<u32> = 30_720..59_392;
+/// One id of a block is the service's, so an engine can have one slot less than this.
+const UIDS_PER_BLOCK: u32 = 512;
+/// Where the locks may be. Every engine on the machine finds the same first one that works.
+const LOCK_DIRS: [&str; 3] = [
     "/run/session-adapter",
     "/var/lib/session-adapter",
     "/tmp/.session-adapter-slots",
 ];
 
-/// One place for a job.
+/// Why no block of user ids could be taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SlotsError {
+    #[error("cannot create {}: {source}", .path.display())]
+    CreateLockDir {
+        path: &'static Path,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not root's alone", .0.display())]
+    SharedLockDir(&'static Path),
+    #[error("cannot look at {}: {source}", .path.display())]
+    InspectLockDir {
+        path: &'static Path,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot lock a block of user ids in {}: {source}", .dir.display())]
+    Lock {
+        dir: &'static Path,
+        #[source]
+        source: io::Error,
+    },
+    #[error("every block of user ids is taken")]
+    AllBlocksTaken,
+}
+
+/// A slot for one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Slot {
     /// Counts from 0.
     pub(super) number: usize,
-    /// User and group id of its jobs, where there are such.
+    /// User and group of its jobs, if they have their own.
     pub(super) uid: Option<u32>,
 }
 
-/// The slots that are free.
+/// The free slots.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Vec<Slot>,
-    /// An id of the block that no job gets.
+    /// The id of the block that no job gets: the engine's own process changes to it.
     pub(super) service: Option<u32>,
     _lock: Option<File>,
 }
@@ -56,19 +83,20 @@ impl Slots {
         }
     }
 
-    /// Slots with an id each, from a block of ids that no other engine uses.
+    /// Slots with a user each, from a block of ids that no other engine uses.
     ///
     /// # Errors
-    /// Where no folder can hold the locks, or every block is taken.
-    pub(super) fn with_own_uids(count: usize) -> io::Result<Self> {
-        let count = count.min(BLOCK as usize - 1);
-        let folder = lock_folder()?;
-        let used = ids_in_use();
+    /// If no directory can hold the locks, or every block is taken.
+    pub(super) fn with_own_uids(count: usize) -> Result<Self, SlotsError> {
+        let count = count.min(UIDS_PER_BLOCK as usize - 1);
+        let dir = find_lock_dir()?;
+        let used = uids_in_use();
         for block in blocks(rustix::system::uname().nodename().to_bytes()) {
             if used.iter().any(|id| block.contains(id)) {
                 continue;
             }
-            if let Some(lock) = lock_block(&folder, &block)? {
+            let lock = lock_block(dir, &block);
+            if let Some(lock) = lock.map_err(|source| SlotsError::Lock { dir, source })? {
                 let free = (0..count)
                     .rev()
                     .map(|number| Slot {
@@ -83,67 +111,74 @@ impl Slots {
                 });
             }
         }
-        Err(io::Error::other("every block of user ids is taken"))
+        Err(SlotsError::AllBlocksTaken)
     }
 
-    /// A free slot.
     pub(super) fn take(&mut self) -> Option<Slot> {
         self.free.pop()
     }
 
-    /// Whether there is a free slot.
     pub(super) fn any_free(&self) -> bool {
         !self.free.is_empty()
     }
 
-    /// Gives a slot back, behind the others: an id rests as long as it can.
+    /// Returns a slot. The one that was used longest ago is taken next, so that an id is not reused
+    /// soon after its last job.
     pub(super) fn give_back(&mut self, slot: Slot) {
         self.free.insert(0, slot);
     }
 }
 
-/// The blocks in the order in which they are tried. Containers do not see each other's locks, but
-/// the kernel counts a user's processes across them: each begins elsewhere, by its host's name, and
-/// always there, so that its files stay its own when it starts again.
+/// The blocks in the order in which they are tried.
+///
+/// Containers on one machine do not see each other's locks, but the kernel counts a user's processes
+/// across them. The first block therefore depends on the host name: different containers start with
+/// different blocks, and a restarted one gets its old block and with it the ownership of its files.
 fn blocks(host: &[u8]) -> impl Iterator<Item = Range<u32>> {
     let mut hasher = DefaultHasher::new();
     host.hash(&mut hasher);
-    let count = IDS.len() / BLOCK as usize;
+    let count = UID_RANGE.len() / UIDS_PER_BLOCK as usize;
     let skipped = usize::try_from(hasher.finish() % count as u64).unwrap_or(0);
-    IDS.step_by(BLOCK as usize)
+    UID_RANGE
+        .step_by(UIDS_PER_BLOCK as usize)
         .cycle()
         .skip(skipped)
         .take(count)
-        .map(|first| first..first + BLOCK)
+        .map(|first| first..first + UIDS_PER_BLOCK)
 }
 
-fn lock_folder() -> io::Result<PathBuf> {
-    let mut last = io::Error::other("no folder for locks");
-    for folder in LOCK_FOLDERS.map(Path::new) {
-        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                last = error;
-                continue;
-            }
-            _ => {}
+fn find_lock_dir() -> Result<&'static Path, SlotsError> {
+    let [first, second, third] = LOCK_DIRS.map(Path::new);
+    prepare_lock_dir(first)
+        .or_else(|_| prepare_lock_dir(second))
+        .or_else(|_| prepare_lock_dir(third))
+}
+
+/// Creates a directory for the locks. Only root may use it, else another user could hold every lock.
+fn prepare_lock_dir(path: &'static Path) -> Result<&'static Path, SlotsError> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(SlotsError::CreateLockDir { path, source });
         }
-        let found = std::fs::symlink_metadata(folder)?;
-        if found.is_dir() && found.uid() == 0 && found.mode() & 0o077 == 0 {
-            return Ok(folder.to_path_buf());
-        }
-        last = io::Error::other(format!("{} is not root's alone", folder.display()));
+        _ => {}
     }
-    Err(last)
+    let found = std::fs::symlink_metadata(path)
+        .map_err(|source| SlotsError::InspectLockDir { path, source })?;
+    if found.is_dir() && found.uid() == 0 && found.mode() & 0o077 == 0 {
+        Ok(path)
+    } else {
+        Err(SlotsError::SharedLockDir(path))
+    }
 }
 
-fn lock_block(folder: &Path, block: &Range<u32>) -> io::Result<Option<File>> {
+fn lock_block(dir: &Path, block: &Range<u32>) -> io::Result<Option<File>> {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .write(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(folder.join(format!("{}.lock", block.start)))?;
+        .open(dir.join(format!("{}.lock", block.start)))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -151,8 +186,8 @@ fn lock_block(folder: &Path, block: &Range<u32>) -> io::Result<Option<File>> {
     }
 }
 
-/// Ids that are somebody else's: in the list of users, or of a process.
-fn ids_in_use() -> HashSet<u32> {
+/// Ids that belong to somebody else: those in `/etc/passwd`, and those of running processes.
+fn uids_in_use() -> HashSet<u32> {
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut ids: HashSet<u32> = users
         .lines()
@@ -173,14 +208,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_begin_elsewhere_and_try_every_block_once() {
+    fn hosts_start_with_different_blocks_and_try_each_once() {
         let order =
             |host: &str| -> Vec<u32> { blocks(host.as_bytes()).map(|block| block.start).collect() };
         let (one, other) = (order("one"), order("other"));
         assert_ne!(one[0], other[0]);
         assert_eq!(one, order("one"));
         let all: HashSet<u32> = one.iter().copied().collect();
-        assert_eq!(all.len(), IDS.len() / BLOCK as usize);
-        assert!(one.iter().all(|first| first + BLOCK <= IDS.end));
+        assert_eq!(all.len(), UID_RANGE.len() / UIDS_PER_BLOCK as usize);
+        assert!(
+            one.iter()
+                .all(|first| first + UIDS_PER_BLOCK <= UID_RANGE.end)
+        );
     }
 }

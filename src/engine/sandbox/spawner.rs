@@ -1,13 +1,16 @@
-//! The spawner: a small process with one thread that makes a keeper for each job.
+//! The spawner: a small process with one thread that forks a keeper for each job.
 //!
-//! It is this program started anew, so that it shares nothing with the HTTP side: it stays small,
-//! which keeps forking fast and the memory figures of short programs honest, and it may keep
-//! rights that the HTTP side gives up.
+//! It is this executable started anew, so it shares no memory with the HTTP side. That keeps it small,
+//! which makes forking fast and keeps its own pages out of the memory figures of short programs, and
+//! lets it keep rights that the HTTP side gives up.
+//!
+//! It owns the job slots. A slot is free again only once its keeper, or a cleaner after it, has left
+//! it clean. The spawner never reads a job's files or output.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,59 +23,101 @@ use crate::data_dir::give_reserved;
 use crate::tree::{delete_tree, temporary_folder};
 
 use super::disk;
-use super::keeper::{Job, clean_up, keep};
-use super::line;
+use super::keeper::{Job, clean_up, run_keeper};
+use super::log;
 use super::policy::Policy;
+use super::probe::{ProbeError, probe};
 use super::process_tree::{children_of, usage_below};
 use super::protocol::{Ready, Setup};
 use super::report::{Layer, SandboxReport};
-use super::slots::{Slot, Slots};
+use super::slots::{Slot, Slots, SlotsError};
 use super::stage::kill_user;
-use super::sys::{self, End, Fork, OneThread, Wait, Waiting};
-use super::trial::probe;
+use super::sys::{self, ExitStatus, Fork, SingleThreaded, ThreadError, Wait, WaitMode};
 use super::wire::{receive_with_fds, send_with_fds};
 use super::workspace::Workspace;
 
-/// How long the last jobs may take to go once the engine is gone.
-const FAREWELL: Duration = Duration::from_secs(15);
+/// How long the last keepers may take to end once the engine is gone.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the processes of a killed keeper may take to go.
-const ORPHANS: Duration = Duration::from_secs(2);
+/// How long the processes of a killed keeper may take to end.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many processes try to clean a slot before it is given up.
-const CLEANERS: u8 = 3;
+/// How many cleaners try to clean a slot before it is quarantined.
+const MAX_CLEANUP_ATTEMPTS: u8 = 3;
 
-/// What the names of the folders for jobs begin with.
+/// Prefix of the directories that hold the jobs' directories.
 const WORK_PREFIX: &str = "session-jobs-";
 
-/// The first argument that makes this program a spawner.
+/// The first argument that makes this executable run as the spawner.
 pub const SPAWNER_ARGUMENT: &str = "__spawner";
+
+/// Why the spawner could not start or go on.
+#[derive(Debug, thiserror::Error)]
+enum SpawnerError {
+    #[error(transparent)]
+    Threads(#[from] ThreadError),
+    #[error("cannot set up the spawner's process: {0}")]
+    Process(#[source] io::Error),
+    #[error("cannot use the control socket: {0}")]
+    ControlSocket(#[source] io::Error),
+    #[error("cannot read the setup: {0}")]
+    Setup(#[source] serde_json::Error),
+    #[error("cannot give out user ids: {0}")]
+    Slots(#[from] SlotsError),
+    #[error("there are no job slots")]
+    NoSlots,
+    #[error("cannot create a directory for jobs in {}: {source}", .parent.display())]
+    CreateWorkDir {
+        parent: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("data directory {}: {source}", .path.display())]
+    DataDir {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error("cannot wait for jobs: {0}")]
+    Poll(#[source] io::Error),
+    #[error("cannot watch a keeper: {0}")]
+    WatchKeeper(#[source] io::Error),
+    #[error("no job slot is left: none could be cleaned")]
+    OutOfSlots,
+    #[error("cannot delete the directory for jobs: {0}")]
+    DeleteWorkDir(#[source] io::Error),
+}
 
 /// Runs the spawner, with its control socket as standard input, until the engine is gone.
 ///
-/// To be called ahead of everything else: no thread may have been started.
+/// Must be called before anything that may start a thread.
 pub fn spawner_main() -> ! {
     let code = match run() {
         Ok(()) => 0,
         Err(error) => {
-            line::error("the sandbox's spawner failed", &error);
+            log::error("sandbox spawner failed", &error);
             1
         }
     };
     sys::exit_now(code)
 }
 
-fn run() -> io::Result<()> {
-    let proof = OneThread::check()?;
-    sys::close_from(3)?;
-    let control = private_control()?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+fn run() -> Result<(), SpawnerError> {
+    let proof = SingleThreaded::check()?;
+    sys::close_from(3).map_err(SpawnerError::Process)?;
+    let control = take_control_socket().map_err(SpawnerError::ControlSocket)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| rustix::process::set_child_subreaper(Some(rustix::process::getpid())))
+        .map_err(|error| SpawnerError::Process(error.into()))?;
     let mut packet = vec![0; 64 << 10];
     let mut data_dir_lock = VecDeque::new();
-    let length = receive_with_fds(&control, &mut packet, &mut data_dir_lock)?;
-    let setup: Setup = serde_json::from_slice(packet.get(..length).unwrap_or_default())?;
-    line::set_json(setup.json_log);
+    let length = receive_with_fds(&control, &mut packet, &mut data_dir_lock)
+        .map_err(SpawnerError::ControlSocket)?;
+    let setup: Setup = serde_json::from_slice(packet.get(..length).unwrap_or_default())
+        .map_err(SpawnerError::Setup)?;
+    log::set_json(setup.json_log);
     let started = start(proof, &setup);
     let ready = match &started {
         Ok(started) => Ready::Ready {
@@ -83,8 +128,10 @@ fn run() -> io::Result<()> {
         },
         Err(error) => Ready::Failed(error.to_string()),
     };
-    let ready = serde_json::to_vec(&ready)?;
-    send_with_fds(&control, &ready, &[], SendFlags::empty())?;
+    serde_json::to_vec(&ready)
+        .map_err(io::Error::from)
+        .and_then(|ready| send_with_fds(&control, &ready, &[], SendFlags::empty()))
+        .map_err(SpawnerError::ControlSocket)?;
     let started = started?;
     let root = started.root;
     let mut spawner = Spawner {
@@ -97,48 +144,48 @@ fn run() -> io::Result<()> {
         unclean: Vec::new(),
     };
     let served = spawner.serve(control);
-    spawner.farewell();
-    let deleted = delete_tree(&root);
+    spawner.wait_for_keepers();
+    let deleted = delete_tree(&root).map_err(SpawnerError::DeleteWorkDir);
     served.and(deleted)
 }
 
-/// Moves the control socket out of the way of the standard streams.
-fn private_control() -> io::Result<OwnedFd> {
+/// Moves the control socket to a descriptor above the standard streams.
+fn take_control_socket() -> io::Result<OwnedFd> {
     let given = sys::take_stdin();
     let control = rustix::io::fcntl_dupfd_cloexec(&given, 3)?;
-    // Descriptor 0 stays in use, by something harmless.
+    // Descriptor 0 must stay in use, or the next file that is opened would get it.
     std::mem::forget(given);
     let null = std::fs::File::open("/dev/null")?;
-    sys::copy_to(null.as_fd(), 0)?;
+    sys::duplicate_to(null.as_fd(), 0)?;
     Ok(control)
 }
 
-/// Holds the number of a descriptor, so that a keeper is only started where it can be watched, too.
-fn spare_descriptor() -> io::Result<OwnedFd> {
+/// Reserves a descriptor, so that no keeper is started that could not be watched by one.
+fn reserve_descriptor() -> io::Result<OwnedFd> {
     Ok(std::fs::File::open("/dev/null")?.into())
 }
 
-/// What the spawner works with.
+/// A spawner's resources at its start.
 struct Started {
     policy: Policy,
     report: SandboxReport,
     slots: Slots,
-    /// What goes with the spawner.
+    /// The directory that is deleted with the spawner.
     root: PathBuf,
-    /// Where the jobs' directories are, below it.
+    /// The parent of the jobs' directories, below the root.
     work: PathBuf,
-    /// The folder that all jobs share, below it where nobody chose another.
+    /// The directory that all jobs share, below the root unless one was configured.
     data_dir: PathBuf,
-    /// Held for as long as the folder is in use.
+    /// Lock on the root, held for as long as it is in use.
     lock: OwnedFd,
 }
 
-/// Makes the folder for the jobs and the slots, and tries out what contains a job.
-fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
+/// Creates the slots and the directories for jobs, and probes the sandbox.
+fn start(proof: SingleThreaded, setup: &Setup) -> Result<Started, SpawnerError> {
     let wants_uids =
         rustix::process::geteuid().is_root() && !setup.without.contains(&Layer::OwnUsers);
     let lacking = if wants_uids {
-        missing_rights()
+        missing_capabilities()
     } else {
         Vec::new()
     };
@@ -148,37 +195,35 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
     } else {
         Slots::sharing_one_uid(setup.slots)
     };
-    let (root, lock) = temporary_folder(&setup.work_parent, WORK_PREFIX)?;
-    let work = root.join("jobs");
-    rustix::fs::mkdir(&work, Mode::RWXU)?;
-    if own_uids {
-        // The jobs' users may go through them to their own folders, and see no other.
-        for folder in [&root, &work] {
-            rustix::fs::chmod(folder, Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
+    let (root, work, lock) = create_work_dir(&setup.work_parent, own_uids).map_err(|source| {
+        SpawnerError::CreateWorkDir {
+            parent: setup.work_parent.clone(),
+            source,
         }
-    }
+    })?;
+    let data_dir_failed = |path: &Path, source| SpawnerError::DataDir {
+        path: path.to_owned(),
+        source,
+    };
     let data_dir = match &setup.data_dir {
-        Some(chosen) => chosen.clone(),
+        Some(configured) => configured.clone(),
         None => {
             let data_dir = root.join("data");
-            rustix::fs::mkdir(&data_dir, Mode::RWXU)?;
+            rustix::fs::mkdir(&data_dir, Mode::RWXU)
+                .map_err(|error| data_dir_failed(&data_dir, error.into()))?;
             data_dir
         }
     };
     if let Some(service) = slots.service {
         disk::open_to_group(&data_dir, service)
             .and_then(|()| give_reserved(&data_dir, service))
-            .map_err(|error| {
-                io::Error::other(format!("data directory {}: {error}", data_dir.display()))
-            })?;
+            .map_err(|source| data_dir_failed(&data_dir, source))?;
     }
     let mut policy = Policy::new(setup, data_dir.clone(), slots.service);
-    let slot = slots
-        .take()
-        .ok_or_else(|| io::Error::other("there are no job slots"))?;
-    let tried = probe(&mut policy, proof, &work, slot);
+    let slot = slots.take().ok_or(SpawnerError::NoSlots)?;
+    let probed = probe(&mut policy, proof, &work, slot);
     slots.give_back(slot);
-    match tried {
+    match probed {
         Ok(report) => Ok(Started {
             policy,
             report: SandboxReport { lacking, ..report },
@@ -189,15 +234,30 @@ fn start(proof: OneThread, setup: &Setup) -> io::Result<Started> {
             lock,
         }),
         Err(error) => {
-            delete_tree(&root)?;
-            Err(error)
+            delete_tree(&root).map_err(SpawnerError::DeleteWorkDir)?;
+            Err(error.into())
         }
     }
 }
 
-/// What root needs to give each job a user of its own, and to get at what such a user leaves; the
-/// names of those that this process does not have.
-fn missing_rights() -> Vec<String> {
+/// Creates a temporary directory and the directory for jobs in it. Returns both, and the lock on the
+/// former.
+fn create_work_dir(parent: &Path, own_uids: bool) -> io::Result<(PathBuf, PathBuf, OwnedFd)> {
+    let (root, lock) = temporary_folder(parent, WORK_PREFIX)?;
+    let work = root.join("jobs");
+    rustix::fs::mkdir(&work, Mode::RWXU)?;
+    if own_uids {
+        // The jobs' users may pass through to their own directories, but not list the others.
+        for folder in [&root, &work] {
+            rustix::fs::chmod(folder, Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
+        }
+    }
+    Ok((root, work, lock))
+}
+
+/// The names of the missing capabilities that root needs to run each job as a user of its own, and to
+/// clean up what such a user leaves.
+fn missing_capabilities() -> Vec<String> {
     use rustix::thread::{CapabilitySet, capabilities};
     const NEEDED: [(CapabilitySet, &str); 5] = [
         (CapabilitySet::SETUID, "CAP_SETUID"),
@@ -214,94 +274,97 @@ fn missing_rights() -> Vec<String> {
         .collect()
 }
 
-/// A keeper, or a cleaner that makes up for one.
+/// A keeper, or a cleaner that took over from one that failed.
 struct Keeper {
     pid: Pid,
-    ends: OwnedFd,
-    /// The keeper's end of the job's socket. It is closed, which the engine can see, when the job has
-    /// been cleaned up after, whoever does it.
+    /// Readable once the process has ended.
+    exit_fd: OwnedFd,
+    /// The keeper's end of the job's socket. The spawner holds it until the job has been cleaned up, by
+    /// whichever process; closing it tells the engine so.
     socket: OwnedFd,
     slot: Slot,
     /// The name of the job's directory.
     name: String,
-    /// How many processes have tried to clean up, this one included if it is a cleaner.
-    cleaned: u8,
+    /// How many cleaners have been started, including this process if it is one.
+    cleanup_attempts: u8,
 }
 
 struct Spawner {
-    proof: OneThread,
+    proof: SingleThreaded,
     policy: Policy,
     work: PathBuf,
     slots: Slots,
-    /// On the folder for jobs and on the data directory. Keepers inherit them.
+    /// Locks on the work directory and on the data directory. Keepers inherit them, so they are held
+    /// until the last job has ended.
     _locks: (OwnedFd, Option<OwnedFd>),
     keepers: Vec<Keeper>,
-    /// Those that did not leave a clean slot, and for which no cleaner runs yet.
+    /// Ended keepers whose slot is not clean and for which no cleaner runs yet.
     unclean: Vec<Keeper>,
 }
 
 impl Spawner {
-    /// Takes jobs until the engine is gone.
-    fn serve(&mut self, control: OwnedFd) -> io::Result<()> {
+    /// Accepts jobs until the engine is gone.
+    fn serve(&mut self, control: OwnedFd) -> Result<(), SpawnerError> {
         let mut control = Some(control);
         while let Some(socket) = &control {
             let mut fds: Vec<_> = self
                 .keepers
                 .iter()
-                .map(|keeper| PollFd::new(&keeper.ends, PollFlags::IN))
+                .map(|keeper| PollFd::new(&keeper.exit_fd, PollFlags::IN))
                 .collect();
-            // Without a free slot the next job waits in the socket.
+            // Without a free slot, jobs stay queued in the socket.
             if self.slots.any_free() {
                 fds.push(PollFd::new(socket, PollFlags::IN));
             } else {
                 fds.push(PollFd::new(socket, PollFlags::empty()));
             }
-            let pause = Timespec {
+            let retry_interval = Timespec {
                 tv_sec: 0,
                 tv_nsec: 200_000_000,
             };
-            match poll(&mut fds, (!self.unclean.is_empty()).then_some(&pause)) {
+            let timeout = (!self.unclean.is_empty()).then_some(&retry_interval);
+            match poll(&mut fds, timeout) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(SpawnerError::Poll(error.into())),
             }
-            let told = fds.pop().is_some_and(|fd| !fd.revents().is_empty());
+            let control_ready = fds.pop().is_some_and(|fd| !fd.revents().is_empty());
             drop(fds);
-            self.collect();
-            if self.is_worn_out() {
-                return Err(io::Error::other(
-                    "no job slot is left: none could be cleaned",
-                ));
+            self.reap();
+            if self.is_out_of_slots() {
+                return Err(SpawnerError::OutOfSlots);
             }
-            if told && self.slots.any_free() {
-                self.take_job(&mut control)?;
-            } else if told {
+            if control_ready && self.slots.any_free() {
+                self.accept_job(&mut control)?;
+            } else if control_ready {
+                // Without interest in data, `poll` reports only that the engine hung up.
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn take_job(&mut self, control: &mut Option<OwnedFd>) -> io::Result<()> {
+    fn accept_job(&mut self, control: &mut Option<OwnedFd>) -> Result<(), SpawnerError> {
         let Some(from) = control else {
             return Ok(());
         };
         let mut fds = VecDeque::new();
         let mut name = [0; 16];
-        let length = receive_with_fds(&*from, &mut name, &mut fds)?;
+        let length =
+            receive_with_fds(&*from, &mut name, &mut fds).map_err(SpawnerError::ControlSocket)?;
         if length == 0 {
             *control = None;
             return Ok(());
         }
         let name = String::from_utf8_lossy(&name).into_owned();
         let Some(socket) = fds.pop_front() else {
-            // The kernel has closed it, which the engine sees.
-            line::error("a job's keeper cannot be started", &Errno::MFILE);
+            // Without a free descriptor the kernel closes the socket, which the engine sees.
+            log::error("failed to start a keeper", &Errno::MFILE);
             return Ok(());
         };
-        let spare = match spare_descriptor() {
+        let spare = match reserve_descriptor() {
             Ok(spare) => spare,
             Err(error) => {
-                line::error("a job's keeper cannot be started", &error);
+                log::error("failed to start a keeper", &error);
                 return Ok(());
             }
         };
@@ -310,7 +373,8 @@ impl Spawner {
         };
         match sys::fork(self.proof) {
             Ok(Fork::Child) => {
-                // The engine must be able to see that the spawner is gone, or another job.
+                // Closes this process's copies: the engine learns by closed sockets that the spawner or
+                // another job has ended.
                 *control = None;
                 self.keepers.clear();
                 self.unclean.clear();
@@ -320,23 +384,24 @@ impl Spawner {
                     work: &self.work,
                     name: &name,
                 };
-                keep(self.proof, socket, &job)
+                run_keeper(self.proof, socket, &job)
             }
             Ok(Fork::Parent(pid)) => {
                 drop(spare);
-                self.watch(pid, socket, slot, name, 0)?;
+                self.watch(pid, socket, slot, name, 0)
+                    .map_err(SpawnerError::WatchKeeper)?;
             }
-            // The engine sees the job's socket close.
+            // The job's socket is dropped, which the engine sees.
             Err(error) => {
-                line::error("a job's keeper cannot be started", &error);
+                log::error("failed to start a keeper", &error);
                 self.slots.give_back(slot);
             }
         }
         Ok(())
     }
 
-    /// Whether there is no slot any more, now and later.
-    fn is_worn_out(&self) -> bool {
+    /// Whether no slot is free and none ever will be.
+    fn is_out_of_slots(&self) -> bool {
         !self.slots.any_free() && self.keepers.is_empty() && self.unclean.is_empty()
     }
 
@@ -346,51 +411,51 @@ impl Spawner {
         socket: OwnedFd,
         slot: Slot,
         name: String,
-        cleaned: u8,
+        cleanup_attempts: u8,
     ) -> io::Result<()> {
         self.keepers.push(Keeper {
             pid,
-            ends: pidfd_open(pid, PidfdFlags::empty())?,
+            exit_fd: pidfd_open(pid, PidfdFlags::empty())?,
             socket,
             slot,
             name,
-            cleaned,
+            cleanup_attempts,
         });
         Ok(())
     }
 
-    /// Collects ended children. A slot whose keeper did not leave it clean, or was itself killed,
-    /// is cleaned by a process of its own; if that fails, too, it is not used again.
-    fn collect(&mut self) {
-        for (keeper, end) in self.collect_ended() {
-            if end == End::Exit(0) {
+    /// Reaps ended children. If a keeper failed to clean its slot or was killed, a cleaner takes over. A
+    /// slot that no cleaner could clean is quarantined: it is never used again.
+    fn reap(&mut self) {
+        for (keeper, end) in self.reap_exited() {
+            if end == ExitStatus::Exit(0) {
                 self.slots.give_back(keeper.slot);
                 continue;
             }
-            self.end_orphans(keeper.slot);
+            self.kill_orphans(keeper.slot);
             self.unclean.push(keeper);
         }
         for keeper in std::mem::take(&mut self.unclean) {
             let number = keeper.slot.number;
-            if keeper.cleaned >= CLEANERS {
-                line::error(
-                    "a job slot is not clean and rests",
+            if keeper.cleanup_attempts >= MAX_CLEANUP_ATTEMPTS {
+                log::error(
+                    "job slot quarantined: cleanup failed",
                     &format_args!("slot {number}"),
                 );
                 continue;
             }
-            // For want of processes or memory, which other jobs may hold: it is tried again.
+            // Fails if other jobs hold the last processes or memory, so it is retried.
             if let Err((keeper, error)) = self.start_cleaner(keeper) {
-                let why = format_args!("slot {number}: {error}");
-                line::error("the cleaner of a job slot cannot be started yet", &why);
+                let error = format_args!("slot {number}: {error}");
+                log::error("failed to start a cleaner: will retry", &error);
                 self.unclean.push(keeper);
             }
         }
     }
 
-    fn collect_ended(&mut self) -> Vec<(Keeper, End)> {
+    fn reap_exited(&mut self) -> Vec<(Keeper, ExitStatus)> {
         let mut ended = Vec::new();
-        while let Wait::Ended(child) = sys::wait(None, Waiting::Poll) {
+        while let Wait::Ended(child) = sys::wait(None, WaitMode::Poll) {
             let found = self
                 .keepers
                 .iter()
@@ -402,18 +467,18 @@ impl Spawner {
         ended
     }
 
-    /// Kills what a keeper left that was killed: its processes are this one's children now, for
-    /// this is the reaper above all keepers.
-    fn end_orphans(&mut self, slot: Slot) {
+    /// Kills the processes of a keeper that was killed. They have been reparented to this process, which
+    /// is the subreaper above all keepers.
+    fn kill_orphans(&mut self, slot: Slot) {
         let me = rustix::process::getpid().as_raw_nonzero().get();
-        let until = Instant::now() + ORPHANS;
+        let until = Instant::now() + ORPHAN_TIMEOUT;
         while Instant::now() < until {
             let keepers: Vec<_> = self
                 .keepers
                 .iter()
                 .map(|keeper| keeper.pid.as_raw_nonzero().get())
                 .collect();
-            // A keeper that has ended meanwhile is no running child; it is collected later.
+            // `children_of` leaves out keepers that have ended meanwhile; they are reaped later.
             let mut orphans = children_of(me);
             orphans.retain(|pid| !keepers.contains(pid));
             if orphans.is_empty() {
@@ -448,18 +513,18 @@ impl Spawner {
             }
             Ok(Fork::Parent(pid)) => {
                 let Keeper {
-                    ends,
+                    exit_fd,
                     socket,
                     slot,
                     name,
-                    cleaned,
+                    cleanup_attempts,
                     ..
                 } = keeper;
-                // Its number is free for the cleaner's.
-                drop(ends);
-                let watched = self.watch(pid, socket, slot, name, cleaned + 1);
+                // Frees a descriptor for the cleaner's.
+                drop(exit_fd);
+                let watched = self.watch(pid, socket, slot, name, cleanup_attempts + 1);
                 if let Err(error) = watched {
-                    line::error("a cleaner cannot be watched", &error);
+                    log::error("failed to watch a cleaner", &error);
                 }
                 Ok(())
             }
@@ -467,22 +532,22 @@ impl Spawner {
         }
     }
 
-    /// Waits for the last keepers, which end with the engine.
-    fn farewell(&mut self) {
-        let until = Instant::now() + FAREWELL;
+    /// Waits for the last keepers, which end because the engine has closed their sockets.
+    fn wait_for_keepers(&mut self) {
+        let until = Instant::now() + SHUTDOWN_TIMEOUT;
         while !self.keepers.is_empty() && Instant::now() < until {
             let mut fds: Vec<_> = self
                 .keepers
                 .iter()
-                .map(|keeper| PollFd::new(&keeper.ends, PollFlags::IN))
+                .map(|keeper| PollFd::new(&keeper.exit_fd, PollFlags::IN))
                 .collect();
-            let most = Timespec {
+            let timeout = Timespec {
                 tv_sec: 1,
                 tv_nsec: 0,
             };
-            let _ = poll(&mut fds, Some(&most));
+            let _ = poll(&mut fds, Some(&timeout));
             drop(fds);
-            self.collect();
+            self.reap();
         }
     }
 }

@@ -1,4 +1,8 @@
-//! One stage of a job, watched by its keeper from the first process to the last.
+//! Runs one stage of a job: starts its init, enforces the limits and ends every process.
+//!
+//! It runs in the keeper, which is the subreaper of all the stage's processes, so none of them can
+//! escape by losing its parent. The kernel has no limits per process tree without a control group,
+//! which needs rights that this engine does without; CPU time, memory and disk usage are polled.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,28 +15,50 @@ use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
 
 use crate::tree::Space;
 
-use super::disk_watch::{DiskWatch, Watched};
+use super::disk_watch::{DiskWatch, WatchedJob};
+use super::init::{InitContext, run_init};
 use super::policy::Policy;
 use super::process_tree::usage_below;
-use super::program::{Start, stand_above};
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
 use super::slots::Slot;
-use super::sys::{self, End, Fork, OneThread, Reaped, Wait, Waiting};
-use super::wire::Wire;
+use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
+use super::wire::{Wire, WireError};
 use super::workspace::Workspace;
 
-/// Time between two looks at what the processes use, while they are far from the limits.
-const LOOK_SELDOM: Duration = Duration::from_millis(25);
-/// The same, once half of the memory is in use.
-const LOOK_OFTEN: Duration = Duration::from_millis(5);
-/// A memory limit below which the processes are looked at often from the start, in bytes.
-const LITTLE_MEMORY: u64 = 256 << 20;
-/// How long killed processes may take to go.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two measurements while usage is far from the limits.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// Time between two measurements once half of the memory is in use.
+const FAST_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Memory limit in bytes below which the fast interval applies from the start.
+const LOW_MEMORY_LIMIT: u64 = 256 << 20;
+/// How long killed processes may take to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What has to be known to run a stage.
+/// Why a stage could not be run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StageError {
+    #[error("cannot give the standard streams to the job's user: {0}")]
+    Streams(#[source] io::Error),
+    #[error("cannot start the job's init: {0}")]
+    Start(#[source] io::Error),
+    /// What the job's init reported.
+    #[error("{0}")]
+    Init(String),
+    #[error("cannot watch the job's processes: {0}")]
+    Watch(#[source] io::Error),
+    #[error("cannot kill the job's processes: {0}")]
+    Kill(#[source] io::Error),
+    #[error("processes of the job do not end")]
+    Unkillable,
+    #[error("an order other than to kill arrived during a stage")]
+    UnexpectedOrder,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// A stage that is about to run.
 pub(super) struct Stage<'a> {
-    pub(super) proof: OneThread,
+    pub(super) proof: SingleThreaded,
     pub(super) policy: &'a Policy,
     pub(super) wire: &'a mut Wire,
     pub(super) workspace: &'a Workspace,
@@ -41,49 +67,51 @@ pub(super) struct Stage<'a> {
     pub(super) data_before: Space,
 }
 
-/// CPU time and memory of the children that have been collected.
+/// What is known of the children that have been reaped.
 #[derive(Debug, Default)]
-struct Collected {
+struct ReapedChildren {
     cpu: Duration,
     peak_memory: u64,
-    main: Option<End>,
+    init: Option<ExitStatus>,
 }
 
 impl Stage<'_> {
-    /// Runs the stage to its end; `None` where the engine hung up. No process of it is left.
+    /// Runs the stage until no process of it is left. Returns `None` if the engine hung up.
     ///
     /// # Errors
-    /// Where the program could not be started, or its processes do not go away.
-    pub(super) fn run(self, stdio: [OwnedFd; 3]) -> io::Result<Option<Ended>> {
-        let begin = Begin::now();
+    /// If the program could not be started, or its processes do not end.
+    pub(super) fn run(self, stdio: [OwnedFd; 3]) -> Result<Option<Ended>, StageError> {
+        let baseline = Baseline::now();
         let program = self.start(&stdio)?;
         drop(stdio);
-        self.see_through(program, begin)
+        self.supervise(program, baseline)
     }
 
-    /// Starts the program.
+    /// Starts the job's init, which starts the program.
     ///
     /// # Errors
-    /// Where that is not possible. What goes wrong in the new process is told later.
-    pub(super) fn start(&self, stdio: &[OwnedFd; 3]) -> io::Result<Program> {
+    /// If there is no new process. [`Program::check_started`] returns what fails within it.
+    pub(super) fn start(&self, stdio: &[OwnedFd; 3]) -> Result<Program, StageError> {
         for fd in stdio {
-            // So that the program can open /dev/stdout, which is this pipe under another name.
+            // Opening /dev/stdout opens this pipe by path, for which the job's user needs to own it.
             if let Some(id) = self.slot.uid {
-                fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+                fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))
+                    .map_err(|error| StageError::Streams(error.into()))?;
             }
         }
         let shared_processes = match self.slot.uid {
             Some(_) => 0,
-            None => own_tasks(),
+            None => own_task_count(),
         };
-        let (told, failure) = pipe_with(PipeFlags::CLOEXEC)?;
-        match sys::fork(self.proof)? {
-            Fork::Parent(main) => Ok(Program {
-                main,
-                ends: pidfd_open(main, PidfdFlags::empty())?,
-                told: told.into(),
+        let start_failed = |error: rustix::io::Errno| StageError::Start(error.into());
+        let (failure_reader, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(start_failed)?;
+        match sys::fork(self.proof).map_err(StageError::Start)? {
+            Fork::Parent(init) => Ok(Program {
+                init,
+                exit_fd: pidfd_open(init, PidfdFlags::empty()).map_err(start_failed)?,
+                failure: failure_reader.into(),
             }),
-            Fork::Child => stand_above(&Start {
+            Fork::Child => run_init(&InitContext {
                 policy: self.policy,
                 order: self.order,
                 workspace: self.workspace,
@@ -95,64 +123,68 @@ impl Stage<'_> {
         }
     }
 
-    /// Watches the program to its end; `None` where the engine hung up. No process of it is left.
+    /// Enforces the limits until the program ends, then ends every other process of the stage. Returns
+    /// `None` if the engine hung up.
     ///
     /// # Errors
-    /// Where the program could not be started, or its processes do not go away.
-    pub(super) fn see_through(
+    /// If the program could not be started, or its processes do not end.
+    pub(super) fn supervise(
         self,
         mut program: Program,
-        begin: Begin,
-    ) -> io::Result<Option<Ended>> {
-        let mut collected = Collected::default();
-        let mut watch = Watch::new(&self, begin);
-        let cause = watch.until_the_end(&program, self.wire, &mut collected);
-        let wall = begin.time.elapsed();
-        end_and_collect(self.proof, self.slot, Some(program.main), &mut collected)?;
+        baseline: Baseline,
+    ) -> Result<Option<Ended>, StageError> {
+        let mut reaped = ReapedChildren::default();
+        let mut watch = Watch::new(&self, baseline);
+        let cause = watch.wait_for_end(&program, self.wire, &mut reaped);
+        let wall = baseline.time.elapsed();
+        kill_and_reap(self.proof, self.slot, Some(program.init), &mut reaped)?;
         let Some(cause) = cause? else {
             return Ok(None);
         };
-        program.find_failure()?;
-        Ok(Some(watch.verdict(cause, wall, &collected)))
+        program.check_started()?;
+        Ok(Some(watch.verdict(cause, wall, &reaped)))
     }
 }
 
-/// A program that was started, with the process above it.
+/// A started program, by its init.
 #[derive(Debug)]
 pub(super) struct Program {
-    pub(super) main: Pid,
-    /// Readable when the process above the program has ended.
-    pub(super) ends: OwnedFd,
-    /// Where that process tells what went wrong before the program was started.
-    told: std::fs::File,
+    pub(super) init: Pid,
+    /// Readable once init has ended.
+    pub(super) exit_fd: OwnedFd,
+    /// Where init writes what failed before the program was started.
+    failure: std::fs::File,
 }
 
 impl Program {
-    /// What went wrong before the program was started. To be called when it has ended.
+    /// Whether init got as far as starting the program. To be called once it has ended, as it blocks
+    /// until then.
     ///
     /// # Errors
-    /// That which went wrong.
-    pub(super) fn find_failure(&mut self) -> io::Result<()> {
-        let mut problem = String::new();
-        self.told.read_to_string(&mut problem)?;
-        if problem.is_empty() {
+    /// What failed before.
+    pub(super) fn check_started(&mut self) -> Result<(), StageError> {
+        let mut failure = String::new();
+        self.failure
+            .read_to_string(&mut failure)
+            .map_err(StageError::Watch)?;
+        if failure.is_empty() {
             Ok(())
         } else {
-            Err(io::Error::other(problem))
+            Err(StageError::Init(failure))
         }
     }
 }
 
-/// From where on a job answers for what it uses.
+/// The point from which a stage's time and CPU usage count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Begin {
+pub(super) struct Baseline {
     pub(super) time: Instant,
-    /// CPU time that its processes had used before.
+    /// CPU time that the stage's processes had used before.
     pub(super) cpu: Duration,
 }
 
-impl Begin {
-    /// The job's first process is started now.
+impl Baseline {
+    /// For a stage whose first process is started now.
     pub(super) fn now() -> Self {
         Self {
             time: Instant::now(),
@@ -161,19 +193,19 @@ impl Begin {
     }
 }
 
-/// What the keeper looks after while the stage runs.
+/// Measures a running stage against its limits.
 struct Watch {
     limits: StageLimits,
     disk: DiskWatch,
-    begin: Begin,
+    baseline: Baseline,
     ticks_per_second: u64,
-    highest_cpu: Duration,
-    highest_memory: u64,
+    peak_cpu: Duration,
+    peak_memory: u64,
 }
 
 impl Watch {
-    fn new(stage: &Stage<'_>, begin: Begin) -> Self {
-        let watched = Watched {
+    fn new(stage: &Stage<'_>, baseline: Baseline) -> Self {
+        let job = WatchedJob {
             limits: stage.order.limits,
             root: &stage.workspace.root,
             data_dir: &stage.policy.data_dir,
@@ -182,95 +214,96 @@ impl Watch {
         };
         Self {
             limits: stage.order.limits,
-            disk: DiskWatch::new(&watched, begin.time),
-            begin,
+            disk: DiskWatch::new(&job, baseline.time),
+            baseline,
             ticks_per_second: sys::ticks_per_second(),
-            highest_cpu: Duration::ZERO,
-            highest_memory: 0,
+            peak_cpu: Duration::ZERO,
+            peak_memory: 0,
         }
     }
 
-    /// Waits for the main process, a limit, or word from the engine; `None` where it hung up.
-    fn until_the_end(
+    /// Waits until init ends, a limit is exceeded or the engine orders the end. Returns `None` if the
+    /// engine hung up.
+    fn wait_for_end(
         &mut self,
         program: &Program,
         wire: &mut Wire,
-        collected: &mut Collected,
-    ) -> io::Result<Option<Cause>> {
-        let main = program.main;
+        reaped: &mut ReapedChildren,
+    ) -> Result<Option<Cause>, StageError> {
+        let init = program.init;
         let wall = Duration::from_secs_f64(self.limits.wall_ms.max(0.0) / 1000.0);
-        // Little memory is used up fast; otherwise a short program is not looked at at all, and
-        // answers for its peak when it has ended.
-        let mut pause = if self.limits.memory < LITTLE_MEMORY {
-            LOOK_OFTEN
+        // A small limit can be exceeded within one interval. With a large one, a short program ends
+        // before the first measurement, and its peak memory is checked once it has been reaped.
+        let mut interval = if self.limits.memory < LOW_MEMORY_LIMIT {
+            FAST_POLL_INTERVAL
         } else {
-            LOOK_SELDOM
+            POLL_INTERVAL
         };
         loop {
-            let left = wall.saturating_sub(self.begin.time.elapsed());
+            let left = wall.saturating_sub(self.baseline.time.elapsed());
             if left.is_zero() {
                 return Ok(Some(Cause::WallLimit));
             }
             let mut fds = [
-                PollFd::new(&program.ends, PollFlags::IN),
+                PollFd::new(&program.exit_fd, PollFlags::IN),
                 PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN),
             ];
-            let found = wait_for(&mut fds, left.min(pause))?;
-            let [ended, told] = fds.map(|fd| !fd.revents().is_empty());
-            if ended {
-                collect(collected, Some(main));
-                if let Some(end) = collected.main {
-                    return Ok(Some(match end {
-                        End::Exit(code) => Cause::Exit(code),
-                        End::Signal(signal) => Cause::Signal(signal),
+            let ready = poll_for(&mut fds, left.min(interval)).map_err(StageError::Watch)?;
+            let [init_ended, message_arrived] = fds.map(|fd| !fd.revents().is_empty());
+            if init_ended {
+                reap(reaped, Some(init));
+                if let Some(status) = reaped.init {
+                    return Ok(Some(match status {
+                        ExitStatus::Exit(code) => Cause::Exit(code),
+                        ExitStatus::Signal(signal) => Cause::Signal(signal),
                     }));
                 }
             }
-            if told {
+            if message_arrived {
                 match wire.receive()? {
                     None => return Ok(None),
                     Some(Order::Kill) => return Ok(Some(Cause::Killed)),
-                    Some(_) => return Err(io::Error::other("an order amid a stage")),
+                    Some(_) => return Err(StageError::UnexpectedOrder),
                 }
             }
-            if found == 0 {
-                collect(collected, Some(main));
-                if let Some(cause) = self.look(collected) {
+            if ready == 0 {
+                reap(reaped, Some(init));
+                if let Some(cause) = self.measure(reaped) {
                     return Ok(Some(cause));
                 }
-                pause = if self.highest_memory > self.limits.memory / 2 {
-                    LOOK_OFTEN
+                interval = if self.peak_memory > self.limits.memory / 2 {
+                    FAST_POLL_INTERVAL
                 } else {
-                    LOOK_SELDOM
+                    POLL_INTERVAL
                 };
             }
         }
     }
 
-    /// Measures the processes once.
-    fn look(&mut self, collected: &Collected) -> Option<Cause> {
+    /// Measures the processes once. Returns the limit that they exceed.
+    fn measure(&mut self, reaped: &ReapedChildren) -> Option<Cause> {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let usage = usage_below(me, self.ticks_per_second);
-        let cpu = (usage.cpu + collected.cpu).saturating_sub(self.begin.cpu);
-        self.highest_cpu = self.highest_cpu.max(cpu);
-        self.highest_memory = self.highest_memory.max(usage.memory);
+        let cpu = (usage.cpu + reaped.cpu).saturating_sub(self.baseline.cpu);
+        self.peak_cpu = self.peak_cpu.max(cpu);
+        self.peak_memory = self.peak_memory.max(usage.memory);
         if usage.memory > self.limits.memory {
             return Some(Cause::MemoryLimit);
         }
-        if millis(self.highest_cpu) > self.limits.cpu_ms {
+        if millis(self.peak_cpu) > self.limits.cpu_ms {
             return Some(Cause::CpuLimit);
         }
-        self.disk.is_over().then_some(Cause::DiskLimit)
+        self.disk.is_over_limit().then_some(Cause::DiskLimit)
     }
 
-    /// The last word on a stage whose processes have all been collected. Like Piston's sandbox it
-    /// also finds, in the final figures, that a limit was passed by a program that has ended.
-    fn verdict(&self, cause: Cause, wall: Duration, collected: &Collected) -> Ended {
-        let cpu = collected.cpu.saturating_sub(self.begin.cpu);
-        let cpu_ms = millis(self.highest_cpu.max(cpu));
-        let memory = self.highest_memory.max(collected.peak_memory);
+    /// How the stage ended, once all its processes have been reaped. Like Piston's sandbox, this also
+    /// checks the final figures, so a program that ended by itself can still have exceeded a limit.
+    fn verdict(&self, cause: Cause, wall: Duration, reaped: &ReapedChildren) -> Ended {
+        let cpu = reaped.cpu.saturating_sub(self.baseline.cpu);
+        let cpu_ms = millis(self.peak_cpu.max(cpu));
+        let memory = self.peak_memory.max(reaped.peak_memory);
         let by_itself = matches!(cause, Cause::Exit(_) | Cause::Signal(_));
-        let cause = if by_itself && collected.peak_memory > self.limits.memory {
+        let cause = if by_itself && reaped.peak_memory > self.limits.memory {
             Cause::MemoryLimit
         } else if by_itself && cpu_ms > self.limits.cpu_ms {
             Cause::CpuLimit
@@ -290,89 +323,94 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// Waits for one of these; returns how many there are.
+/// Waits until one of the descriptors is ready, and returns how many are.
 ///
 /// # Errors
-/// What `poll` says.
-pub(super) fn wait_for(fds: &mut [PollFd<'_>], most: Duration) -> io::Result<usize> {
-    let most = Timespec::try_from(most).map_err(io::Error::other)?;
-    match poll(fds, Some(&most)) {
+/// Those of `poll`.
+pub(super) fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<usize> {
+    let timeout =
+        Timespec::try_from(timeout).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    match poll(fds, Some(&timeout)) {
         Err(rustix::io::Errno::INTR) => Ok(0),
         other => Ok(other?),
     }
 }
 
-/// Collects the children that have ended: the main process, and what it left to this reaper.
+/// Reaps the children that have ended: init, and orphans that were reparented to this process.
 /// Returns whether there are more children.
-fn collect(collected: &mut Collected, main: Option<Pid>) -> bool {
+fn reap(reaped: &mut ReapedChildren, init: Option<Pid>) -> bool {
     loop {
-        match sys::wait(None, Waiting::Poll) {
-            Wait::Ended(child) => add(collected, main, child),
+        match sys::wait(None, WaitMode::Poll) {
+            Wait::Ended(child) => add(reaped, init, child),
             Wait::Running => return true,
-            Wait::Childless => return false,
+            Wait::NoChildren => return false,
         }
     }
 }
 
-fn add(collected: &mut Collected, main: Option<Pid>, child: Reaped) {
-    collected.cpu += child.cpu;
-    collected.peak_memory = collected.peak_memory.max(child.peak_memory);
-    if main.is_some_and(|main| child.pid == main.as_raw_nonzero().get()) {
-        collected.main = Some(child.end);
+fn add(reaped: &mut ReapedChildren, init: Option<Pid>, child: Reaped) {
+    reaped.cpu += child.cpu;
+    reaped.peak_memory = reaped.peak_memory.max(child.peak_memory);
+    if init.is_some_and(|init| child.pid == init.as_raw_nonzero().get()) {
+        reaped.init = Some(child.end);
     }
 }
 
-/// Kills what is left of the stage and waits until it is gone. Without children there are no
-/// descendants either, for this process is their reaper.
-fn end_and_collect(
-    proof: OneThread,
+/// Kills what is left of the stage and waits until it has ended. Once there are no children there are
+/// no descendants either, because this process is their reaper.
+fn kill_and_reap(
+    proof: SingleThreaded,
     slot: Slot,
-    main: Option<Pid>,
-    collected: &mut Collected,
-) -> io::Result<()> {
+    init: Option<Pid>,
+    reaped: &mut ReapedChildren,
+) -> Result<(), StageError> {
     let started = Instant::now();
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    while collect(collected, main) {
-        if started.elapsed() > PATIENCE {
-            return Err(io::Error::other("processes of the job do not end"));
+    while reap(reaped, init) {
+        if started.elapsed() > KILL_TIMEOUT {
+            return Err(StageError::Unkillable);
         }
         for pid in usage_below(me, 1).pids {
             sys::kill(pid);
         }
         if let Some(uid) = slot.uid {
-            kill_user(proof, uid)?;
+            kill_user(proof, uid).map_err(StageError::Kill)?;
         }
-        wait_for(&mut [], Duration::from_micros(300))?;
+        poll_for(&mut [], Duration::from_micros(300)).map_err(StageError::Watch)?;
     }
     Ok(())
 }
 
-/// Kills what is left of a job, if anything is, and waits until it is gone.
+/// Kills what is left of a job, if anything is, and waits until it has ended.
 ///
 /// # Errors
-/// Where something does not go.
-pub(super) fn end_all(proof: OneThread, slot: Slot) -> io::Result<()> {
-    end_and_collect(proof, slot, None, &mut Collected::default())
+/// If a process does not end.
+pub(super) fn kill_all(proof: SingleThreaded, slot: Slot) -> Result<(), StageError> {
+    kill_and_reap(proof, slot, None, &mut ReapedChildren::default())
 }
 
-/// Kills every process of a job's user at one stroke, which no fork can outrun.
-pub(super) fn kill_user(proof: OneThread, uid: u32) -> io::Result<()> {
+/// Kills every process of a job's user in one system call, which no `fork` can outrun. `kill(-1)`
+/// reaches all that the caller may signal, so a child makes the call after changing to that user.
+///
+/// # Errors
+/// If the child cannot be started.
+pub(super) fn kill_user(proof: SingleThreaded, uid: u32) -> io::Result<()> {
     match sys::fork(proof)? {
         Fork::Child => {
             if super::confine::become_user(uid, None).is_ok() {
-                sys::kill_all_i_may();
+                sys::kill_all_permitted();
             }
             sys::exit_now(0)
         }
         Fork::Parent(killer) => {
-            sys::wait(Some(killer), Waiting::Block);
+            sys::wait(Some(killer), WaitMode::Block);
             Ok(())
         }
     }
 }
 
-/// Processes and threads that this process's user has at this moment.
-fn own_tasks() -> u64 {
+/// How many processes and threads this process's user has now.
+fn own_task_count() -> u64 {
     use std::os::unix::fs::MetadataExt;
     let me = rustix::process::getuid().as_raw();
     let Ok(processes) = std::fs::read_dir("/proc") else {

@@ -1,5 +1,7 @@
-//! The system calls for which there is no safe wrapper elsewhere. All `unsafe` of the crate is in
-//! this file.
+//! System calls that have no safe wrapper elsewhere. All `unsafe` code of the crate is in this file.
+//!
+//! It knows nothing of jobs or policies. What makes the calls sound is stated in each `SAFETY` line
+//! and, for `fork`, proven by [`SingleThreaded`].
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::io;
@@ -9,23 +11,31 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+/// Why a process may not fork.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ThreadError {
+    #[error("cannot count the threads of this process: {0}")]
+    Count(#[source] io::Error),
+    #[error("{0} threads where one is allowed")]
+    SeveralThreads(usize),
+}
+
 /// Proof that this process has one thread.
 ///
-/// A forked copy of a process with several threads may only call async-signal-safe functions, for
-/// another thread may have held a lock when the copy was made. The spawner and all that it forks
-/// have one thread by construction, so that ordinary code may run there between fork and exec.
+/// A forked copy of a process with several threads may only call async-signal-safe functions, because
+/// another thread may have held a lock at the time of the fork. The spawner and everything that it
+/// forks have one thread by construction, so ordinary code may run there between fork and exec.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OneThread(());
+pub(super) struct SingleThreaded(());
 
-impl OneThread {
+impl SingleThreaded {
     /// # Errors
-    /// Where the process has more than one thread, or `/proc` is not there to tell.
-    pub(super) fn check() -> io::Result<Self> {
-        match std::fs::read_dir("/proc/self/task")?.count() {
+    /// If the process has more than one thread, or `/proc` is not mounted.
+    pub(super) fn check() -> Result<Self, ThreadError> {
+        let threads = std::fs::read_dir("/proc/self/task").map_err(ThreadError::Count)?;
+        match threads.count() {
             1 => Ok(Self(())),
-            n => Err(io::Error::other(format!(
-                "{n} threads where one is allowed"
-            ))),
+            n => Err(ThreadError::SeveralThreads(n)),
         }
     }
 }
@@ -38,23 +48,21 @@ pub(super) enum Fork {
     Child,
 }
 
-/// Makes a copy of this process.
+/// Forks this process.
 ///
 /// # Errors
-/// What `fork` says.
-pub(super) fn fork(_proof: OneThread) -> io::Result<Fork> {
-    // SAFETY: the process has a single thread, as the proof says, so that no lock is held by a
-    // thread that the copy lacks; the copy may run any code.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
-        pid => Pid::from_raw(pid)
-            .map(Fork::Parent)
-            .ok_or_else(|| io::Error::other("fork answered with no process")),
+/// Those of `fork`.
+pub(super) fn fork(_proof: SingleThreaded) -> io::Result<Fork> {
+    // SAFETY: the process has a single thread, as the proof says, so no lock is held by a thread
+    // that the child lacks; the child may run any code.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
     }
+    Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
 }
 
-/// Ends this process at once: no destructor, no buffer of the parent's is flushed a second time.
+/// Exits at once. No destructor runs, and no buffer inherited from the parent is flushed twice.
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions and does not return.
     unsafe { libc::_exit(code) }
@@ -66,28 +74,28 @@ pub(super) struct Reaped {
     /// Its process id.
     pub(super) pid: i32,
     /// How it ended.
-    pub(super) end: End,
-    /// CPU time of it and of the children that it waited for.
+    pub(super) end: ExitStatus,
+    /// CPU time, including that of the children that it waited for.
     pub(super) cpu: Duration,
-    /// Highest resident memory in bytes of it or of one of the children that it waited for.
+    /// Peak resident memory in bytes, of the process or of any one child that it waited for.
     pub(super) peak_memory: u64,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ExitStatus {
     /// It exited with this code.
     Exit(i32),
     /// This signal killed it.
     Signal(i32),
 }
 
-/// Whether [`wait`] returns when no child has ended yet.
+/// What [`wait`] does while no child has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waiting {
-    /// Until a child ends.
+pub(super) enum WaitMode {
+    /// Wait until one ends.
     Block,
-    /// Not at all.
+    /// Return at once.
     Poll,
 }
 
@@ -99,16 +107,16 @@ pub(super) enum Wait {
     /// Children, but none that has ended.
     Running,
     /// No children.
-    Childless,
+    NoChildren,
 }
 
-/// Collects a child that has ended: the one with this id, or any.
-pub(super) fn wait(pid: Option<Pid>, waiting: Waiting) -> Wait {
+/// Reaps a child that has ended: the one with this id, or any.
+pub(super) fn wait(pid: Option<Pid>, mode: WaitMode) -> Wait {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    let flags = match waiting {
-        Waiting::Block => 0,
-        Waiting::Poll => libc::WNOHANG,
+    let flags = match mode {
+        WaitMode::Block => 0,
+        WaitMode::Poll => libc::WNOHANG,
     };
     let wanted = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
     loop {
@@ -123,7 +131,7 @@ pub(super) fn wait(pid: Option<Pid>, waiting: Waiting) -> Wait {
         };
         match found {
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            -1 => return Wait::Childless,
+            -1 => return Wait::NoChildren,
             0 => return Wait::Running,
             pid => {
                 // SAFETY: zeroed is a valid rusage, and wait4 has filled it.
@@ -131,9 +139,9 @@ pub(super) fn wait(pid: Option<Pid>, waiting: Waiting) -> Wait {
                 return Wait::Ended(Reaped {
                     pid,
                     end: if libc::WIFSIGNALED(status) {
-                        End::Signal(libc::WTERMSIG(status))
+                        ExitStatus::Signal(libc::WTERMSIG(status))
                     } else {
-                        End::Exit(libc::WEXITSTATUS(status))
+                        ExitStatus::Exit(libc::WEXITSTATUS(status))
                     },
                     cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
                     peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
@@ -149,8 +157,9 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::new(seconds, micros.saturating_mul(1000))
 }
 
-/// Sends a signal to every process that this one may signal, itself excepted.
-pub(super) fn kill_all_i_may() {
+/// Sends SIGKILL to every process that this one may signal, except itself. The kernel does this in one
+/// pass, which no `fork` can outrun.
+pub(super) fn kill_all_permitted() {
     // SAFETY: `kill` touches no memory.
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
@@ -166,11 +175,10 @@ pub(super) fn kill(pid: i32) {
 /// Closes every descriptor from `first` on.
 ///
 /// # Errors
-/// What `close_range` says.
-pub(super) fn close_from(first: RawFd) -> io::Result<()> {
-    let first = libc::c_uint::try_from(first).map_err(io::Error::other)?;
-    // SAFETY: the callers are about to exec or to fork workers, and use none of these descriptors
-    // afterwards, nor drop an owner of one: they leave by exec or by `exit_now`.
+/// Those of `close_range`.
+pub(super) fn close_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the callers are about to exec or to fork workers. Afterwards they neither use these
+    // descriptors nor drop an owner of one: they leave by exec or by `exit_now`.
     match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -180,8 +188,8 @@ pub(super) fn close_from(first: RawFd) -> io::Result<()> {
 /// Makes `number` a copy of `fd`.
 ///
 /// # Errors
-/// What `dup2` says.
-pub(super) fn copy_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+/// Those of `dup2`.
+pub(super) fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     // SAFETY: the callers pass 0, 1 or 2, which no owner in this process holds.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(io::Error::last_os_error()),
@@ -189,7 +197,7 @@ pub(super) fn copy_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     }
 }
 
-/// Takes up the descriptor that the engine passed as standard input.
+/// Takes ownership of the descriptor that the engine passed as standard input.
 pub(super) fn take_stdin() -> std::os::fd::OwnedFd {
     use std::os::fd::FromRawFd;
     // SAFETY: the spawner is started with its control socket as descriptor 0, and nothing else in
@@ -197,7 +205,8 @@ pub(super) fn take_stdin() -> std::os::fd::OwnedFd {
     unsafe { std::os::fd::OwnedFd::from_raw_fd(0) }
 }
 
-/// Gives every signal its default action and blocks none, whatever the engine's parent had set.
+/// Resets every signal to its default action and unblocks all. Both are inherited across exec, so a
+/// program would otherwise see what the engine's parent had set.
 pub(super) fn default_signals() {
     for signal in 1..=64 {
         // SAFETY: SIG_DFL is a valid action for each signal; where the call fails (SIGKILL,
@@ -212,8 +221,8 @@ pub(super) fn default_signals() {
     }
 }
 
-/// CPU time that a process has used so far; zero where there is no such process.
-pub(super) fn cpu_time_of(pid: i32) -> Duration {
+/// CPU time that a process has used so far; zero if there is no such process.
+pub(super) fn process_cpu_time(pid: i32) -> Duration {
     let mut clock = 0;
     let mut time = MaybeUninit::<libc::timespec>::zeroed();
     // SAFETY: both places are live and of the right type; `clock` is read only after it was set.
@@ -230,7 +239,7 @@ pub(super) fn cpu_time_of(pid: i32) -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Clock ticks a second, the unit of times in `/proc/PID/stat`.
+/// Clock ticks per second, the unit of times in `/proc/PID/stat`.
 pub(super) fn ticks_per_second() -> u64 {
     // SAFETY: `sysconf` touches no memory of ours.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) })
@@ -239,17 +248,17 @@ pub(super) fn ticks_per_second() -> u64 {
         .unwrap_or(100)
 }
 
-/// Makes this whole process, with all its threads, one of an ordinary user for good, whose new
-/// files its group may write, and which that user's other processes cannot look into.
+/// Changes this process, with all its threads, to an ordinary user for good. New files become
+/// writable for its group.
 ///
 /// # Errors
-/// Where the change is refused.
+/// If the kernel refuses the change.
 pub(in crate::engine) fn become_service(id: u32) -> io::Result<()> {
     let checked = |result: i32| match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     };
-    // The C library's functions, unlike the bare system calls, change every thread.
+    // The bare system calls change one thread only; the C library's functions change all of them.
     // SAFETY: none of these reads or writes memory of ours; the empty list of groups has no
     // elements to be read.
     unsafe {

@@ -1,4 +1,6 @@
-//! The keepers' side of a job's socket: whole messages and descriptors from a blocking stream.
+//! Framing of messages, passing of descriptors, and the keepers' blocking end of a job's socket.
+//!
+//! It knows the format of a message and not what is in it; see [`protocol`](super::protocol).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -14,29 +16,52 @@ use serde::de::DeserializeOwned;
 
 use super::protocol::MAX_MESSAGE;
 
-/// Most descriptors in one message.
+/// Descriptors in one message.
 const MAX_FDS: usize = 4;
 
-/// A message as it goes over a stream: its length, then JSON.
+/// Why a message could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    #[error("a message is longer than {MAX_MESSAGE} bytes")]
+    MessageTooLong,
+    #[error("more than {MAX_FDS} descriptors in one message")]
+    TooManyDescriptors,
+    #[error("a message is not what was expected: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The length of the JSON that follows a message's header.
 ///
 /// # Errors
-/// Where the message is too long.
-pub(super) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
+/// If it is over the limit.
+pub(super) fn message_length(header: [u8; 4]) -> Result<usize, WireError> {
+    usize::try_from(u32::from_le_bytes(header))
+        .ok()
+        .filter(|length| *length <= MAX_MESSAGE)
+        .ok_or(WireError::MessageTooLong)
+}
+
+/// Encodes a message as its length followed by JSON.
+///
+/// # Errors
+/// If the message is too long.
+pub(super) fn frame(message: &impl Serialize) -> Result<Vec<u8>, WireError> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
-    let length = bytes.len() - 4;
-    if length > MAX_MESSAGE {
-        return Err(io::Error::other("a message for the sandbox is too long"));
-    }
-    let length = u32::try_from(length).map_err(io::Error::other)?;
+    let length = u32::try_from(bytes.len() - 4).map_err(|_| WireError::MessageTooLong)?;
+    message_length(length.to_le_bytes())?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
 }
 
-/// Sends `bytes` with descriptors; returns how many bytes were taken.
+/// Sends `bytes` with descriptors attached, and returns how many bytes the kernel accepted.
+///
+/// The error stays an [`io::Error`], because callers on tokio's side look for `WouldBlock`.
 ///
 /// # Errors
-/// What `sendmsg` says.
+/// Those of `sendmsg`.
 pub(super) fn send_with_fds(
     socket: impl AsFd,
     bytes: &[u8],
@@ -46,7 +71,8 @@ pub(super) fn send_with_fds(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(io::Error::other("too many descriptors for one message"));
+        let error = WireError::TooManyDescriptors;
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
     }
     Ok(sendmsg(
         socket,
@@ -56,10 +82,10 @@ pub(super) fn send_with_fds(
     )?)
 }
 
-/// Receives bytes and adds the descriptors that came along to `fds`.
+/// Receives bytes and appends the attached descriptors to `fds`.
 ///
 /// # Errors
-/// What `recvmsg` says.
+/// Those of `recvmsg`.
 pub(super) fn receive_with_fds(
     socket: impl AsFd,
     bytes: &mut [u8],
@@ -89,7 +115,7 @@ pub(super) fn receive_with_fds(
     }
 }
 
-/// A job's socket.
+/// The keeper's end of a job's socket, which blocks.
 pub(super) struct Wire {
     socket: OwnedFd,
     fds: VecDeque<OwnedFd>,
@@ -103,31 +129,27 @@ impl Wire {
         }
     }
 
-    /// The next message; `None` where the engine has hung up.
+    /// The next message, or `None` if the engine has hung up.
     ///
     /// # Errors
-    /// Where reading fails or the bytes are no message.
-    pub(super) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        let mut length = [0; 4];
-        if !self.fill(&mut length)? {
+    /// If reading fails or the bytes are not such a message.
+    pub(super) fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
+        let mut header = [0; 4];
+        if !self.fill(&mut header)? {
             return Ok(None);
         }
-        let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
-        if length > MAX_MESSAGE {
-            return Err(io::Error::other("a message from the engine is too long"));
-        }
-        let mut bytes = vec![0; length];
+        let mut bytes = vec![0; message_length(header)?];
         if !self.fill(&mut bytes)? {
             return Ok(None);
         }
         Ok(Some(serde_json::from_slice(&bytes)?))
     }
 
-    /// Fills all of `bytes`; false where the engine hung up before.
+    /// Fills all of `bytes`, or returns false if the engine hung up first.
     ///
     /// # Errors
-    /// Where reading fails.
-    pub(super) fn fill(&mut self, mut bytes: &mut [u8]) -> io::Result<bool> {
+    /// If reading fails.
+    pub(super) fn fill(&mut self, mut bytes: &mut [u8]) -> Result<bool, WireError> {
         while !bytes.is_empty() {
             match receive_with_fds(&self.socket, bytes, &mut self.fds)? {
                 0 => return Ok(false),
@@ -137,7 +159,7 @@ impl Wire {
         Ok(true)
     }
 
-    /// The descriptors that came with the last messages.
+    /// The descriptors that were attached to the messages received so far.
     pub(super) fn take_fds(&mut self) -> VecDeque<OwnedFd> {
         std::mem::take(&mut self.fds)
     }
@@ -145,8 +167,8 @@ impl Wire {
     /// Sends one message.
     ///
     /// # Errors
-    /// Where the engine has hung up.
-    pub(super) fn send(&self, message: &impl Serialize) -> io::Result<()> {
+    /// If the engine has hung up.
+    pub(super) fn send(&self, message: &impl Serialize) -> Result<(), WireError> {
         let bytes = frame(message)?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {

@@ -1,4 +1,8 @@
-//! A job's directory: made, filled, and deleted whatever the job has made of it.
+//! A job's directory: creates it, writes files into it and deletes it, whatever the job has done to
+//! it.
+//!
+//! Everything is opened relative to a descriptor and without following links, because code of the job
+//! may have replaced any entry between two steps.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,22 +14,22 @@ use rustix::process::{Gid, Uid};
 
 use crate::tree::{OPEN_DIR, delete_tree};
 
-/// The directories of one job.
+/// The paths of one job's directories.
 #[derive(Debug)]
 pub(super) struct Workspace {
-    /// The directory that holds the two others.
+    /// The parent of the other two.
     pub(super) root: PathBuf,
-    /// Where the program starts, with the files of the request.
+    /// Where the request's files are and the program starts.
     pub(super) box_dir: PathBuf,
     /// `HOME` and `TMPDIR`.
     pub(super) temp_dir: PathBuf,
 }
 
-/// Name of the directory in which a program starts.
+/// Name of [`Workspace::box_dir`] below the root.
 pub(super) const BOX: &str = "box";
 
 impl Workspace {
-    /// The directories of a job of this name, whether they are there or not.
+    /// The paths for a job of this name, whether they exist or not.
     pub(super) fn of(work: &Path, name: &str) -> Self {
         let root = work.join(name);
         Self {
@@ -35,10 +39,10 @@ impl Workspace {
         }
     }
 
-    /// Makes empty directories that belong to `owner`.
+    /// Creates empty directories that belong to `owner`.
     ///
     /// # Errors
-    /// Where the disk or the rights are not there.
+    /// If the disk is full or permissions are missing.
     pub(super) fn create(work: &Path, name: &str, owner: Option<u32>) -> io::Result<Self> {
         let this = Self::of(work, name);
         for folder in [&this.root, &this.box_dir, &this.temp_dir] {
@@ -49,16 +53,19 @@ impl Workspace {
         Ok(this)
     }
 
-    /// Opens a new file of this job, and the folders above it. `path` has plain names only, which
-    /// the caller has checked; a name that was there before is replaced.
+    /// Opens a file of this job for writing, and creates the directories above it. The caller has
+    /// checked that `path` has no `.`, `..` or empty components. An existing file is truncated.
+    ///
+    /// The error stays an [`io::Error`], by whose code the caller tells unusable names from a machine
+    /// that has failed.
     ///
     /// # Errors
-    /// Where a name is too long, or is a folder here and a file there.
+    /// If a name is too long, or is used for a file and for a directory.
     pub(super) fn create_file(&self, path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
         create_below(&self.box_dir, path, owner)
     }
 
-    /// The same below `HOME`.
+    /// As [`Self::create_file`], but below `HOME`.
     ///
     /// # Errors
     /// As [`Self::create_file`].
@@ -66,10 +73,10 @@ impl Workspace {
         create_below(&self.temp_dir, path, owner)
     }
 
-    /// Deletes everything. No process of the job may be left.
+    /// Deletes everything. No process of the job may be running.
     ///
     /// # Errors
-    /// Where something could not be deleted.
+    /// If something could not be deleted.
     pub(super) fn delete(&self) -> io::Result<()> {
         delete_tree(&self.root)
     }
@@ -99,10 +106,10 @@ fn create_below(top: &Path, path: &str, owner: Option<u32>) -> io::Result<OwnedF
     Err(Errno::INVAL.into())
 }
 
-/// Gives what has this name to a job's user.
+/// Changes the owner of a path to a job's user, if the job has one.
 ///
 /// # Errors
-/// Where it is not this process's to give.
+/// If this process may not change owners.
 pub(super) fn give_path(path: &Path, owner: Option<u32>) -> io::Result<()> {
     if let Some(id) = owner {
         let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
@@ -138,7 +145,7 @@ mod tests {
         assert!(workspace.create_file("folder/new", None).is_err());
         assert_eq!(std::fs::read(outside.join("kept")).unwrap(), b"kept");
         assert!(!outside.join("new").exists());
-        // Which opening by name does.
+        // Control: opening by name does follow the link.
         std::fs::write(workspace.box_dir.join("file"), "lost").unwrap();
         assert_eq!(std::fs::read(outside.join("kept")).unwrap(), b"lost");
     }

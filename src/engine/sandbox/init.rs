@@ -1,0 +1,148 @@
+//! The job's init: the parent of the program, in the place of the shell that runs Piston's `run`
+//! script.
+//!
+//! It confines itself to the job's rights, starts the program and exits as a shell would: with the
+//! program's exit code, or with 128 + n and a message on standard error after signal n. A program that
+//! kills its parent kills this process and not the keeper, which has other rights.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::confine::{ConfineError, Subject, confine};
+use super::policy::Policy;
+use super::protocol::StageOrder;
+use super::sys::{self, ExitStatus, Reaped, Wait, WaitMode};
+use super::workspace::Workspace;
+use crate::piston::{Signal, WorkingDirectory};
+
+/// What init gets from the keeper.
+pub(super) struct InitContext<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) order: &'a StageOrder,
+    pub(super) workspace: &'a Workspace,
+    pub(super) stdio: &'a [OwnedFd; 3],
+    pub(super) uid: Option<u32>,
+    /// How many processes the user already has, if the job shares one.
+    pub(super) shared_processes: u64,
+    /// Where to write, as text, what failed before the program was started.
+    pub(super) failure: &'a OwnedFd,
+}
+
+/// What failed before the program was started. It reaches the keeper as text.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    #[error("cannot start a session: {0}")]
+    Session(#[source] Errno),
+    #[error("cannot set up the standard streams: {0}")]
+    Streams(#[source] io::Error),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error("cannot enter the working directory: {0}")]
+    WorkingDirectory(#[source] Errno),
+    #[error("cannot close the keeper's descriptors: {0}")]
+    Close(#[source] io::Error),
+}
+
+/// Runs as the job's init in a process just forked from the keeper.
+pub(super) fn run_init(context: &InitContext<'_>) -> ! {
+    if let Err(error) = prepare(context) {
+        let _ = rustix::io::write(context.failure, error.to_string().as_bytes());
+        sys::exit_now(125);
+    }
+    // From here on only the three standard streams are open.
+    let code = match start_program(context) {
+        Ok(program) => match sys::wait(Some(program), WaitMode::Block) {
+            Wait::Ended(Reaped {
+                end: ExitStatus::Exit(code),
+                ..
+            }) => code,
+            Wait::Ended(Reaped {
+                end: ExitStatus::Signal(signal),
+                ..
+            }) => {
+                // A shell prints nothing for these two.
+                if signal != libc::SIGINT && signal != libc::SIGPIPE {
+                    print_error(&Signal::of_number(signal).map_or_else(
+                        || format!("Signal {signal}"),
+                        |signal| signal.description.to_owned(),
+                    ));
+                }
+                128 + signal
+            }
+            Wait::Running | Wait::NoChildren => 126,
+        },
+        // As a shell does: 127 if there is no such program, 126 if it cannot be executed.
+        Err(error) => {
+            let program = context.order.command.first().map_or("", String::as_str);
+            print_error(&format!("{program}: {error}"));
+            if error.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            }
+        }
+    };
+    sys::exit_now(code)
+}
+
+fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
+    sys::default_signals();
+    rustix::process::setsid().map_err(InitError::Session)?;
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    for (number, fd) in (0..).zip(context.stdio) {
+        sys::duplicate_to(fd.as_fd(), number).map_err(InitError::Streams)?;
+    }
+    confine(
+        context.policy,
+        &Subject {
+            limits: &context.order.limits,
+            uid: context.uid,
+            shared_processes: context.shared_processes,
+            readable: &context.order.readable,
+            workspace: context.workspace,
+        },
+    )?;
+    // After giving up the keeper's rights: an earlier stage or job may have replaced the directory by
+    // a link, which must not lead anywhere that the program could not go by itself.
+    rustix::process::chdir(directory(context)).map_err(InitError::WorkingDirectory)?;
+    sys::close_from(3).map_err(InitError::Close)
+}
+
+/// The program's working directory.
+fn directory<'a>(context: &InitContext<'a>) -> &'a Path {
+    match context.order.working_directory {
+        Some(WorkingDirectory::Data) => &context.policy.data_dir,
+        None => &context.workspace.box_dir,
+    }
+}
+
+/// Starts the program. The standard library does so by `posix_spawn`, which does not copy this process.
+fn start_program(context: &InitContext<'_>) -> io::Result<Pid> {
+    let Some((program, arguments)) = context.order.command.split_first() else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(
+            context
+                .order
+                .environment
+                .iter()
+                .map(|(name, value)| (name, value)),
+        )
+        .env("HOME", &context.workspace.temp_dir)
+        .env("TMPDIR", &context.workspace.temp_dir)
+        .env("PWD", directory(context))
+        .spawn()?;
+    Ok(Pid::from_child(&child))
+}
+
+fn print_error(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
