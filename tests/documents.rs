@@ -165,6 +165,12 @@ fn error_codes() -> BTreeSet<(u16, String)> {
         else {
             continue;
         };
+        // Limits and messages are written otherwise than codes.
+        let is_code = code.starts_with(|c: char| c.is_ascii_uppercase())
+            && code.chars().all(|c| c.is_ascii_alphanumeric());
+        if !is_code {
+            continue;
+        }
         for (others, status) in &arms {
             let name = status.strip_prefix("StatusCode::").unwrap_or_default();
             let name: String = name
