@@ -83,7 +83,7 @@ impl Tracked {
             id,
             identifier: execution.identifier.clone(),
             is_asynchronous: execution.is_asynchronous,
-            is_shell: execution.is_shell,
+            is_shell: execution.has_exit_status,
             trace: arrival.trace,
             digest,
             state: watch::Sender::new(State::NotStarted),
@@ -232,6 +232,7 @@ impl Executions {
             output_streams_max_length,
             jupyter_format,
             is_shell,
+            has_exit_status: _,
         } = execution;
         // Languages are found in any case.
         let language = language.to_lowercase();
