@@ -1,4 +1,5 @@
-//! How a stage ended, in Piston's words.
+//! Translates how a stage ended into Piston's terms. It decides nothing: the sandbox has judged the
+//! limits already.
 
 use super::output::{Output, Stream};
 use super::sandbox::{Cause, Ended, StageLimits};
