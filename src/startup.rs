@@ -100,8 +100,8 @@ pub fn warn_if_open(settings: &Settings, listeners: &[Option<&TcpListener>]) {
         if !address.ip().is_loopback() {
             tracing::warn!(
                 %address,
-                "listening beyond loopback without authentication: whoever reaches this address can \
-                 run code; --allow-host '*' says that this is meant"
+                hint = "--allow-host '*' says that this is meant",
+                "listening beyond loopback: whoever reaches this address can run code"
             );
         }
     }

@@ -358,8 +358,7 @@ async fn a_browser_is_told_what_a_page_of_an_allowed_origin_may_do() {
 
 #[tokio::test]
 async fn listening_beyond_loopback_is_warned_about_unless_it_is_meant() {
-    let warning = "listening beyond loopback without authentication: whoever reaches this address \
-                   can run code; --allow-host '*' says that this is meant";
+    let warning = "listening beyond loopback: whoever reaches this address can run code";
     // It ends for this directory's sake, once it has listened.
     let foreign = tempfile::tempdir().unwrap();
     std::fs::write(foreign.path().join("document"), "x").unwrap();

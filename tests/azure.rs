@@ -287,7 +287,11 @@ fn judge(example: &Example, answer: &Answer) -> Option<String> {
         (Some(Value::String(bytes)), "SessionResourceFiles_GetContent") => {
             (*bytes != answer.text()).then(|| answer.text())
         }
-        (Some(body), _) => difference(body, &answer.json(), "body"),
+        (Some(body), _) => {
+            // A program that lists the data directory also sees what is this program's own there.
+            let text = answer.text().replace(r".session-adapter\n", "");
+            difference(body, &serde_json::from_str(&text).unwrap(), "body")
+        }
     }
 }
 

@@ -7,12 +7,31 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::ExitCode;
 
 use rustix::process::Signal;
-use support::{Program, form, raw, run, run_python};
+use support::conditional::{self, Needs, Start, tests};
+use support::folder::open_folder;
+use support::{Program, eventually, form, raw, run, run_python};
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+
+fn main() -> ExitCode {
+    conditional::run(tests! {
+        Nothing => [
+            a_directory_with_files_of_somebody_is_refused_and_left_as_it_was,
+            an_adopted_directory_is_the_sessions,
+            a_directory_may_be_used_again_with_the_files_of_the_session,
+            looking_at_the_runtimes_leaves_a_running_session_as_it_is,
+            a_second_adapter_is_refused_and_the_first_goes_on,
+            an_adapter_whose_address_is_taken_touches_no_directory,
+            a_directory_that_was_not_given_is_temporary_and_goes_with_the_program,
+            what_a_killed_adapter_left_is_deleted_at_the_next_start,
+            no_request_reaches_the_reserved_directory,
+        ],
+        OwnUsers => [what_cannot_be_deleted_is_named],
+        Mounts => [a_directory_where_the_image_has_its_own_is_left_alone],
+    })
+}
 
 /// Mode, group, content and times of a directory and everything in it.
 fn snapshot(path: &Path) -> Vec<(PathBuf, String, Vec<u8>)> {
@@ -57,7 +76,6 @@ async fn send(program: &Program, method: &str, path: &str) -> raw::Answer {
     raw::exchange(program.addr, raw::request(method, path, &[], "")).await
 }
 
-#[tokio::test]
 async fn a_directory_with_files_of_somebody_is_refused_and_left_as_it_was() {
     let directory = somebodys_directory();
     let before = snapshot(directory.path());
@@ -81,7 +99,6 @@ async fn a_directory_with_files_of_somebody_is_refused_and_left_as_it_was() {
     }
 }
 
-#[tokio::test]
 async fn an_adopted_directory_is_the_sessions() {
     let directory = somebodys_directory();
     let adopted = ["--data-dir", path_of(&directory), "--adopt-data-dir"];
@@ -93,7 +110,6 @@ async fn an_adopted_directory_is_the_sessions() {
     assert!(!directory.path().join("thesis.odt").exists());
 }
 
-#[tokio::test]
 async fn a_directory_may_be_used_again_with_the_files_of_the_session() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["--data-dir", path_of(&directory)];
@@ -108,7 +124,6 @@ async fn a_directory_may_be_used_again_with_the_files_of_the_session() {
     assert_eq!(list["value"].as_array().unwrap().len(), 1, "{list}");
 }
 
-#[tokio::test]
 async fn looking_at_the_runtimes_leaves_a_running_session_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["--data-dir", path_of(&directory)];
@@ -126,7 +141,6 @@ async fn looking_at_the_runtimes_leaves_a_running_session_as_it_is() {
     assert_eq!(upload(&program, "uploaded").await, 200);
 }
 
-#[tokio::test]
 async fn a_second_adapter_is_refused_and_the_first_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let data = path_of(&directory);
@@ -140,12 +154,10 @@ async fn a_second_adapter_is_refused_and_the_first_goes_on() {
     let mut slow = raw::Connection::to(program.addr).await;
     slow.send([&head, begun].concat()).await;
     let reserved = directory.path().join(".session-adapter");
-    let uploading = async {
-        while fs::read_dir(&reserved).unwrap().count() < 2 {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(60), uploading).await.unwrap();
+    eventually("the upload is under way", async || {
+        fs::read_dir(&reserved).unwrap().count() == 2
+    })
+    .await;
     for engine in ["embedded", "piston"] {
         let refused = run(&[
             "--listen",
@@ -172,7 +184,6 @@ async fn a_second_adapter_is_refused_and_the_first_goes_on() {
     run_python(&program, "open('slow', 'a').write('y')").await;
 }
 
-#[tokio::test]
 async fn an_adapter_whose_address_is_taken_touches_no_directory() {
     let first = Program::start(&[]).await;
     let engine = first.started["piston_url"].as_str().unwrap().to_owned();
@@ -198,11 +209,10 @@ async fn an_adapter_whose_address_is_taken_touches_no_directory() {
     }
 }
 
-#[tokio::test]
 async fn a_directory_that_was_not_given_is_temporary_and_goes_with_the_program() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = open_folder();
     for engine in ["embedded", "piston"] {
-        let mut program = Program::start_within(temp.path(), &["--engine", engine]).await;
+        let mut program = Program::start_without_data_dir(temp.path(), &["--engine", engine]).await;
         assert_eq!(program.started["data_dir_is_temporary"], true);
         let data = PathBuf::from(program.started["data_dir"].as_str().unwrap());
         assert!(data.starts_with(temp.path()), "{data:?}");
@@ -210,35 +220,31 @@ async fn a_directory_that_was_not_given_is_temporary_and_goes_with_the_program()
         assert!(data.join("uploaded").exists());
         program.signal(Signal::TERM);
         assert_eq!(program.ended().await, Some(0));
-        let going = async {
-            while fs::read_dir(temp.path()).unwrap().count() > 0 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(Duration::from_secs(60), going).await.unwrap();
+        eventually("nothing is left", async || {
+            fs::read_dir(temp.path()).unwrap().count() == 0
+        })
+        .await;
     }
 }
 
-#[tokio::test]
 async fn what_a_killed_adapter_left_is_deleted_at_the_next_start() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = open_folder();
     let other = temp.path().join("session-adapter-data-of-somebody");
     fs::create_dir(&other).unwrap();
     let piston = ["--engine", "piston"];
-    let mut killed = Program::start_within(temp.path(), &piston).await;
+    let mut killed = Program::start_without_data_dir(temp.path(), &piston).await;
     let left = PathBuf::from(killed.started["data_dir"].as_str().unwrap());
     killed.signal(Signal::KILL);
     killed.ended().await;
     assert!(left.exists());
-    let running = Program::start_within(temp.path(), &piston).await;
-    let second = Program::start_within(temp.path(), &piston).await;
+    let running = Program::start_without_data_dir(temp.path(), &piston).await;
+    let second = Program::start_without_data_dir(temp.path(), &piston).await;
     assert!(!left.exists() && other.exists());
     for program in [&running, &second] {
         assert_eq!(upload(program, "uploaded").await, 200);
     }
 }
 
-#[tokio::test]
 async fn no_request_reaches_the_reserved_directory() {
     let directory = tempfile::tempdir().unwrap();
     let program = Program::start(&["--data-dir", path_of(&directory)]).await;
@@ -276,4 +282,49 @@ async fn no_request_reaches_the_reserved_directory() {
     let deleted = send(&program, "DELETE", "/session").await;
     assert_eq!(deleted.status, 204, "{}", deleted.text());
     assert_eq!(fs::read(&mark).unwrap(), text);
+}
+
+async fn what_cannot_be_deleted_is_named() {
+    let directory = open_folder();
+    let others = directory.path().join("others");
+    fs::create_dir(&others).unwrap();
+    for number in 0..12 {
+        fs::write(others.join(number.to_string()), "x").unwrap();
+    }
+    let adopted = ["--data-dir", path_of(&directory), "--adopt-data-dir"];
+    let program = Program::start(&adopted).await;
+    run_python(&program, "open('own', 'w').write('x')").await;
+    // The session is an ordinary user there, and the directory is root's.
+    let refused = send(&program, "DELETE", "/session").await;
+    assert_eq!(refused.status, 500);
+    let error = refused.json()["error"].clone();
+    assert_eq!(error["code"], "DeletionFailed");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("'others/"), "{message}");
+    assert!(message.contains("and 2 more"), "{message}");
+    assert!(!directory.path().join("own").exists());
+    assert_eq!(fs::read_dir(&others).unwrap().count(), 12);
+    fs::remove_dir_all(&others).unwrap();
+    let deleted = send(&program, "DELETE", "/session").await;
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+}
+
+async fn a_directory_where_the_image_has_its_own_is_left_alone() {
+    // In a mount namespace of its own, whose /mnt/data is writable and holds a document.
+    let program = Program::start_in_mount_namespace(
+        "mount -t tmpfs none /mnt && mkdir -m 0777 /mnt/data && echo x > /mnt/data/document \
+         && touch -d @1 /mnt/data/document /mnt/data",
+    )
+    .await;
+    let data = format!("/proc/{}/root/mnt/data", program.pid());
+    let before = snapshot(Path::new(&data));
+    assert_eq!(before.len(), 2);
+    assert_eq!(program.started["data_dir_is_temporary"], true);
+    assert_eq!(upload(&program, "uploaded").await, 200);
+    run_python(&program, "open('written', 'w').write('x')").await;
+    let list = raw::get(program.addr, "/files").await.json();
+    assert_eq!(list["value"].as_array().unwrap().len(), 2, "{list}");
+    let deleted = send(&program, "DELETE", "/session").await;
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    assert_eq!(snapshot(Path::new(&data)), before);
 }

@@ -12,8 +12,8 @@ use support::command::bounded_command;
 
 const OPERATIONS: &str = include_str!("../docs/OPERATIONS.md");
 const DEPENDENCIES: &str = include_str!("../docs/DEPENDENCIES.md");
-const ERRORS: &str = include_str!("../src/adapter/error.rs");
-const METRICS: &str = include_str!("../src/adapter/metrics.rs");
+const ERRORS: &str = include_str!("../src/adapter/azure/error.rs");
+const METRICS: &str = include_str!("../src/adapter/telemetry/metrics.rs");
 
 /// The program's sources, without tests in files of their own.
 fn sources() -> Vec<(PathBuf, String)> {

@@ -283,8 +283,10 @@ async fn a_string_that_fetch_was_given_no_type_for_is_read_as_json() {
     let untyped = ("Content-Type", "text/plain;charset=UTF-8");
     assert_eq!(sent_with(&[untyped]).await, 200);
     assert_eq!(sent_with(&[("Content-Type", "text/plain")]).await, 415);
-    let web_page = [untyped, ("Origin", "https://example.org")];
-    assert_eq!(sent_with(&web_page).await, 415);
+    let own_page = [untyped, ("Origin", "http://localhost")];
+    assert_eq!(sent_with(&own_page).await, 415);
+    let foreign_page = [untyped, ("Origin", "https://example.org")];
+    assert_eq!(sent_with(&foreign_page).await, 403);
 }
 
 fn recordings() -> Vec<PathBuf> {

@@ -700,13 +700,13 @@ fn main() -> ExitCode {
         Nothing => [
             a_job_whose_keeper_is_killed_is_told_and_its_slot_used_again,
             a_spawner_that_hangs_is_waited_for_as_long_as_an_answer_may_take,
-            a_spawner_without_descriptors_or_memory_works_again_when_it_has_them,
             an_adapter_without_memory_ends_and_its_jobs_with_it,
             an_adapter_without_descriptors_goes_on_when_clients_have_gone,
             few_descriptors_at_the_start_cost_no_language,
             a_clock_that_is_set_back_or_ahead_changes_no_limit,
             files_of_other_times_are_listed_and_used,
         ],
+        Tracing => [a_spawner_without_descriptors_or_memory_works_again_when_it_has_them],
         ImmutableFiles => [
             slots_that_cannot_be_cleaned_rest_and_the_last_one_ends_the_program,
         ],

@@ -35,9 +35,18 @@ const HOSTILE: [(&str, &str); 20] = [
     ("BASH_ENV", "/nonexistent"),
 ];
 
-fn environment(pid: i32) -> BTreeMap<String, String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
-    let text = String::from_utf8(bytes).unwrap();
+/// A program, and the environment that it was started with. A shell tells it, for only root may look
+/// into the program itself.
+async fn started() -> (Program, BTreeMap<String, String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("environment");
+    let tell = format!("cat /proc/$$/environ > {}", told.display());
+    let program = Program::start_after(&tell, &[]).await;
+    (program, variables(&std::fs::read(told).unwrap()))
+}
+
+fn variables(bytes: &[u8]) -> BTreeMap<String, String> {
+    let text = std::str::from_utf8(bytes).unwrap();
     text.split_terminator('\0')
         .map(|variable| variable.split_once('=').unwrap())
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -46,8 +55,7 @@ fn environment(pid: i32) -> BTreeMap<String, String> {
 
 #[tokio::test]
 async fn a_program_has_an_environment_and_folders_of_its_own() {
-    let [program, other] = [Program::start(&[]).await, Program::start(&[]).await];
-    let [own, others] = [&program, &other].map(|one| environment(one.pid()));
+    let ((program, own), (other, others)) = (started().await, started().await);
     let names: Vec<_> = own.keys().collect();
     assert_eq!(names, ["PATH", "TMPDIR"]);
     assert_eq!(own["PATH"], PATH);
@@ -64,6 +72,13 @@ async fn a_program_has_an_environment_and_folders_of_its_own() {
     eventually("the folder is gone", async || !folder.exists()).await;
 }
 
+#[test]
+fn a_process_has_an_environment_of_its_own() {
+    let output = bounded_command("cat").arg("/proc/self/environ").output();
+    let own = variables(&output.unwrap().stdout);
+    assert_eq!(own, BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]));
+}
+
 #[tokio::test]
 async fn a_program_starts_with_the_documented_defaults_and_works() {
     let program = Program::start(&[]).await;
@@ -75,16 +90,18 @@ async fn a_program_starts_with_the_documented_defaults_and_works() {
     assert_eq!(raw::get(program.addr, "/metrics").await.status, 200);
 }
 
-/// The two tests above once more, in an environment that would stop the program.
+/// The tests above once more, in an environment that would stop the program.
 #[test]
 fn the_environment_of_the_tests_does_not_matter() {
     let output = bounded_command(std::env::current_exe().unwrap())
         .envs(HOSTILE)
-        .arg("a_program_")
+        .args(["--exact", "a_process_has_an_environment_of_its_own"])
+        .arg("a_program_has_an_environment_and_folders_of_its_own")
+        .arg("a_program_starts_with_the_documented_defaults_and_works")
         .output()
         .unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(stdout.contains("2 passed; 0 failed"), "{stdout}");
+    assert!(stdout.contains("3 passed; 0 failed"), "{stdout}");
 }
 
 /// Every process is started by `support::command`, which clears the environment.

@@ -181,7 +181,7 @@ async fn the_value_is_text_for_versions_whose_client_fails_on_a_number() {
 #[tokio::test]
 async fn a_program_sees_no_difference_from_being_run_by_itself() {
     let program = Program::start(&[]).await;
-    let code = "import os, sys\nprint(__name__, __doc__, sys.argv, os.listdir('.'))\n\
+    let code = "import os, sys\nprint(__name__, __doc__, sys.argv, [n for n in os.listdir('.') if n != '.session-adapter'])\n\
                 print(sys.modules['__main__'].__dict__ is globals(), os.path.basename(__file__))\n\
                 print(sorted(globals()))\n\
                 def f():\n    raise ValueError('x') from KeyError('y')\nf()";
@@ -491,7 +491,8 @@ async fn a_program_whose_spawner_is_gone_says_so_and_ends_when_what_runs_has_end
 
 #[tokio::test]
 async fn nothing_is_left_behind() {
-    let mut program = Program::start_without_data_dir().await;
+    let temp = support::folder::open_folder();
+    let mut program = Program::start_without_data_dir(temp.path(), &[]).await;
     let data_dir = std::path::PathBuf::from(program.started["data_dir"].as_str().unwrap());
     assert_eq!(program.started["data_dir_is_temporary"], true);
     let code = format!("open('{}/kept', 'w').write('x')", data_dir.display());

@@ -9,10 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Uri};
 use serde_json::json;
-use session_adapter::adapter::api::{self, Execution, Query};
-use session_adapter::adapter::executions::{Arrival, Executions, OperationId, State, Tracked};
-use session_adapter::adapter::route::{Action, Dialect, route};
-use session_adapter::adapter::translate::{self, Marker, ResolvedLanguage, Terms, ValueOptions};
+use session_adapter::adapter::azure::dialect::{Dialect, ResponseForm};
+use session_adapter::adapter::azure::{self, ExecutionRequest, Query};
+use session_adapter::adapter::backend::translate::{
+    self, Marker, ResolvedLanguage, Terms, ValueOptions,
+};
+use session_adapter::adapter::http::route::{Action, route};
+use session_adapter::adapter::model::execution::Execution;
+use session_adapter::adapter::model::operation_id::OperationId;
+use session_adapter::adapter::model::timings::Arrival;
+use session_adapter::adapter::session::registry::{Executions, State, Tracked};
 use session_adapter::piston::{ExecuteRequest, ExecuteResponse, WorkingDirectory};
 use tokio::time::Instant;
 
@@ -120,8 +126,8 @@ impl Case {
     }
 
     /// What is to be run.
-    pub fn parse(&self, dialect: &Dialect, query: Query) -> Execution {
-        api::parse(dialect, query, &self.body).expect("an execution")
+    pub fn parse(&self, dialect: &Dialect, query: Query) -> ExecutionRequest {
+        azure::parse(dialect, query, &self.body).expect("an execution")
     }
 
     /// The engine's request, as it is sent.
@@ -170,20 +176,21 @@ impl Case {
     }
 
     /// The answer.
-    pub fn render(&self, tracked: &Tracked, execution: &Execution, state: &State) -> Bytes {
-        let rendered = api::render(execution.form, tracked, state);
+    pub fn render(&self, tracked: &Tracked, form: ResponseForm, state: &State) -> Bytes {
+        let rendered = azure::render(form, tracked, state);
         rendered.expect("an answer").body
     }
 
     /// All of it.
     pub fn all(&self) -> usize {
         let (dialect, query) = self.route();
-        let execution = self.parse(&dialect, query);
+        let ExecutionRequest {
+            execution, form, ..
+        } = self.parse(&dialect, query);
         let tracked = self.track(&execution);
-        let form = execution.form;
         let (request, body) = self.translate(execution);
         let state = self.read(&request);
-        let rendered = api::render(form, &tracked, &state).expect("an answer");
+        let rendered = azure::render(form, &tracked, &state).expect("an answer");
         body.len() + rendered.body.len()
     }
 }

@@ -42,7 +42,7 @@ fn c_translate(bencher: Bencher<'_, '_>, case: usize) {
     bencher
         .with_inputs(|| {
             let (dialect, query) = case.route();
-            case.parse(&dialect, query)
+            case.parse(&dialect, query).execution
         })
         .bench_values(|execution| case.translate(execution));
 }
@@ -51,7 +51,7 @@ fn c_translate(bencher: Bencher<'_, '_>, case: usize) {
 fn d_read_the_answer(bencher: Bencher<'_, '_>, case: usize) {
     let case = &CASES[case];
     let (dialect, query) = case.route();
-    let (request, _) = case.translate(case.parse(&dialect, query));
+    let (request, _) = case.translate(case.parse(&dialect, query).execution);
     bencher.bench(|| case.read(&request));
 }
 
@@ -59,9 +59,9 @@ fn d_read_the_answer(bencher: Bencher<'_, '_>, case: usize) {
 fn e_render(bencher: Bencher<'_, '_>, case: usize) {
     let case = &CASES[case];
     let (dialect, query) = case.route();
-    let execution = case.parse(&dialect, query);
-    let tracked = case.track(&execution);
-    let (request, _) = case.translate(execution.clone());
+    let parsed = case.parse(&dialect, query);
+    let tracked = case.track(&parsed.execution);
+    let (request, _) = case.translate(parsed.execution.clone());
     let state = case.read(&request);
-    bencher.bench(|| case.render(&tracked, &execution, &state));
+    bencher.bench(|| case.render(&tracked, parsed.form, &state));
 }

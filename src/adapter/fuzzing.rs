@@ -3,13 +3,15 @@
 
 use http::{Method, Uri};
 
+use crate::adapter::azure::dialect::Dialect;
+use crate::adapter::azure::{self, FilesQuery, Query};
+use crate::adapter::backend::translate::{Marker, outcome, outcome_with_value};
+use crate::adapter::files::{FilePath, FolderPath, Names};
+use crate::adapter::http::multipart::{Multipart, Piece, boundary};
+use crate::adapter::http::route::{Action, FilesAction, route};
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::operation_id::OperationId;
 use crate::piston::{ExecuteRequest, ExecuteResponse};
-
-use super::api::{self, FilesQuery, Identifier, Query};
-use super::executions::OperationId;
-use super::files::{FilePath, FolderPath, Multipart, Names, Piece, boundary};
-use super::route::{Action, Dialect, FilesAction, route};
-use super::translate::{Marker, outcome, outcome_with_value};
 
 /// A method, a blank and a target: the action, the query, and the name of a file in it.
 pub fn target(bytes: &[u8]) {
@@ -26,10 +28,7 @@ pub fn target(bytes: &[u8]) {
         ..
     }) = Query::parse(query)
     {
-        assert_eq!(
-            Identifier::parse(identifier.as_str()).ok(),
-            Some(identifier)
-        );
+        assert_eq!(Identifier::parse(identifier.as_str()), Some(identifier));
     }
     let names = Names::new("/srv/files");
     if let Ok(query) = FilesQuery::parse(query) {
@@ -82,8 +81,9 @@ pub fn execution(bytes: &[u8]) {
         3 => Dialect::Executions,
         _ => Dialect::Shell,
     };
-    match api::parse(&dialect, Query::default(), body) {
-        Ok(execution) => {
+    match azure::parse(&dialect, Query::default(), body) {
+        Ok(request) => {
+            let execution = request.execution;
             assert!(execution.language.chars().count() <= 64);
             assert!(execution.version.chars().count() <= 64);
             assert!(execution.timeout.is_none_or(|timeout| !timeout.is_zero()));
@@ -92,14 +92,14 @@ pub fn execution(bytes: &[u8]) {
         Err(error) => {
             let status = error.told().status;
             assert!(status.is_client_error(), "{status}");
-            assert!(!api::Rendered::error(&error).body.is_empty());
+            assert!(!azure::Rendered::error(&error).body.is_empty());
         }
     }
 }
 
 /// An `operation-id`.
 pub fn operation_id(bytes: &[u8]) {
-    if let Ok(id) = OperationId::given(bytes) {
+    if let Some(id) = OperationId::given(bytes) {
         assert_eq!(id.as_str().as_bytes(), bytes);
         assert!(http::HeaderValue::from_str(id.as_str()).is_ok());
     }

@@ -3,35 +3,25 @@
 //! The way of a request: [`server`] accepts it, [`route`] names the action, [`api`] parses it,
 //! [`execute`] runs it on the engine with [`translate`], and [`api`] renders the outcome.
 
-pub mod api;
-mod delete;
-mod error;
-mod execute;
-pub mod executions;
+pub mod azure;
+pub mod backend;
 mod files;
 #[doc(hidden)]
 pub mod fuzzing;
-mod health;
-mod log;
-mod metrics;
-mod packages;
+pub mod http;
+pub mod model;
 #[cfg(test)]
 mod properties;
-pub mod route;
-mod server;
-mod session;
-mod sessions;
-mod timestamp;
-mod trace;
-pub mod translate;
+pub mod session;
+mod telemetry;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::access::AccessPolicy;
+pub use crate::adapter::azure::error::ApiError;
+pub use crate::adapter::http::{AdapterError, Listeners, serve};
 pub use crate::config::EngineKind;
-pub use error::ApiError;
-pub use server::{AdapterError, Listeners, serve};
 
 /// What the adapter needs to know.
 #[derive(Debug, Clone)]

@@ -31,7 +31,9 @@ pub enum Needs {
     Mounts,
     /// The same, and a control group that bounds the number of processes.
     ProcessBounds,
-    /// The same, and Node.js.
+    /// Root that may look into processes which nobody else may.
+    Tracing,
+    /// Root that can give each job a user of its own, and Node.js.
     OwnUsersAndNode,
 }
 
@@ -52,6 +54,7 @@ impl Needs {
             Self::ProcessBounds => Self::OwnUsers
                 .missing()
                 .or_else(|| lacks(process_group("probe").is_some(), "a pids control group")),
+            Self::Tracing => lacks(has(CapabilitySet::SYS_PTRACE), "CAP_SYS_PTRACE"),
             Self::OwnUsersAndNode => Self::OwnUsers
                 .missing()
                 .or_else(|| lacks(is_installed("node") || is_installed("nodejs"), "Node.js")),
@@ -66,7 +69,11 @@ pub fn can_change_users() -> bool {
         | CapabilitySet::CHOWN
         | CapabilitySet::DAC_OVERRIDE
         | CapabilitySet::FOWNER;
-    rustix::process::geteuid().is_root() && capabilities(None).unwrap().effective.contains(needed)
+    rustix::process::geteuid().is_root() && has(needed)
+}
+
+fn has(needed: CapabilitySet) -> bool {
+    capabilities(None).unwrap().effective.contains(needed)
 }
 
 fn is_installed(program: &str) -> bool {

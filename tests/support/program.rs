@@ -86,12 +86,22 @@ impl Program {
         Self::start_by(command, folder, ANY_PORT).await
     }
 
-    /// The same, without a word about the data directory.
-    pub async fn start_without_data_dir() -> Self {
-        let folder = open_folder();
+    /// Starts it without a data directory, with its temporary files in this folder.
+    pub async fn start_without_data_dir(temp: &Path, arguments: &[&str]) -> Self {
         let mut command = command(BINARY);
-        command.env("TMPDIR", folder.path());
-        Self::start_by(command, folder, ANY_PORT).await
+        command.args(arguments).env("TMPDIR", temp);
+        Self::start_by(command, open_folder(), ANY_PORT).await
+    }
+
+    /// Starts it without a data directory, in a mount namespace in which a shell did this before.
+    pub async fn start_in_mount_namespace(shell: &str) -> Self {
+        let folder = open_folder();
+        let mut unshare = command("unshare");
+        unshare
+            .args(["--mount", "sh", "-c"])
+            .args([&format!("{shell} && exec \"$0\" \"$@\""), BINARY])
+            .env("TMPDIR", folder.path());
+        Self::start_by(unshare, folder, ANY_PORT).await
     }
 
     async fn start_by(command: std::process::Command, folder: TempDir, url: &str) -> Self {

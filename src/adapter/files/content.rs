@@ -7,11 +7,11 @@ use std::os::fd::OwnedFd;
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 
-use super::error::FileError;
-use super::folder;
-use super::listing::Entry;
-use super::name::FilePath;
-use super::root::DataRoot;
+use crate::adapter::files::error::FileError;
+use crate::adapter::files::folder;
+use crate::adapter::files::listing::Entry;
+use crate::adapter::files::name::FilePath;
+use crate::adapter::files::root::DataRoot;
 
 /// What is read of a file at a time.
 const CHUNK_BYTES: usize = 64 << 10;

@@ -12,13 +12,12 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, openat, renamea
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use crate::adapter::files::error::FileError;
+use crate::adapter::files::folder;
+use crate::adapter::files::listing::Entry;
+use crate::adapter::files::name::FilePath;
+use crate::adapter::files::root::DataRoot;
 use crate::data_dir::open_reserved;
-
-use super::error::FileError;
-use super::folder;
-use super::listing::Entry;
-use super::name::FilePath;
-use super::root::DataRoot;
 
 /// Rights of a file: the programs of the session may change it through their group.
 const FILE: Mode = Mode::RUSR

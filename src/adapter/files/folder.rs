@@ -11,10 +11,9 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, RawDir, Stat, fchmod, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
 
+use crate::adapter::files::error::FileError;
+use crate::adapter::files::name::{FilePath, FolderPath};
 use crate::tree::OPEN_DIR;
-
-use super::error::FileError;
-use super::name::{FilePath, FolderPath};
 
 /// Rights of a folder: the programs of the session share it through their group.
 const FOLDER: Mode = Mode::RWXU

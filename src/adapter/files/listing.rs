@@ -6,11 +6,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, Stat};
 
-use crate::adapter::timestamp::Timestamp;
-use crate::tree::{Next, walk};
-
-use super::name::{FolderPath, MAX_DEPTH};
+use crate::adapter::files::name::{FolderPath, MAX_DEPTH};
+use crate::adapter::model::timestamp::Timestamp;
 use crate::data_dir::is_reserved;
+use crate::tree::{Next, walk};
 
 /// Entries of a list; the first in its order are kept.
 pub const MAX_ENTRIES: usize = 10_000;

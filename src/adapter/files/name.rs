@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::FileError;
+use crate::adapter::files::error::FileError;
 use crate::data_dir::RESERVED;
 
 /// Longest name in bytes, as on every file system in use.

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use rustix::fs::Stat;
 
-use super::error::FileError;
-use super::folder;
-use super::name::FolderPath;
+use crate::adapter::files::error::FileError;
+use crate::adapter::files::folder;
+use crate::adapter::files::name::FolderPath;
 use crate::data_dir;
 
 /// What the data directory may hold.

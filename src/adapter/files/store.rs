@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::content::{self, Content};
-use super::draft::Draft;
-use super::error::FileError;
-use super::folder;
-use super::listing::{self, Entry, Kind};
-use super::name::{FilePath, FolderPath, Names};
-use super::root::{Changed, DataRoot, FileLimits};
+use crate::adapter::files::content::{self, Content};
+use crate::adapter::files::draft::Draft;
+use crate::adapter::files::error::FileError;
+use crate::adapter::files::folder;
+use crate::adapter::files::listing::{self, Entry, Kind};
+use crate::adapter::files::name::{FilePath, FolderPath, Names};
+use crate::adapter::files::root::{Changed, DataRoot, FileLimits};
 use crate::data_dir::{self, LOST_AND_FOUND, RESERVED, is_reserved};
 use crate::tree::{Next, OPEN_DIR, delete_contents};
 

@@ -1,0 +1,44 @@
+//! The answer of `POST /code/execute` (2024-02-02-preview, 2024-08-02-preview).
+
+use serde::Serialize;
+
+use crate::adapter::azure::{Numbered, Value, success_or_failure};
+use crate::adapter::model::outcome::Outcome;
+
+#[derive(Serialize)]
+pub struct Answer<'a> {
+    #[serde(rename = "$id")]
+    number: &'static str,
+    properties: Numbered<Properties<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Properties<'a> {
+    status: &'static str,
+    stdout: &'a str,
+    stderr: &'a str,
+    result: Value<'a>,
+    execution_result: Value<'a>,
+    execution_time_in_milliseconds: u64,
+}
+
+impl<'a> Answer<'a> {
+    pub fn new(outcome: &'a Outcome) -> Self {
+        let fields = Properties {
+            status: success_or_failure(outcome),
+            stdout: outcome.stdout(),
+            stderr: outcome.stderr(),
+            result: Value::of(outcome),
+            execution_result: Value::of(outcome),
+            execution_time_in_milliseconds: outcome.time_ms,
+        };
+        Self {
+            number: "1",
+            properties: Numbered {
+                number: "2",
+                fields,
+            },
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The execution resource: the answer of `POST /executions` and `GET /executions/{id}`
+//! (2024-10-02-preview and later) and of shell executions.
+//!
+//! Source: `SessionCodeExecutionResource` in the published OpenAPI documents and their examples.
+
+use serde::Serialize;
+
+use crate::adapter::azure::dialect::ResponseForm;
+use crate::adapter::azure::error::ApiError;
+use crate::adapter::azure::{ErrorResponse, Value};
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::outcome::Outcome;
+use crate::adapter::session::registry::{State, Tracked};
+use crate::piston::Verdict;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource<'a> {
+    id: &'a str,
+    identifier: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution_type: Option<&'static str>,
+    status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<ExecutionResult<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorResponse>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecutionResult<'a> {
+    stdout: &'a str,
+    stderr: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution_result: Option<Value<'a>>,
+    outcome: Verdict,
+    execution_time_in_milliseconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_time_in_milliseconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_in_bytes: Option<u64>,
+}
+
+impl<'a> Resource<'a> {
+    /// The execution as it stands.
+    pub fn new(tracked: &'a Tracked, state: &'a State, form: ResponseForm) -> Self {
+        match state {
+            State::NotStarted => Self::without_result(tracked, "NotStarted"),
+            State::Running => Self::without_result(tracked, "Running"),
+            State::Ended(result) => match &**result {
+                Ok(outcome) => Self::with_result(tracked, outcome, form),
+                Err(ApiError::ExecutionCanceled) => Self::without_result(tracked, "Canceled"),
+                Err(error) => Self {
+                    error: Some(ErrorResponse::new(error)),
+                    ..Self::without_result(tracked, "Failed")
+                },
+            },
+        }
+    }
+
+    fn without_result(tracked: &'a Tracked, status: &str) -> Self {
+        Self {
+            id: tracked.id.as_str(),
+            identifier: tracked.identifier.as_ref().map_or("", Identifier::as_str),
+            execution_type: (!tracked.is_shell).then_some(execution_type(tracked)),
+            status: status.to_owned(),
+            result: None,
+            error: None,
+        }
+    }
+
+    /// Shell pools tell the exit code in place of a status, and -1 for a time-out, which took
+    /// as long as its limit.
+    fn with_result(tracked: &'a Tracked, outcome: &'a Outcome, form: ResponseForm) -> Self {
+        let (status, value, time_ms) = if form.is_shell() {
+            match outcome.timed_out_after {
+                None => (outcome.exit_code.to_string(), None, outcome.time_ms),
+                Some(limit) => ("-1".to_owned(), None, limit.as_millis() as u64),
+            }
+        } else {
+            let succeeded = outcome.exit_code == 0;
+            let status = if succeeded { "Succeeded" } else { "Failed" };
+            let value = match form {
+                ResponseForm::ExecutionsWithText => Value::text_of(outcome),
+                _ => Value::of(outcome),
+            };
+            (status.to_owned(), Some(value), outcome.time_ms)
+        };
+        Self {
+            result: Some(ExecutionResult {
+                stdout: outcome.stdout(),
+                stderr: outcome.stderr(),
+                execution_result: value,
+                outcome: outcome.verdict,
+                execution_time_in_milliseconds: time_ms,
+                cpu_time_in_milliseconds: outcome.cpu_time_ms,
+                memory_in_bytes: outcome.memory_bytes,
+            }),
+            status,
+            ..Self::without_result(tracked, "")
+        }
+    }
+}
+
+/// Azure's word for whether the client waits.
+fn execution_type(tracked: &Tracked) -> &'static str {
+    if tracked.is_asynchronous {
+        "Asynchronous"
+    } else {
+        "Synchronous"
+    }
+}
+
+/// The answer of a `*/execute` whose execution has not ended: the execution resource in that
+/// dialect's shape, with empty output.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending<'a> {
+    id: &'a str,
+    execution_type: &'static str,
+    status: &'static str,
+    stdout: &'static str,
+    stderr: &'static str,
+    result: &'static str,
+    execution_result: &'static str,
+    execution_time_in_milliseconds: u64,
+}
+
+impl<'a> Pending<'a> {
+    pub fn new(tracked: &'a Tracked, status: &'static str) -> Self {
+        Self {
+            id: tracked.id.as_str(),
+            execution_type: execution_type(tracked),
+            status,
+            stdout: "",
+            stderr: "",
+            result: "",
+            execution_result: "",
+            execution_time_in_milliseconds: 0,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The answers about the session and the pool: `GET /session`, `GET /listSessions`,
+//! `GET /metadata`, `POST /.management/stopSession`.
+//!
+//! Source: `Session`, `SessionsListResponse` and `SessionPoolMetadataResponse` in the published
+//! OpenAPI documents.
+
+use serde::Serialize;
+
+use crate::adapter::azure::Rendered;
+use crate::adapter::azure::query::Query;
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::package::Package;
+use crate::adapter::model::timestamp::Timestamp;
+use crate::adapter::session::Session;
+use crate::adapter::session::usage::SessionRecord;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SessionResource<'a> {
+    identifier: &'a str,
+    created_at: Timestamp,
+    last_accessed_at: Timestamp,
+    expire_at: Timestamp,
+    etag: String,
+}
+
+#[derive(Serialize)]
+struct SessionList<'a> {
+    sessions: Vec<SessionResource<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    runtimes: Vec<RuntimeEntry<'a>>,
+    pre_installed_packages: &'a [Package],
+    created_at: Timestamp,
+    last_updated_at: Timestamp,
+    jupyter_kernel: JupyterKernel,
+}
+
+#[derive(Serialize)]
+struct RuntimeEntry<'a> {
+    name: &'a str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JupyterKernel {
+    name: &'static str,
+    version: &'static str,
+    project_url: &'static str,
+    description: &'static str,
+}
+
+fn resource<'a>(
+    session: &Session,
+    record: &'a SessionRecord,
+    asked: Option<&'a Identifier>,
+) -> SessionResource<'a> {
+    let identifier = record.identifier.as_ref().or(asked);
+    SessionResource {
+        identifier: identifier.map_or("", Identifier::as_str),
+        created_at: record.created_at.into(),
+        last_accessed_at: record.last_accessed_at.into(),
+        expire_at: record.expire_at().into(),
+        etag: session.guid.to_string(),
+    }
+}
+
+/// The answer of `GET /session`.
+pub fn session(session: &Session, record: &SessionRecord, asked: Option<&Identifier>) -> Rendered {
+    Rendered::ok(&resource(session, record, asked))
+}
+
+/// The answer of `GET /listSessions`.
+pub fn list(session: &Session, query: &Query) -> Rendered {
+    let named = session.sessions.named();
+    Rendered::ok(&SessionList {
+        sessions: named
+            .iter()
+            .skip(query.skip)
+            .map(|record| resource(session, record, None))
+            .collect(),
+    })
+}
+
+/// The answer of `GET /metadata`.
+pub fn metadata(session: &Session, packages: &[Package]) -> Rendered {
+    let runtimes = session.known_runtimes();
+    let created_at = Timestamp::from(session.created_at);
+    Rendered::ok(&Metadata {
+        runtimes: runtimes
+            .iter()
+            .map(|runtime| RuntimeEntry {
+                name: &runtime.language,
+                version: &runtime.version,
+            })
+            .collect(),
+        pre_installed_packages: packages,
+        last_updated_at: created_at,
+        created_at,
+        jupyter_kernel: JupyterKernel {
+            name: "none",
+            version: env!("CARGO_PKG_VERSION"),
+            project_url: "https://github.com/engineer-man/piston",
+            description: "There is no kernel: every execution is a process of its own.",
+        },
+    })
+}
+
+/// The answer of `POST /.management/stopSession`: a text, as JSON.
+pub fn stopped(identifier: Option<&Identifier>) -> Rendered {
+    match identifier {
+        Some(identifier) => Rendered::ok(&format!("Session {} stopped.", identifier.as_str())),
+        None => Rendered::ok(&"The session stopped."),
+    }
+}

@@ -1,0 +1,334 @@
+//! Azure ↔ Piston. Pure functions: an execution becomes a request to the engine, and the engine's
+//! answer becomes an outcome.
+
+use std::time::Duration;
+
+use crate::piston::{
+    ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status, Verdict,
+    WorkingDirectory,
+};
+
+pub use crate::adapter::backend::last_expression::ends_in_print;
+use crate::adapter::backend::stderr;
+pub use crate::adapter::backend::value::{Marker, ValueOptions};
+use crate::adapter::model::execution::Execution;
+use crate::adapter::model::outcome::{Outcome, StageOutput};
+
+/// What the name of a signal has at most, `SIGRTMIN+15` among them.
+const LONGEST_SIGNAL_NAME: usize = 16;
+
+/// What every execution of this session gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Wall-clock limit of an execution that names none.
+    pub run_timeout: Duration,
+    /// Highest wall-clock limit.
+    pub max_run_timeout: Duration,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Where it starts.
+    pub working_directory: Option<WorkingDirectory>,
+}
+
+/// A language as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedLanguage {
+    /// What the engine is asked for: the language or one of its aliases.
+    pub name: String,
+    /// The language's own name, which decides what its source file is called.
+    pub language: String,
+}
+
+/// The request that makes the engine run `execution`.
+///
+/// The time limit is clamped, never passed on to be refused; 0, which Piston takes for no limit,
+/// is never sent.
+pub fn piston_request(
+    execution: Execution,
+    language: ResolvedLanguage,
+    terms: &Terms,
+) -> ExecuteRequest {
+    let timeout = execution
+        .timeout
+        .unwrap_or(terms.run_timeout)
+        .min(terms.max_run_timeout);
+    ExecuteRequest {
+        files: vec![File::text(main_file(&language.language), execution.code)],
+        language: language.name,
+        version: execution.version,
+        stdin: execution.stdin,
+        args: execution.args,
+        run_timeout: Some((timeout.as_millis() as u64).max(1)),
+        run_memory_limit: Some(terms.memory),
+        working_directory: terms.working_directory,
+    }
+}
+
+/// What the source file of a language is called.
+fn main_file(language: &str) -> &'static str {
+    match language {
+        "python" => "main.py",
+        "javascript" => "main.js",
+        "typescript" => "main.ts",
+        "bash" => "main.sh",
+        "c" => "main.c",
+        "c++" => "main.cpp",
+        "java" => "Main.java",
+        "go" => "main.go",
+        "rust" => "main.rs",
+        "ruby" => "main.rb",
+        "perl" => "main.pl",
+        "php" => "main.php",
+        "lua" => "main.lua",
+        "r" | "rscript" => "main.r",
+        _ => "main",
+    }
+}
+
+/// Reads the engine's answer to `request`, before whose program `marker` was put.
+///
+/// # Errors
+/// As [`outcome`].
+pub fn outcome_with_value(
+    request: &ExecuteRequest,
+    mut response: ExecuteResponse,
+    marker: &Marker,
+    most: usize,
+) -> Result<Outcome, ClientError> {
+    let run = &mut response.run;
+    let taken = marker.take_from(&mut run.stderr);
+    // What is printed at that moment can cut a piece in two where both streams are one.
+    if marker.take_from(&mut run.output).is_cut && !taken.is_cut {
+        run.output = format!("{}{}", run.stdout, run.stderr);
+    }
+    let value_overflowed = taken.is_cut && run.status == Some(Status::StderrLimit);
+    if value_overflowed {
+        // The program had ended; it was its value that the engine had no room for.
+        (run.code, run.signal, run.status) = (Some(0), None, None);
+        run.outcome = Some(Verdict::Success);
+    }
+    let outcome = outcome(request, response, most)?;
+    Ok(Outcome {
+        value: taken.value.filter(|_| outcome.exit_code == 0),
+        value_overflowed,
+        ..outcome
+    })
+}
+
+/// Reads the engine's answer to `request`, and keeps `most` bytes of each stream.
+///
+/// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
+///
+/// # Errors
+/// [`ClientError`] where the sandbox itself failed, or the answer says neither code nor signal, or
+/// one that is none.
+pub fn outcome(
+    request: &ExecuteRequest,
+    response: ExecuteResponse,
+    most: usize,
+) -> Result<Outcome, ClientError> {
+    let compile = response
+        .compile
+        .map(|stage| read_stage(stage, StageLimits::Compile, most))
+        .transpose()?;
+    if let Some(compile) = compile {
+        if compile.exit_code == 0 {
+            let run = read_stage(response.run, StageLimits::Run(request), most)?;
+            return Ok(run.into_outcome(Some(compile.output)));
+        }
+        let run = StageOutput {
+            code: compile.output.code,
+            signal: compile.output.signal.clone(),
+            ..StageOutput::default()
+        };
+        return Ok(Outcome {
+            exit_code: compile.exit_code,
+            run,
+            time_ms: compile.time_ms,
+            timed_out_after: None,
+            value: None,
+            value_overflowed: false,
+            // Whatever stopped the compiler, the program did not run. The last line of stderr tells.
+            verdict: Verdict::CompileError,
+            cpu_time_ms: compile.cpu_time_ms,
+            memory_bytes: compile.memory_bytes,
+            compile: Some(compile.output),
+        });
+    }
+    Ok(read_stage(response.run, StageLimits::Run(request), most)?.into_outcome(None))
+}
+
+/// The limits that a stage was held to.
+#[derive(Clone, Copy)]
+enum StageLimits<'a> {
+    Compile,
+    Run(&'a ExecuteRequest),
+}
+
+impl StageLimits<'_> {
+    /// The wall-clock limit; that of the compile stage is chosen by the engine.
+    fn timeout(self) -> Option<Duration> {
+        match self {
+            Self::Compile => None,
+            Self::Run(request) => request.run_timeout.map(Duration::from_millis),
+        }
+    }
+
+    /// The memory limit in bytes; that of the compile stage is chosen by the engine.
+    fn memory(self) -> Option<u64> {
+        match self {
+            Self::Compile => None,
+            Self::Run(request) => request.run_memory_limit,
+        }
+    }
+}
+
+struct StageRead {
+    exit_code: i32,
+    output: StageOutput,
+    verdict: Verdict,
+    time_ms: u64,
+    timed_out_after: Option<Duration>,
+    cpu_time_ms: Option<u64>,
+    memory_bytes: Option<u64>,
+}
+
+impl StageRead {
+    fn into_outcome(self, compile: Option<StageOutput>) -> Outcome {
+        Outcome {
+            exit_code: self.exit_code,
+            run: self.output,
+            compile,
+            value: None,
+            value_overflowed: false,
+            time_ms: self.time_ms,
+            timed_out_after: self.timed_out_after,
+            verdict: self.verdict,
+            cpu_time_ms: self.cpu_time_ms,
+            memory_bytes: self.memory_bytes,
+        }
+    }
+}
+
+/// What ended a stage. The embedded engine knows it; Piston's other words are what is left with a
+/// real one. What the program printed is never looked at: it can print anything.
+fn verdict(stage: &Stage, limits: StageLimits<'_>) -> Verdict {
+    if let Some(verdict) = stage.outcome {
+        return verdict;
+    }
+    let is_out_of_memory = |limit: u64| {
+        stage.code == Some(137) && stage.memory.is_some_and(|used| used >= limit as f64)
+    };
+    match (stage.status, stage.code) {
+        (Some(Status::Timeout), _) => match stage.message.as_deref() {
+            Some(message) if message.contains("wall") => Verdict::TimeLimit,
+            _ => Verdict::CpuLimit,
+        },
+        (Some(Status::StdoutLimit | Status::StderrLimit), _) => Verdict::OutputLimit,
+        _ if limits.memory().is_some_and(is_out_of_memory) => Verdict::MemoryLimit,
+        (_, Some(code)) if stage.signal.is_none() => Verdict::of_exit_code(code),
+        _ => Verdict::Signal,
+    }
+}
+
+/// The last line of stderr, because that is all that most clients show: what ended the program,
+/// where it was not the program itself. `died` is how the engine's shell described a signal.
+fn last_line(
+    verdict: Verdict,
+    stage: &Stage,
+    limits: StageLimits<'_>,
+    died: Option<&str>,
+) -> Option<String> {
+    let line = match verdict {
+        Verdict::Success | Verdict::Failure | Verdict::CompileError => return None,
+        Verdict::TimeLimit => match limits.timeout() {
+            Some(limit) => format!(
+                "Time limit exceeded: stopped after {} s.",
+                limit.as_secs_f64()
+            ),
+            None => "Time limit exceeded: the compiler was stopped.".to_owned(),
+        },
+        Verdict::CpuLimit => "CPU time limit exceeded: stopped.".to_owned(),
+        Verdict::OutputLimit => {
+            let stream = match stage.status {
+                Some(Status::StderrLimit) => "stderr",
+                _ => "stdout",
+            };
+            format!("Output limit exceeded: {stream} was cut and the program was stopped.")
+        }
+        Verdict::MemoryLimit => match limits.memory() {
+            Some(limit) if limit % (1 << 20) == 0 => {
+                format!("Memory limit exceeded: stopped at {} MiB.", limit >> 20)
+            }
+            Some(limit) => format!("Memory limit exceeded: stopped at {limit} bytes."),
+            None => "Memory limit exceeded: the compiler was stopped.".to_owned(),
+        },
+        Verdict::DiskLimit => "Disk limit exceeded: stopped.".to_owned(),
+        Verdict::Signal => match (&stage.signal, died) {
+            (Some(name), _) => format!("Killed by {name}."),
+            (None, description) => format!("{}.", description?),
+        },
+    };
+    Some(line)
+}
+
+fn read_stage(
+    stage: Stage,
+    limits: StageLimits<'_>,
+    most: usize,
+) -> Result<StageRead, ClientError> {
+    if stage.status == Some(Status::SandboxError) {
+        return Err(ClientError::SandboxFailed);
+    }
+    if stage
+        .signal
+        .as_ref()
+        .is_some_and(|name| name.len() > LONGEST_SIGNAL_NAME)
+    {
+        return Err(ClientError::AnswerInvalid(
+            "a signal without end".to_owned(),
+        ));
+    }
+    let exit_code = match (stage.code, &stage.signal) {
+        (Some(code), _) => code,
+        (None, Some(name)) => 128 + Signal::of_name(name).map_or(0, |signal| signal.number),
+        (None, None) => {
+            return Err(ClientError::AnswerInvalid(
+                "neither code nor signal".to_owned(),
+            ));
+        }
+    };
+    let verdict = verdict(&stage, limits);
+    let cleaned = stderr::clean(&stage.stderr, stage.code);
+    let last_line = last_line(verdict, &stage, limits, cleaned.died);
+    let timed_out_after = match verdict {
+        Verdict::TimeLimit => limits.timeout(),
+        _ => None,
+    };
+    let mut output = StageOutput {
+        output: stderr::clean_output(&stage.output, cleaned.died).into_owned(),
+        stderr: cleaned.text.into_owned(),
+        stdout: stage.stdout,
+        code: stage.code,
+        signal: stage.signal,
+    };
+    output.finish(most, last_line);
+    Ok(StageRead {
+        exit_code,
+        output,
+        verdict,
+        time_ms: whole(stage.wall_time.unwrap_or_default()),
+        timed_out_after,
+        cpu_time_ms: stage.cpu_time.map(whole),
+        memory_bytes: stage.memory.map(whole),
+    })
+}
+
+/// A figure of Piston's, which is never negative by right.
+fn whole(figure: f64) -> u64 {
+    figure.max(0.0).round() as u64
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,300 @@
+//! Requests about files: bytes come in and go out in chunks, and the disk is left to threads that
+//! may wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::Full;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::adapter::azure::dialect::FilesForm;
+use crate::adapter::azure::error::ApiError;
+use crate::adapter::azure::{FilesQuery, render_entry, render_list, render_uploaded};
+use crate::adapter::files::{Draft, Entry, FilePath, FolderPath, Sealed, blocking};
+use crate::adapter::http::disposition::Disposition;
+use crate::adapter::http::handler::{Answer, respond};
+use crate::adapter::http::multipart::{Multipart, Piece, boundary};
+use crate::adapter::http::request_body::RequestBody;
+use crate::adapter::http::request_log::RequestLog;
+use crate::adapter::http::response_body::{AnswerBody, FileBody};
+use crate::adapter::http::route::FilesAction;
+use crate::adapter::session::{Phase, Session};
+
+/// How long an upload may take.
+const UPLOAD_TIME: Duration = Duration::from_secs(600);
+/// How long one waits for its turn.
+const TURN_TIME: Duration = Duration::from_secs(30);
+/// What a body may have on top of its files.
+const FRAMING_BYTES: u64 = 1 << 20;
+/// Files in a request.
+const MAX_FILES: usize = 32;
+/// What RFC 5987 leaves as it is in a `filename*`.
+const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// What may be done with files at a time. An upload or download holds descriptors and some hundred
+/// kilobytes, a list some megabytes.
+#[derive(Debug)]
+pub struct Transfers {
+    lists: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
+}
+
+impl Default for Transfers {
+    fn default() -> Self {
+        Self {
+            lists: Arc::new(Semaphore::new(4)),
+            uploads: Arc::new(Semaphore::new(8)),
+            downloads: Arc::new(Semaphore::new(64)),
+        }
+    }
+}
+
+/// Waits for a place among those who do the same.
+async fn turn(
+    session: &Session,
+    places: &Arc<Semaphore>,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    let place = timeout(TURN_TIME, Arc::clone(places).acquire_owned());
+    tokio::select! {
+        place = place => place.ok().and_then(Result::ok).ok_or(ApiError::TooManyTransfers),
+        () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
+    }
+}
+
+/// Answers a request about files.
+pub async fn act(
+    session: &Session,
+    action: FilesAction,
+    head: &Parts,
+    body: &mut RequestBody,
+    log: &mut RequestLog,
+) -> Result<Answer, ApiError> {
+    let query = FilesQuery::parse(head.uri.query().unwrap_or_default())?;
+    log.identifier(query.identifier.as_ref());
+    session.sessions.used_by(query.identifier.as_ref());
+    let store = session.files.clone();
+    let folder = store.names().folder(&query.path)?;
+    match action {
+        FilesAction::List(form) => {
+            let _place = turn(session, &session.transfers.lists).await?;
+            let recursive = query.recursive;
+            let entries = blocking(move || store.list(&folder, recursive)).await?;
+            Ok(respond(render_list(form, &query, &entries)))
+        }
+        FilesAction::Upload(form) => {
+            let _place = turn(session, &session.transfers.uploads).await?;
+            let uploading = upload(session, folder, form, head, body, log);
+            timeout(UPLOAD_TIME, uploading).await.unwrap_or_else(|_| {
+                Err(ApiError::BodyTimeout {
+                    seconds: UPLOAD_TIME.as_secs(),
+                })
+            })
+        }
+        FilesAction::Entry(name) => {
+            let path = store.names().file(folder, &name)?;
+            let entry = blocking(move || store.entry(&path)).await?;
+            Ok(respond(render_entry(&entry)))
+        }
+        FilesAction::Delete(name) => {
+            let path = store.names().file(folder, &name)?;
+            blocking(move || store.delete(&path)).await?;
+            let mut answer = Response::new(AnswerBody::from(Full::default()));
+            *answer.status_mut() = StatusCode::NO_CONTENT;
+            Ok(answer)
+        }
+        FilesAction::Content(name) => {
+            let path = store.names().file(folder, &name)?;
+            download(session, path, head).await
+        }
+        FilesAction::NestedContent(name) => {
+            let path = store.names().nested_file(folder, &name)?;
+            download(session, path, head).await
+        }
+        FilesAction::PythonDownload => {
+            let name = query.filename.ok_or(ApiError::Missing("filename"))?;
+            let path = store.names().nested_file(folder, &name)?;
+            download(session, path, head).await
+        }
+    }
+}
+
+async fn download(session: &Session, path: FilePath, head: &Parts) -> Result<Answer, ApiError> {
+    let store = session.files.clone();
+    let disposition = format!(
+        "attachment; filename*=UTF-8''{}",
+        utf8_percent_encode(path.name.as_str(), ATTRIBUTE)
+    );
+    let place = turn(session, &session.transfers.downloads).await?;
+    let content = blocking(move || store.read(&path)).await?;
+    let length = content.length();
+    let body = if head.method == Method::HEAD {
+        Full::default().into()
+    } else {
+        AnswerBody::File(Box::new(FileBody::new(content, place)))
+    };
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if let Ok(disposition) = HeaderValue::from_str(&disposition) {
+        headers.insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    Ok(answer)
+}
+
+/// Reads the files of a request, and puts them in place when the last byte is there.
+async fn upload(
+    session: &Session,
+    folder: FolderPath,
+    form: FilesForm,
+    head: &Parts,
+    body: &mut RequestBody,
+    log: &mut RequestLog,
+) -> Result<Answer, ApiError> {
+    let limit = session.config.max_upload;
+    if body.announced() > limit.saturating_add(FRAMING_BYTES) {
+        return Err(ApiError::FileTooLarge { limit });
+    }
+    let given = head.headers.get(header::CONTENT_TYPE);
+    let declared = given.and_then(|given| boundary(given.as_bytes()));
+    let not_multipart = || ApiError::NotMultipart {
+        given: given.map_or(String::new(), |given| {
+            let text = String::from_utf8_lossy(given.as_bytes());
+            text.chars().take(64).collect()
+        }),
+    };
+    let malformed = |problem| match declared {
+        Some(_) => ApiError::MultipartInvalid(problem),
+        // Semantic Kernel names JSON, left over from its last execution, ahead of its multipart.
+        None => not_multipart(),
+    };
+    let named = declared.as_ref().and_then(Option::as_deref);
+    let mut multipart = Multipart::new(named).map_err(malformed)?;
+    let mut files = Files::new(session, folder);
+    let mut seen = 0;
+    loop {
+        match multipart.next().map_err(malformed)? {
+            Some(Piece::Part(part)) => files.begin(part).await?,
+            Some(Piece::Data(data)) => files.write(data).await?,
+            Some(Piece::PartEnd) => files.end().await?,
+            Some(Piece::End) => break,
+            None => {
+                let Some(chunk) = body.next_chunk(session).await? else {
+                    return Err(malformed("it ends before its closing boundary"));
+                };
+                seen += chunk.len() as u64;
+                log.bytes_in(usize::try_from(seen).unwrap_or(usize::MAX));
+                if seen > limit.saturating_add(FRAMING_BYTES) {
+                    return Err(ApiError::FileTooLarge { limit });
+                }
+                multipart.push(&chunk);
+            }
+        }
+    }
+    let entries = files.commit().await?;
+    Ok(respond(render_uploaded(form, &entries)))
+}
+
+/// The files of one request.
+struct Files<'a> {
+    session: &'a Session,
+    folder: FolderPath,
+    /// The file that is coming in; `None` in a part that is none.
+    draft: Option<Draft>,
+    /// The folder that its name had ahead.
+    ahead: String,
+    /// Those that are complete, each with the folder that its name had ahead.
+    sealed: Vec<(String, Sealed)>,
+    /// Bytes that may still come.
+    left: u64,
+}
+
+impl<'a> Files<'a> {
+    fn new(session: &'a Session, folder: FolderPath) -> Self {
+        Self {
+            session,
+            folder,
+            draft: None,
+            ahead: String::new(),
+            sealed: Vec::new(),
+            left: session.config.max_upload,
+        }
+    }
+
+    async fn begin(&mut self, part: Disposition) -> Result<(), ApiError> {
+        let is_file = part.name.as_deref() == Some("file");
+        let Some(name) = part.filename.or_else(|| is_file.then(|| "file".to_owned())) else {
+            return Ok(());
+        };
+        if self.sealed.len() == MAX_FILES {
+            return Err(ApiError::MultipartInvalid("it has more than 32 files"));
+        }
+        let store = self.session.files.clone();
+        let bare = store.names().nested_file(FolderPath::default(), &name)?;
+        let path = store.names().nested_file(self.folder.clone(), &name)?;
+        let draft = blocking(move || store.draft(path)).await?;
+        self.draft = Some(draft);
+        self.ahead = bare.folder.to_string();
+        Ok(())
+    }
+
+    async fn write(&mut self, data: Bytes) -> Result<(), ApiError> {
+        let Some(mut draft) = self.draft.take() else {
+            return Ok(());
+        };
+        let left = self.left.checked_sub(data.len() as u64);
+        self.left = left.ok_or(ApiError::FileTooLarge {
+            limit: self.session.config.max_upload,
+        })?;
+        let written = blocking(move || {
+            draft.write(&data)?;
+            Ok(draft)
+        });
+        self.draft = Some(written.await?);
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), ApiError> {
+        if let Some(draft) = self.draft.take() {
+            let sealed = blocking(move || draft.seal()).await?;
+            self.sealed.push((std::mem::take(&mut self.ahead), sealed));
+        }
+        Ok(())
+    }
+
+    async fn commit(self) -> Result<Vec<Entry>, ApiError> {
+        if self.sealed.is_empty() {
+            return Err(ApiError::Missing("file"));
+        }
+        let sealed = self.sealed;
+        let committing = move || {
+            let commit = |(ahead, sealed): (String, Sealed)| {
+                let entry = sealed.commit()?;
+                Ok(Entry {
+                    folder: ahead,
+                    ..entry
+                })
+            };
+            sealed.iter().try_for_each(|(_, sealed)| sealed.check())?;
+            sealed.into_iter().map(commit).collect()
+        };
+        Ok(blocking(committing).await?)
+    }
+}

@@ -1,0 +1,84 @@
+//! A listener for the metrics alone, where they are not to be read by whoever may use the session.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::adapter::azure::Rendered;
+use crate::adapter::azure::error::ApiError;
+use crate::adapter::http::accept;
+use crate::adapter::http::handler::JSON;
+use crate::adapter::session::Session;
+use crate::adapter::telemetry::metrics::{CONTENT_TYPE, page};
+
+/// Connections at a time; more wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 16;
+/// How long a connection may be idle, or take to send its header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a connection lasts at most, whatever happens on it.
+const CONNECTION_TIME: Duration = Duration::from_secs(3600);
+
+/// Answers `GET /metrics`, for ever.
+pub async fn serve(listener: TcpListener, session: Arc<Session>) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let permit = Arc::clone(&connections).acquire_owned().await.ok();
+        let stream = accept(&listener).await;
+        let session = Arc::clone(&session);
+        let service = service_fn(move |request| {
+            let session = Arc::clone(&session);
+            async move { Ok::<_, Infallible>(answer(&session, request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            let _permit = permit;
+            // Whoever is cut off asks again.
+            let _ = timeout(CONNECTION_TIME, connection).await;
+        });
+    }
+}
+
+async fn answer(session: &Session, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, _body) = request.into_parts();
+    if let Err(error) = session.config.access.check(&head) {
+        return refusal(&error.into());
+    }
+    let status = match (head.uri.path(), &head.method) {
+        ("/metrics", &Method::GET | &Method::HEAD) => {
+            let mut answer = Response::new(Full::from(page(session).await));
+            let content_type = HeaderValue::from_static(CONTENT_TYPE);
+            let headers = answer.headers_mut();
+            headers.insert(header::CONTENT_TYPE, content_type);
+            return answer;
+        }
+        ("/metrics", _) => StatusCode::METHOD_NOT_ALLOWED,
+        _ => StatusCode::NOT_FOUND,
+    };
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn refusal(error: &ApiError) -> Response<Full<Bytes>> {
+    let rendered = Rendered::error(error);
+    let mut response = Response::new(Full::new(rendered.body));
+    *response.status_mut() = rendered.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    let code = HeaderValue::from_static(error.told().code);
+    headers.insert("x-ms-error-code", code);
+    response
+}

@@ -1,0 +1,229 @@
+//! Reads a request's body within bounds of size, time and of what all requests hold together.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::adapter::azure::error::ApiError;
+use crate::adapter::http::connections::{BodyTurn, Turn};
+use crate::adapter::session::{Phase, Session};
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Room that is made for a body ahead of its bytes.
+const AHEAD_OF_BYTES: usize = 64 << 10;
+/// How much of a body that nobody wants is read and thrown away, so that its sender gets to read
+/// the answer instead of a reset connection.
+const DISCARD_BYTES: usize = 1 << 30;
+const DISCARD_TIME: Duration = Duration::from_secs(3);
+
+/// Whether a body declares itself as JSON. A web page of any origin can send a body that declares
+/// itself as nothing, or as text, without asking first.
+///
+/// # Errors
+/// [`ApiError::MediaType`].
+pub fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
+    let Some(given) = all.next() else {
+        return Err(ApiError::MediaType {
+            given: String::new(),
+        });
+    };
+    let is_single = all.next().is_none();
+    let text = String::from_utf8_lossy(given.as_bytes());
+    let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let media = parts.next().unwrap_or_default();
+    let is_json = media == "application/json"
+        || media == "text/json"
+        || (media.starts_with("application/") && media.ends_with("+json"));
+    let is_utf8 = parts
+        .filter_map(|part| {
+            part.strip_prefix("charset=")
+                .map(|c| c.trim_matches('"').to_owned())
+        })
+        .all(|charset| matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii"));
+    if is_json && is_utf8 && is_single {
+        return Ok(());
+    }
+    Err(ApiError::MediaType {
+        given: text.chars().take(64).collect(),
+    })
+}
+
+/// The body of one request, whether anybody reads it or not.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    /// The client waits for `100 Continue`, and gets it when the body is first read.
+    waits: bool,
+    /// All of it was read. Hyper does not say so of a body in chunks.
+    has_ended: bool,
+    /// It is the client's turn until then.
+    turn: Option<BodyTurn>,
+}
+
+/// A whole body, and its share of what all requests may hold.
+#[derive(Debug)]
+pub struct Held {
+    /// The body.
+    pub bytes: Bytes,
+    /// To be kept as long as what was made of the body.
+    pub share: Option<OwnedSemaphorePermit>,
+}
+
+impl RequestBody {
+    /// The body that comes with these headers.
+    pub fn new(headers: &HeaderMap, incoming: Incoming, turn: &Turn) -> Self {
+        let has_ended = incoming.is_end_stream();
+        Self {
+            turn: (!has_ended).then(|| turn.body()),
+            has_ended,
+            incoming,
+            waits: headers.contains_key(header::EXPECT),
+        }
+    }
+
+    /// Reads the body whole.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyIncomplete`],
+    /// [`ApiError::TooManyBodies`], [`ApiError::ShuttingDown`].
+    pub async fn read(&mut self, session: &Session) -> Result<Held, ApiError> {
+        let limit = session.config.max_body;
+        let announced = self.incoming.size_hint().lower();
+        if announced > limit as u64 {
+            return Err(ApiError::BodyTooLarge { limit });
+        }
+        self.waits = false;
+        // Whoever announces much may send nothing.
+        let mut bytes = BytesMut::with_capacity((announced as usize).min(AHEAD_OF_BYTES));
+        let mut share = None;
+        let reading = async {
+            while let Some(data) = self.next_data().await? {
+                let length = bytes.len() + data.len();
+                if length > limit {
+                    return Err(ApiError::BodyTooLarge { limit });
+                }
+                take_share(&mut share, session.take_body_bytes(data.len(), length)?);
+                bytes.extend_from_slice(&data);
+            }
+            Ok(())
+        };
+        // What has arrived already is read without waiting for anything else.
+        tokio::select! {
+            biased;
+            read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
+                seconds: BODY_TIMEOUT.as_secs(),
+            }))?,
+            () = session.reached(Phase::Draining) => return Err(ApiError::ShuttingDown),
+        }
+        Ok(Held {
+            bytes: bytes.freeze(),
+            share,
+        })
+    }
+
+    /// How many bytes the body has at least.
+    pub fn announced(&self) -> u64 {
+        self.incoming.size_hint().lower()
+    }
+
+    /// Reads what comes next, or nothing at the end.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTimeout`] where nothing comes, [`ApiError::BodyIncomplete`],
+    /// [`ApiError::ShuttingDown`].
+    pub async fn next_chunk(&mut self, session: &Session) -> Result<Option<Bytes>, ApiError> {
+        self.waits = false;
+        tokio::select! {
+            read = timeout(BODY_TIMEOUT, self.next_data()) => read.unwrap_or(Err(ApiError::BodyTimeout {
+                seconds: BODY_TIMEOUT.as_secs(),
+            })),
+            () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
+        }
+    }
+
+    async fn next_data(&mut self) -> Result<Option<Bytes>, ApiError> {
+        while let Some(frame) = self.incoming.frame().await {
+            let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+            if let Some(turn) = &mut self.turn {
+                turn.renew();
+            }
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        self.has_ended = true;
+        self.turn = None;
+        Ok(None)
+    }
+
+    /// Throws away what was not read, and says whether the connection can take another request.
+    pub async fn finish(mut self, session: &Session) -> bool {
+        if !self.waits && !self.has_ended {
+            tokio::select! {
+                _ = timeout(DISCARD_TIME, self.discard()) => {}
+                () = session.reached(Phase::Draining) => {}
+            }
+        }
+        self.has_ended || self.incoming.is_end_stream()
+    }
+
+    async fn discard(&mut self) {
+        let mut seen = 0;
+        while let Some(frame) = self.incoming.frame().await {
+            let Ok(frame) = frame else {
+                return;
+            };
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > DISCARD_BYTES {
+                return;
+            }
+        }
+        self.has_ended = true;
+    }
+}
+
+fn take_share(share: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
+    match share {
+        Some(share) => share.merge(more),
+        None => *share = Some(more),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(content_type: &str) -> Result<(), ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+        check_json(&headers)
+    }
+
+    #[test]
+    fn json_in_utf8_is_taken_and_nothing_else() {
+        assert!(check_json(&HeaderMap::new()).is_err());
+        for good in [
+            "application/json",
+            "Application/JSON; charset=UTF-8",
+            "application/json;charset=\"utf-8\"",
+            "application/problem+json",
+        ] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "text/plain",
+            "application/json; charset=latin1",
+            "multipart/form-data",
+            "",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

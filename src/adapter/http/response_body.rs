@@ -1,0 +1,166 @@
+//! The body of an answer: bytes that are there, or a file that is read as the client takes it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::adapter::files::Content;
+use crate::adapter::http::connections::Turn;
+use crate::adapter::http::request_log::RequestLog;
+use crate::adapter::session::RequestGuard;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// Bytes.
+    Whole(Full<Bytes>),
+    /// A file.
+    File(Box<FileBody>),
+}
+
+impl From<Full<Bytes>> for AnswerBody {
+    fn from(body: Full<Bytes>) -> Self {
+        Self::Whole(body)
+    }
+}
+
+impl AnswerBody {
+    /// The turn of its request ends with it.
+    pub fn hold(&mut self, turn: Turn) {
+        match self {
+            Self::Whole(body) => {
+                let bytes = std::mem::take(body).into_inner().unwrap_or_default();
+                *body = Full::new(turn.answer(bytes));
+            }
+            Self::File(file) => file._turn = Some(turn),
+        }
+    }
+}
+
+/// A file on its way to a client. One chunk is read at a time, and none while the client takes none.
+#[derive(Debug)]
+pub struct FileBody {
+    state: State,
+    length: u64,
+    sent: u64,
+    log: Option<RequestLog>,
+    _counted: Option<RequestGuard>,
+    _turn: Option<Turn>,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Content),
+    Reading(JoinHandle<(Content, io::Result<Bytes>)>),
+    Over,
+}
+
+impl FileBody {
+    /// The bytes of a file; `place` is given up when they are sent.
+    pub fn new(content: Content, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            length: content.length(),
+            state: State::Open(content),
+            sent: 0,
+            log: None,
+            _counted: None,
+            _turn: None,
+            _place: place,
+        }
+    }
+
+    /// The request is over, and its line is written, when the last byte is sent.
+    pub fn account(&mut self, log: RequestLog, counted: RequestGuard) {
+        self.log = Some(log);
+        self._counted = Some(counted);
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Open(content) if content.left() == 0 => return Poll::Ready(None),
+                State::Open(mut content) => {
+                    self.state = State::Reading(spawn_blocking(move || {
+                        let read = content.read();
+                        (content, read)
+                    }));
+                }
+                State::Reading(mut reading) => {
+                    let Poll::Ready(done) = Pin::new(&mut reading).poll(context) else {
+                        self.state = State::Reading(reading);
+                        return Poll::Pending;
+                    };
+                    let read = done.map_err(io::Error::other).and_then(|(content, read)| {
+                        self.state = State::Open(content);
+                        read
+                    });
+                    return Poll::Ready(Some(read));
+                }
+                State::Over => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Drop for FileBody {
+    fn drop(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.sent(self.sent, self.length);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let file = match self.get_mut() {
+            Self::Whole(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                return Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})));
+            }
+            Self::File(file) => file,
+        };
+        let read = ready!(file.poll_read(context));
+        Poll::Ready(read.map(|read| match read {
+            Ok(bytes) => {
+                file.sent += bytes.len() as u64;
+                Ok(Frame::data(bytes))
+            }
+            // The length is promised: all that is left is to break the connection.
+            Err(error) => {
+                file.state = State::Over;
+                if let Some(log) = &mut file.log {
+                    log.outcome("file_changed");
+                    log.cause(error.to_string());
+                }
+                Err(error)
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::File(file) => file.sent == file.length,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::File(file) => SizeHint::with_exact(file.length - file.sent),
+        }
+    }
+}

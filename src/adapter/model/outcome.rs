@@ -1,0 +1,126 @@
+//! What became of an execution.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::piston::Verdict;
+
+/// How an execution ended, and what it printed.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The program's exit code, or 128 + the number of the signal that ended it.
+    pub exit_code: i32,
+    /// The run stage; empty but for its code where the compile stage failed.
+    pub run: StageOutput,
+    /// The compile stage, where there was one.
+    pub compile: Option<StageOutput>,
+    /// The value of a Python program's last expression, as JSON; `None` where it has none.
+    pub value: Option<Box<RawValue>>,
+    /// Whether the value was longer than what the engine keeps of stderr. The next one should be
+    /// told with a smaller [`ValueOptions::most`].
+    pub value_overflowed: bool,
+    /// Wall-clock time in milliseconds of the stage that decided.
+    pub time_ms: u64,
+    /// The wall-clock limit, where it was reached.
+    pub timed_out_after: Option<Duration>,
+    /// What ended it. Nothing that a program prints has a say in it.
+    pub verdict: Verdict,
+    /// CPU time in milliseconds of the stage that decided, where the engine tells it.
+    pub cpu_time_ms: Option<u64>,
+    /// Peak memory in bytes of the stage that decided, where the engine tells it.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A stage in the words that existing back ends read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct StageOutput {
+    /// Standard output, byte for byte as the engine has it.
+    pub stdout: String,
+    /// Standard error without the engine's own lines and paths; its last line says what ended
+    /// the program, where it was not the program itself.
+    pub stderr: String,
+    /// Both streams in the order in which they arrived.
+    pub output: String,
+    /// Piston's code.
+    pub code: Option<i32>,
+    /// Piston's signal.
+    pub signal: Option<String>,
+}
+
+impl Outcome {
+    /// The standard output of the stage that decided.
+    pub fn stdout(&self) -> &str {
+        &self.decisive().stdout
+    }
+
+    /// The standard error of the stage that decided.
+    pub fn stderr(&self) -> &str {
+        &self.decisive().stderr
+    }
+
+    /// Bytes of what the program has told.
+    pub fn size(&self) -> usize {
+        let stages = self.compile.iter().chain([&self.run]);
+        let streams =
+            stages.map(|stage| stage.stdout.len() + stage.stderr.len() + stage.output.len());
+        streams.sum::<usize>() + self.value.as_ref().map_or(0, |value| value.get().len())
+    }
+
+    fn decisive(&self) -> &StageOutput {
+        match &self.compile {
+            Some(compile) if compile.code != Some(0) => compile,
+            _ => &self.run,
+        }
+    }
+}
+
+impl StageOutput {
+    /// Keeps `most` bytes of each stream, and adds what is to be said of that and of how the stage
+    /// ended to stderr.
+    pub fn finish(&mut self, most: usize, ending: Option<String>) {
+        let streams = [("stdout", &self.stdout), ("stderr", &self.stderr)];
+        let notices: Vec<String> = streams
+            .into_iter()
+            .filter(|(_, text)| text.len() > most)
+            .map(|(name, text)| {
+                format!(
+                    "{name} was cut to {most} of {} bytes, as outputStreamsMaxLength says.",
+                    text.len()
+                )
+            })
+            .chain(ending)
+            .collect();
+        for text in [&mut self.stdout, &mut self.stderr, &mut self.output] {
+            cut_text(text, most);
+        }
+        if notices.is_empty() {
+            return;
+        }
+        let notice = notices.join("\n");
+        for text in [&mut self.stderr, &mut self.output] {
+            // The notice is part of what was asked for, unless nothing else would be left.
+            if let Some(left) = most.checked_sub(notice.len() + 2) {
+                cut_text(text, left);
+            }
+            append_line(text, &notice);
+        }
+    }
+}
+
+/// Cuts at the last boundary of characters that leaves no more than `most` bytes.
+fn cut_text(text: &mut String, most: usize) {
+    let boundary = (0..=most.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.truncate(boundary.unwrap_or(0));
+}
+
+fn append_line(text: &mut String, line: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+    text.push('\n');
+}

@@ -1,0 +1,549 @@
+//! The executions of this session: those under way, and the results of those that have ended, for
+//! as long and as many as there is room for.
+//!
+//! An execution runs in a task of its own, so that it outlives its request where it has to: an
+//! asynchronous one, and one to which the client gave an id and may come back.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::adapter::azure::error::ApiError;
+use crate::adapter::http::request_log::ended_alone;
+use crate::adapter::model::execution::Execution;
+use crate::adapter::model::identifier::Identifier;
+use crate::adapter::model::operation_id::OperationId;
+use crate::adapter::model::outcome::Outcome;
+use crate::adapter::model::timings::{Arrival, Timings};
+use crate::adapter::model::trace::TraceContext;
+
+/// Ended executions that are remembered.
+const MAX_KEPT: usize = 1000;
+/// Bytes of output and values of all that are remembered; the last one is, whatever its size.
+const MAX_KEPT_BYTES: usize = 16 << 20;
+/// How long an ended execution is remembered.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// What two executions of the same operation id are compared by: whatever decides what is run and
+/// what becomes of it, but neither the form of the response nor whether the client waits for it.
+///
+/// 64 bits are enough. The key is random and stays in this process, so that nobody can look for two
+/// requests of the same digest; and a digest is only ever compared with the one that is kept for
+/// its identifier and operation id, so that a wrong match has a chance of 1 in 2^64 a request. It
+/// would show a client a result of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u64);
+
+/// One execution, from the moment at which it was accepted.
+pub struct Tracked {
+    /// Its id.
+    pub id: OperationId,
+    /// The session that it was asked for.
+    pub identifier: Option<Identifier>,
+    /// Whether its client does not wait for it.
+    pub is_asynchronous: bool,
+    /// Whether its status is an exit code.
+    pub is_shell: bool,
+    /// The trace that it is part of.
+    pub trace: Option<TraceContext>,
+    digest: Digest,
+    state: watch::Sender<State>,
+    timings: Mutex<Timings>,
+    /// Gone once it has ended: a handle keeps what its task took.
+    task: Mutex<Option<AbortHandle>>,
+}
+
+/// How far an execution is.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// It waits for its turn.
+    NotStarted,
+    /// The engine has it.
+    Running,
+    /// It is over.
+    Ended(Arc<Result<Outcome, ApiError>>),
+}
+
+impl fmt::Debug for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked").field("id", &self.id).finish()
+    }
+}
+
+impl Tracked {
+    /// One that has not started.
+    pub fn new(id: OperationId, execution: &Execution, digest: Digest, arrival: Arrival) -> Self {
+        Self {
+            id,
+            identifier: execution.identifier.clone(),
+            is_asynchronous: execution.is_asynchronous,
+            is_shell: execution.is_shell,
+            trace: arrival.trace,
+            digest,
+            state: watch::Sender::new(State::NotStarted),
+            timings: Mutex::new(Timings::since(arrival.at)),
+            task: Mutex::default(),
+        }
+    }
+
+    /// How far it is.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Whether it runs, or has run.
+    pub fn counts(&self) -> bool {
+        match &*self.state.borrow() {
+            State::NotStarted | State::Running => true,
+            State::Ended(result) => match &**result {
+                Ok(_) => true,
+                Err(ApiError::ExecutionCanceled) => false,
+                Err(error) => error.may_have_run(),
+            },
+        }
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) -> Arc<Result<Outcome, ApiError>> {
+        let mut state = self.state.subscribe();
+        loop {
+            if let State::Ended(result) = &*state.borrow_and_update() {
+                return Arc::clone(result);
+            }
+            // The sender lives as long as `self`, so that the wait cannot fail.
+            let _ = state.changed().await;
+        }
+    }
+
+    /// When it reached which step.
+    pub fn timings(&self) -> MutexGuard<'_, Timings> {
+        self.timings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine has it now.
+    pub fn started(&self) {
+        self.timings().entered();
+        self.state.send_replace(State::Running);
+    }
+
+    /// The task in which it runs.
+    pub fn runs_in(&self, task: AbortHandle) {
+        let mut own = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*self.state.borrow(), State::Ended(_)) {
+            *own = Some(task);
+        }
+    }
+
+    /// Ends it, if it is not over.
+    pub fn cancel(&self) {
+        if let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+
+    fn end(&self, result: Result<Outcome, ApiError>) {
+        self.state.send_replace(State::Ended(Arc::new(result)));
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A request that waits for an execution. Dropped early, because the client has gone, it cancels
+/// an execution that nobody can ask for any more.
+#[derive(Debug)]
+pub struct Waiting(Arc<Tracked>);
+
+impl Waiting {
+    /// Waits for `tracked`.
+    pub fn on(tracked: Arc<Tracked>) -> Self {
+        Self(tracked)
+    }
+
+    /// The end of the execution.
+    pub async fn ended(&self) -> Arc<Result<Outcome, ApiError>> {
+        self.0.ended().await
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.0.id.is_given && !self.0.is_asynchronous {
+            self.0.cancel();
+        }
+    }
+}
+
+/// The result of registering an operation id.
+#[derive(Debug)]
+pub enum Registered {
+    /// The execution is to be run.
+    New(Arc<Tracked>),
+    /// The same execution runs already, or has run.
+    Existing(Arc<Tracked>),
+}
+
+/// All executions that are known.
+#[derive(Debug, Default)]
+pub struct Executions {
+    kept: Mutex<Kept>,
+    digest_key: RandomState,
+}
+
+/// Each identifier has operation ids of its own, and so have requests without one.
+type Key = (Option<Identifier>, String);
+
+fn key(identifier: Option<&Identifier>, id: &str) -> Key {
+    (identifier.cloned(), id.to_owned())
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_id: HashMap<Key, Arc<Tracked>>,
+    /// Those that have ended, oldest first.
+    ended: VecDeque<Ended>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Ended {
+    tracked: Arc<Tracked>,
+    at: Instant,
+    bytes: usize,
+}
+
+impl Executions {
+    /// The digest of an execution.
+    pub fn digest(&self, execution: &Execution) -> Digest {
+        // Every field is named, so that a new one has to be decided on.
+        let Execution {
+            identifier: _,
+            language,
+            version,
+            code,
+            stdin,
+            args,
+            timeout,
+            is_asynchronous: _,
+            output_streams_max_length,
+            jupyter_format,
+            is_shell,
+        } = execution;
+        // Languages are found in any case.
+        let language = language.to_lowercase();
+        Digest(self.digest_key.hash_one((
+            (language, version, code, stdin, args, timeout),
+            (output_streams_max_length, jupyter_format, is_shell),
+        )))
+    }
+
+    /// Takes in an execution, unless the same one is known by its id. One that was not run, or was
+    /// canceled, gives way.
+    ///
+    /// # Errors
+    /// [`ApiError::OperationIdConflict`] where the id is that of a different execution.
+    pub fn register(&self, tracked: Tracked) -> Result<Registered, ApiError> {
+        let mut kept = self.kept();
+        kept.forget_old();
+        let identifier = tracked.identifier.as_ref();
+        if let Some(existing) = kept.find_existing(identifier, &tracked.id, tracked.digest)? {
+            return Ok(Registered::Existing(existing));
+        }
+        let tracked = Arc::new(tracked);
+        let key = key(tracked.identifier.as_ref(), tracked.id.as_str());
+        kept.by_id.insert(key, Arc::clone(&tracked));
+        Ok(Registered::New(tracked))
+    }
+
+    /// The execution of this identifier and id.
+    pub fn find(&self, identifier: Option<&Identifier>, id: &str) -> Option<Arc<Tracked>> {
+        let mut kept = self.kept();
+        kept.forget_old();
+        kept.by_id.get(&key(identifier, id)).cloned()
+    }
+
+    /// The same execution, if it runs or has run under this identifier and id.
+    ///
+    /// # Errors
+    /// [`ApiError::OperationIdConflict`] where the id is that of a different execution.
+    pub fn find_existing(
+        &self,
+        identifier: Option<&Identifier>,
+        id: &OperationId,
+        digest: Digest,
+    ) -> Result<Option<Arc<Tracked>>, ApiError> {
+        let mut kept = self.kept();
+        kept.forget_old();
+        kept.find_existing(identifier, id, digest)
+    }
+
+    /// One has ended. It is remembered, unless nothing of it can be asked for: it was not run and
+    /// its client knows that, or the client has gone without having had an id.
+    pub fn end(&self, tracked: &Arc<Tracked>, result: Result<Outcome, ApiError>) {
+        let is_kept = match &result {
+            Ok(_) => true,
+            Err(_) if tracked.is_asynchronous => true,
+            Err(ApiError::ExecutionCanceled) => tracked.id.is_given,
+            Err(error) => error.may_have_run(),
+        };
+        let bytes = result.as_ref().map_or(0, Outcome::size);
+        {
+            let mut kept = self.kept();
+            if is_kept {
+                kept.add(tracked, bytes);
+            } else {
+                kept.remove(tracked);
+            }
+        }
+        // Whoever gave no id waits, or has a line of its own that says that it went away.
+        let may_be_alone = tracked.is_asynchronous || tracked.id.is_given;
+        if may_be_alone && tracked.state.receiver_count() == 0 {
+            ended_alone(tracked, &result);
+        }
+        tracked.end(result);
+    }
+
+    /// Cancels what is under way.
+    pub fn cancel_all(&self) {
+        for tracked in self.kept().by_id.values() {
+            tracked.cancel();
+        }
+    }
+
+    /// Forgets all that have ended with an outcome; who asks for a canceled one is told so.
+    pub fn clear(&self) {
+        let mut kept = self.kept();
+        let ended = std::mem::take(&mut kept.ended);
+        kept.bytes = 0;
+        for one in ended {
+            match one.tracked.state() {
+                State::Ended(result) if result.is_err() => kept.ended.push_back(one),
+                _ => kept.remove(&one.tracked),
+            }
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn find_existing(
+        &self,
+        identifier: Option<&Identifier>,
+        id: &OperationId,
+        digest: Digest,
+    ) -> Result<Option<Arc<Tracked>>, ApiError> {
+        // Nobody else knows an id that was just made.
+        if !id.is_given {
+            return Ok(None);
+        }
+        match self.by_id.get(&key(identifier, id.as_str())) {
+            Some(known) if !known.counts() => Ok(None),
+            Some(known) if known.digest != digest => Err(ApiError::OperationIdConflict),
+            known => Ok(known.cloned()),
+        }
+    }
+
+    fn add(&mut self, tracked: &Arc<Tracked>, bytes: usize) {
+        self.bytes += bytes;
+        self.ended.push_back(Ended {
+            tracked: Arc::clone(tracked),
+            at: Instant::now(),
+            bytes,
+        });
+        while self.ended.len() > MAX_KEPT || (self.bytes > MAX_KEPT_BYTES && self.ended.len() > 1) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_old(&mut self) {
+        while self
+            .ended
+            .front()
+            .is_some_and(|one| one.at.elapsed() > MAX_AGE)
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.ended.pop_front() {
+            self.bytes -= oldest.bytes;
+            self.remove(&oldest.tracked);
+        }
+    }
+
+    fn remove(&mut self, tracked: &Arc<Tracked>) {
+        let key = key(tracked.identifier.as_ref(), tracked.id.as_str());
+        if self
+            .by_id
+            .get(&key)
+            .is_some_and(|one| Arc::ptr_eq(one, tracked))
+        {
+            self.by_id.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::azure::Query;
+    use crate::adapter::azure::dialect::Dialect;
+    use crate::adapter::azure::parse;
+    use crate::adapter::model::outcome::StageOutput;
+    use crate::piston::Verdict;
+
+    fn register(executions: &Executions, id: &str, body: &str) -> Result<Registered, ApiError> {
+        let query = Query::default();
+        let execution = parse(&Dialect::Executions, query, body.as_bytes())
+            .unwrap()
+            .execution;
+        let id = OperationId::given(id.as_bytes()).unwrap();
+        let arrival = Arrival {
+            at: Instant::now(),
+            trace: None,
+        };
+        let digest = executions.digest(&execution);
+        executions.register(Tracked::new(id, &execution, digest, arrival))
+    }
+
+    const BODY: &str = r#"{"code":"1"}"#;
+
+    fn begin(executions: &Executions, id: &str) -> Arc<Tracked> {
+        match register(executions, id, BODY).unwrap() {
+            Registered::New(tracked) => tracked,
+            Registered::Existing(known) => panic!("{known:?} is known"),
+        }
+    }
+
+    fn outcome(bytes: usize) -> Outcome {
+        Outcome {
+            exit_code: 0,
+            run: StageOutput {
+                stdout: "x".repeat(bytes),
+                ..StageOutput::default()
+            },
+            compile: None,
+            value: None,
+            value_overflowed: false,
+            time_ms: 1,
+            timed_out_after: None,
+            verdict: Verdict::Success,
+            cpu_time_ms: None,
+            memory_bytes: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_one_of_the_same_id_is_the_first() {
+        let executions = Executions::default();
+        let first = begin(&executions, "one");
+        let Ok(Registered::Existing(same)) = register(&executions, "one", BODY) else {
+            panic!("it was run twice");
+        };
+        assert!(Arc::ptr_eq(&first, &same));
+        executions.end(&first, Ok(outcome(1)));
+        assert_eq!(same.ended().await.as_ref().as_ref().unwrap().exit_code, 0);
+        let again = register(&executions, "one", BODY);
+        assert!(matches!(again, Ok(Registered::Existing(_))));
+    }
+
+    #[tokio::test]
+    async fn an_id_of_another_execution_is_refused_until_it_is_forgotten() {
+        let executions = Executions::default();
+        let first = begin(&executions, "one");
+        let other = || register(&executions, "one", r#"{"code":"2"}"#);
+        let refused = |result| matches!(result, Err(ApiError::OperationIdConflict));
+        assert!(refused(other()));
+        executions.end(&first, Ok(outcome(1)));
+        assert!(refused(other()));
+        executions.clear();
+        assert!(matches!(other(), Ok(Registered::New(_))));
+    }
+
+    #[test]
+    fn a_digest_is_of_what_is_run_and_not_of_how_it_is_told() {
+        let executions = Executions::default();
+        let digest = |dialect: &Dialect, body: &str| {
+            executions.digest(
+                &parse(dialect, Query::default(), body.as_bytes())
+                    .unwrap()
+                    .execution,
+            )
+        };
+        let python = Dialect::Language("Python".to_owned());
+        let first = digest(&Dialect::Executions, r#"{"code":"1"}"#);
+        for (dialect, body) in [
+            (&python, r#"{"properties":{"pythonCode":"1"}}"#),
+            (
+                &Dialect::Code,
+                r#"{"code":"MQ==","codeInputType":"InlineBase64"}"#,
+            ),
+            (
+                &Dialect::Execute,
+                r#"{"code":"1","executionType":"Asynchronous","identifier":"demo"}"#,
+            ),
+        ] {
+            assert_eq!(digest(dialect, body), first, "{body}");
+        }
+        // No text moves from one field, or from one argument, to the next unnoticed.
+        for (one, other) in [
+            (r#"{"code":"ab"}"#, r#"{"code":"a","stdin":"b"}"#),
+            (
+                r#"{"code":"","args":["ab"]}"#,
+                r#"{"code":"","args":["a","b"]}"#,
+            ),
+            (r#"{"code":"","args":[""]}"#, r#"{"code":""}"#),
+        ] {
+            let digest = |body| digest(&Dialect::Executions, body);
+            assert_ne!(digest(one), digest(other), "{one} {other}");
+        }
+        let elsewhere = Executions::default();
+        let execution = parse(&Dialect::Executions, Query::default(), BODY.as_bytes())
+            .unwrap()
+            .execution;
+        assert_ne!(elsewhere.digest(&execution), first, "the key is random");
+    }
+
+    #[tokio::test]
+    async fn one_that_was_not_run_may_be_tried_again() {
+        let executions = Executions::default();
+        let first = begin(&executions, "one");
+        executions.end(&first, Err(ApiError::QueueTimeout));
+        assert!(executions.find(None, "one").is_none());
+        begin(&executions, "one");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_are_forgotten_where_there_are_too_many_or_too_much() {
+        let executions = Executions::default();
+        for number in 0..=MAX_KEPT {
+            let one = begin(&executions, &format!("small-{number}"));
+            executions.end(&one, Ok(outcome(1)));
+        }
+        assert!(executions.find(None, "small-0").is_none());
+        assert!(executions.find(None, "small-1").is_some());
+        let large = begin(&executions, "large");
+        executions.end(&large, Ok(outcome(MAX_KEPT_BYTES + 1)));
+        assert!(executions.find(None, "small-1000").is_none());
+        assert!(executions.find(None, "large").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_old_are_forgotten_and_what_runs_is_not() {
+        let executions = Executions::default();
+        let ended = begin(&executions, "ended");
+        let _running = begin(&executions, "running");
+        executions.end(&ended, Ok(outcome(1)));
+        tokio::time::advance(MAX_AGE + Duration::from_secs(1)).await;
+        assert!(executions.find(None, "ended").is_none());
+        assert!(executions.find(None, "running").is_some());
+    }
+}
