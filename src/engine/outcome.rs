@@ -140,15 +140,15 @@ mod tests {
 
     #[test]
     fn each_end_has_the_recorded_words() {
-        let told = |cause| {
+        let terms = |cause| {
             let stage = stage(cause);
             (stage.code, stage.signal, stage.status, stage.message)
         };
         let kill = || Some("SIGKILL".to_owned());
         let words = |text: &str| Some(text.to_owned());
-        assert_eq!(told(Cause::Exit(0)), (Some(0), None, None, None));
+        assert_eq!(terms(Cause::Exit(0)), (Some(0), None, None, None));
         assert_eq!(
-            told(Cause::Exit(139)),
+            terms(Cause::Exit(139)),
             (
                 Some(139),
                 None,
@@ -157,7 +157,7 @@ mod tests {
             )
         );
         assert_eq!(
-            told(Cause::Signal(15)),
+            terms(Cause::Signal(15)),
             (
                 None,
                 words("SIGTERM"),
@@ -166,7 +166,7 @@ mod tests {
             )
         );
         assert_eq!(
-            told(Cause::WallLimit),
+            terms(Cause::WallLimit),
             (
                 None,
                 kill(),
@@ -175,7 +175,7 @@ mod tests {
             )
         );
         assert_eq!(
-            told(Cause::CpuLimit),
+            terms(Cause::CpuLimit),
             (
                 None,
                 kill(),
@@ -200,8 +200,8 @@ mod tests {
         ] {
             assert_eq!(stage(cause).outcome, Some(verdict), "{cause:?}");
             for stream in [Stream::Stdout, Stream::Stderr] {
-                let told = super::verdict(Some(stream), cause);
-                assert_eq!(told, Verdict::OutputLimit, "{cause:?}");
+                let found = super::verdict(Some(stream), cause);
+                assert_eq!(found, Verdict::OutputLimit, "{cause:?}");
             }
         }
     }
