@@ -1,5 +1,8 @@
-//! Folders that programs have filled: gone through, measured and deleted by descriptors, so that no
-//! link leads anywhere, and without recursion.
+//! Walks, measures and deletes directories that hostile programs may have filled.
+//!
+//! Everything works on descriptors, so that no link leads out of the directory, and without recursion,
+//! so that no depth exhausts the stack. Nothing here knows of sessions or jobs: whoever calls it has
+//! opened the right directory.
 
 mod delete;
 mod space;

@@ -1,4 +1,4 @@
-//! What bounds an engine and its jobs.
+//! The settings of an engine and the limits of its jobs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,41 +11,41 @@ use crate::tree::temp_dir;
 /// The settings of an [`Engine`](super::Engine). A request can lower a limit, never raise it.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// This program, which is started once more as the spawner.
+    /// This executable, which is started again as the spawner.
     pub program: PathBuf,
     /// How many jobs run at a time.
     pub max_jobs: usize,
-    /// How many more wait for their turn; the next one is answered with 429.
+    /// How many more jobs may wait. Further requests get 429.
     pub queue: usize,
-    /// Wall-clock time of a run stage: the highest and the default.
+    /// Wall-clock time of a run stage: both the maximum and the default.
     pub run_timeout: Duration,
-    /// Wall-clock time of a compile stage: the highest and the default.
+    /// Wall-clock time of a compile stage: both the maximum and the default.
     pub compile_timeout: Duration,
-    /// CPU time of all processes of a run stage; as much as `run_timeout` unless set.
+    /// CPU time of all processes of a run stage. `run_timeout` if `None`.
     pub run_cpu_time: Option<Duration>,
-    /// CPU time of all processes of a compile stage; as much as `compile_timeout` unless set.
+    /// CPU time of all processes of a compile stage. `compile_timeout` if `None`.
     pub compile_cpu_time: Option<Duration>,
     /// Memory of all processes of a job in bytes.
     pub memory_limit: u64,
-    /// Bytes that are kept of each output stream; a program that prints more is ended.
+    /// Bytes kept of each output stream. A program that prints more is killed.
     pub output_limit: usize,
     /// Longest request body in bytes.
     pub max_body: usize,
     /// How long a client may take to send its request.
     pub read_timeout: Duration,
-    /// Processes and threads of a job.
+    /// Number of processes and threads of a job.
     pub max_processes: u64,
-    /// Open files of each process of a job.
+    /// Open files per process of a job.
     pub max_open_files: u64,
-    /// Size of a file that a job writes, in bytes.
+    /// Size of any single file that a job writes, in bytes.
     pub max_file_size: u64,
-    /// Bytes that a job may keep on disk, outside the data directory and in all.
+    /// Total bytes that a job may keep on disk outside the data directory.
     pub max_job_bytes: u64,
     /// Files and folders that a job may keep on disk, outside the data directory.
     pub max_job_files: u64,
-    /// Bytes in the data directory: a job that makes them more is ended.
+    /// Bytes in the data directory. A job that exceeds them is killed.
     pub max_data_bytes: u64,
-    /// Files and folders in the data directory: a job that makes them more is ended.
+    /// Files and folders in the data directory. A job that exceeds them is killed.
     pub max_data_files: u64,
     /// Who may talk to the engine. No page of another origin may, whatever this allows.
     pub access: AccessPolicy,
@@ -54,26 +54,26 @@ pub struct EngineConfig {
     /// Whether to run jobs even where layers are missing without which hostile code is not
     /// contained.
     pub allow_weak_sandbox: bool,
-    /// Layers to leave out, to see in a test that they matter.
+    /// Layers to leave out, to show in a test that they matter.
     pub without: Vec<Layer>,
-    /// Whether the sandbox's processes write lines of JSON to stderr, or text.
+    /// Whether the sandbox's processes log JSON to stderr, rather than text.
     pub json_log: bool,
-    /// The session's files, which all jobs may read and write and which outlive them. It must be
-    /// empty or have been used for this before; unless set it is a directory that is deleted with the
+    /// The directory with the session's files, which all jobs may read and write and which outlive them.
+    /// It must be empty or have been used for this before. If `None`, a temporary one is deleted with the
     /// engine.
     pub data_dir: Option<PathBuf>,
-    /// Whether `data_dir` may hold anything: all of it then belongs to the session.
+    /// Whether `data_dir` may contain other files, which then belong to the session.
     pub adopt_data_dir: bool,
-    /// Where the jobs' directories are made; the system's folder for temporary files unless set.
+    /// Where the jobs' directories are created. The system's temporary directory if `None`.
     pub work_dir: Option<PathBuf>,
-    /// More runtimes, as TOML of the form of the built-in table.
+    /// More runtimes, as TOML in the format of the built-in table.
     pub runtimes: Option<String>,
-    /// How long a program may take to tell its version at start.
+    /// How long a program may take to print its version at start.
     pub version_timeout: Duration,
-    /// How many interpreters are started ahead of their jobs, at most; none with 0, and none where
-    /// jobs have no users of their own.
+    /// Maximum number of interpreters that are started before their jobs. Without separate users for
+    /// jobs there are none, whatever this says.
     pub warm: usize,
-    /// Python modules that are imported ahead of jobs.
+    /// Python modules that these interpreters import before their jobs.
     pub preload: Vec<String>,
 }
 
@@ -116,10 +116,10 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// What the spawner has to know.
+    /// The spawner's settings.
     pub(super) fn setup(&self) -> Setup {
         Setup {
-            // A finished job's slot is busy until it has been cleaned.
+            // A slot stays in use after its job until it has been cleaned.
             slots: self
                 .max_jobs
                 .saturating_mul(2)
@@ -133,17 +133,17 @@ impl EngineConfig {
         }
     }
 
-    /// The bounds of a run stage.
+    /// The highest bounds of a run stage.
     pub(super) fn run_bounds(&self) -> Bounds {
         self.bounds(self.run_timeout, self.run_cpu_time)
     }
 
-    /// The bounds of a compile stage.
+    /// The highest bounds of a compile stage.
     pub(super) fn compile_bounds(&self) -> Bounds {
         self.bounds(self.compile_timeout, self.compile_cpu_time)
     }
 
-    /// The bounds of asking a program for its version.
+    /// The bounds of a program that prints its version.
     pub(super) fn version_bounds(&self) -> Bounds {
         self.bounds(self.version_timeout, None)
     }

@@ -1,5 +1,8 @@
-//! Finds the runtimes of this machine: each program of the table is asked for its version in a job, so
-//! that what a job cannot run is not found.
+//! Discovers which runtimes of the table are on this machine.
+//!
+//! Each program is run in a job to print its version, so that a runtime is found only if jobs can run
+//! it. A probe that fails for want of processes or descriptors says nothing about the runtime and is
+//! retried; one that prints no usable version means that the runtime is not there.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -12,15 +15,15 @@ use super::job::JobContext;
 use super::runtimes::{Entry, Installed, accepts, candidates, version_in};
 use super::sandbox::{LinkError, installed_with};
 
-/// How often a runtime is asked for its version once more that could not be asked.
-const ASK_AGAIN: u32 = 3;
-/// How long before each of these.
-const ASK_PAUSE: Duration = Duration::from_millis(200);
-/// How long runtimes that could not be asked are left alone: doubles from the first to the second
-/// value.
+/// How often a failed probe is retried at once.
+const MAX_RETRIES: u32 = 3;
+/// Pause before each of these retries.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Backoff before a request makes unprobed runtimes be probed again. It doubles from the first to the
+/// second value.
 const DISCOVERY_BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
-/// The table of runtimes, and which of them are on this machine.
+/// The table of runtimes, and what discovery has found of them.
 #[derive(Debug)]
 pub(super) struct Discovery {
     pub(super) table: Vec<Entry>,
@@ -28,7 +31,7 @@ pub(super) struct Discovery {
     partial: Mutex<Option<PartialDiscovery>>,
 }
 
-/// The runtimes that are known while not every one could be asked.
+/// What was found while some runtimes could not be probed.
 #[derive(Debug)]
 struct PartialDiscovery {
     found: Arc<[Installed]>,
@@ -51,22 +54,23 @@ impl Discovery {
         }
     }
 
-    /// The runtimes of this machine, by name and version. The first call asks the programs.
+    /// The runtimes of this machine, sorted by name and version. The first call probes them; later calls
+    /// do so only for want of a complete result.
     pub(super) async fn installed(&self, context: &JobContext<'_>) -> Arc<[Installed]> {
         if let Some(all) = self.found.get() {
             return Arc::clone(all);
         }
         let mut partial = self.partial.lock().await;
-        // Somebody else may have found them meanwhile.
+        // Another request may have found them while this one waited for the lock.
         if let Some(all) = self.found.get() {
             return Arc::clone(all);
         }
         if let Some(partial) = partial.as_ref().filter(|partial| partial.is_fresh()) {
             return Arc::clone(&partial.found);
         }
-        let (found, is_all) = self.find(context).await;
-        if is_all {
-            // Nobody else sets it while the lock is held.
+        let (found, is_complete) = self.find(context).await;
+        if is_complete {
+            // Cannot be set already: that happens only under the lock.
             let _ = self.found.set(Arc::clone(&found));
         } else {
             let backoff = partial
@@ -81,21 +85,21 @@ impl Discovery {
         found
     }
 
-    /// Asks for every runtime; says whether all could be asked.
+    /// Probes every runtime. Also returns whether all could be probed.
     async fn find(&self, context: &JobContext<'_>) -> (Arc<[Installed]>, bool) {
-        // All at once: most of the time is spent waiting for slow starters.
-        let asked = join_all(self.table.iter().map(|entry| find_one(context, entry))).await;
-        let (mut found, mut is_all) = (Vec::new(), true);
-        for (entry, asked) in self.table.iter().zip(asked) {
-            let asked = match asked {
-                // Where one could not, waiting for each of the others would take long.
-                Err(_) if is_all => ask_again(context, entry).await,
+        // Concurrently, because nearly all of the time is spent waiting for slow programs.
+        let probed = join_all(self.table.iter().map(|entry| probe(context, entry))).await;
+        let (mut found, mut is_complete) = (Vec::new(), true);
+        for (entry, probed) in self.table.iter().zip(probed) {
+            let probed = match probed {
+                // Once a retry has failed, retrying each of the others would take too long.
+                Err(_) if is_complete => retry(context, entry).await,
                 done => done,
             };
-            match asked {
+            match probed {
                 Ok(one) => found.extend(one),
                 Err(error) => {
-                    is_all = false;
+                    is_complete = false;
                     let language = &entry.language;
                     tracing::error!(%error, language, "runtime version probe failed");
                 }
@@ -109,18 +113,17 @@ impl Discovery {
             .map(|one| format!("{} {}", one.entry.language, one.version))
             .collect();
         tracing::info!(runtimes = names.join(", "), "runtimes found");
-        (found.into(), is_all)
+        (found.into(), is_complete)
     }
 }
 
-/// Asks the programs of an entry, best first, until one tells a version that will do. They are
-/// asked in a job, so that what a job could not run is not found.
+/// Runs the programs of an entry, best first, until one prints a version that the entry accepts.
 ///
 /// # Errors
-/// Where one could not be asked.
-async fn find_one(context: &JobContext<'_>, entry: &Entry) -> Result<Option<Installed>, LinkError> {
+/// If one could not be run.
+async fn probe(context: &JobContext<'_>, entry: &Entry) -> Result<Option<Installed>, LinkError> {
     for program in candidates(entry, context.path) {
-        let Some(text) = context.ask(&program, &entry.version).await? else {
+        let Some(text) = context.version_output(&program, &entry.version).await? else {
             continue;
         };
         if let Some(version) = version_in(&text).filter(|version| accepts(entry, version)) {
@@ -135,27 +138,24 @@ async fn find_one(context: &JobContext<'_>, entry: &Entry) -> Result<Option<Inst
     Ok(None)
 }
 
-/// Asks for an entry that could not be asked for along with all others, which may have taken too many
-/// processes or descriptors together.
+/// Probes an entry alone that failed together with all others, which may have taken too many processes
+/// or descriptors at once.
 ///
 /// # Errors
-/// Where it still cannot be asked.
-async fn ask_again(
-    context: &JobContext<'_>,
-    entry: &Entry,
-) -> Result<Option<Installed>, LinkError> {
-    let mut tries = ASK_AGAIN;
+/// If it fails again.
+async fn retry(context: &JobContext<'_>, entry: &Entry) -> Result<Option<Installed>, LinkError> {
+    let mut retries_left = MAX_RETRIES;
     loop {
-        tokio::time::sleep(ASK_PAUSE).await;
-        tries -= 1;
-        match find_one(context, entry).await {
-            Err(_) if tries > 0 => {}
+        tokio::time::sleep(RETRY_PAUSE).await;
+        retries_left -= 1;
+        match probe(context, entry).await {
+            Err(_) if retries_left > 0 => {}
             done => return done,
         }
     }
 }
 
-/// Waits for all of a few futures, all of which make progress.
+/// Polls a few futures concurrently until all are ready.
 async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     use std::task::Poll;
     let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
@@ -182,7 +182,7 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
         .collect()
 }
 
-/// The folders for `PATH`: those of this process that a job's user may enter.
+/// The directories for a job's `PATH`: those of this process's `PATH` that the job's user may enter.
 pub(super) fn search_path(own_uids: bool) -> Vec<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let path = std::env::var_os("PATH").unwrap_or_default();

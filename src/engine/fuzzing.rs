@@ -1,5 +1,5 @@
-//! What reads bytes from outside, as functions of bytes alone: for `fuzz/` and the replay of its
-//! corpus. Each panics where a promise is broken.
+//! Entry points for `fuzz/` and the replay of its corpus: the engine's parsers of untrusted bytes. Each
+//! panics if an invariant is violated.
 
 use super::request::{Bounds, Request, plain_path};
 use super::runtimes::{accepts, load, version_in};
@@ -35,7 +35,7 @@ pub fn request(bytes: &[u8]) {
     }
 }
 
-/// A table of runtimes, and a version that a program tells.
+/// A table of runtimes, and a program's version output.
 pub fn runtimes(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let version = version_in(&text);

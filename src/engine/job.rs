@@ -1,5 +1,8 @@
-//! One job from its files to Piston's answer: the compile stage, where there is one, and the run
+//! One job from its files to Piston's response: a compile stage, if the language has one, and a run
 //! stage, in a directory of their own.
+//!
+//! It decides commands, environment and limits, and moves the standard streams. It knows nothing of
+//! HTTP, and leaves confinement to the sandbox.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +13,7 @@ use tokio::time::Instant;
 use super::config::EngineConfig;
 use super::outcome::outcome;
 use super::output::{Output, Stream};
-use super::pool::{LONGEST_SOURCE, Pool, PoolKey, PoolKeyRef, Warm};
+use super::pool::{MAX_SOURCE_BYTES, Pool, PoolKey, PoolKeyRef, Prestarted};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
 use super::runtimes::{Entry, Installed};
 use super::sandbox::{
@@ -21,28 +24,28 @@ use super::stdio::{Streams, read, write};
 use crate::limiter::Permit;
 use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 
-/// How long output may take to arrive once every process of the job is gone. It is all in the
-/// pipes then; only a descriptor that was handed out of the job could keep them open.
-const DRAIN: Duration = Duration::from_secs(1);
-/// How long the sandbox may be late with its report before the engine gives the job up.
-const REPORT: Duration = Duration::from_secs(20);
+/// How long to read output once every process of the job has ended. All of it is in the pipes by then;
+/// only a descriptor that was passed out of the job could keep them open.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How late the sandbox's report may be before the engine abandons the job.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What every job of an engine shares.
+/// What the jobs of an engine share.
 pub(super) struct JobContext<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) spawner: &'a SpawnerHandle,
     pub(super) pool: &'a Pool,
-    /// Folders for `PATH`.
+    /// The directories of `PATH`.
     pub(super) path: &'a [PathBuf],
-    /// Turns true when all jobs are to end.
+    /// Becomes true when all jobs must end.
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Runs a submission. The permit is given back when no process of the job is left, which may be after
+/// Runs a submission. The permit is returned when no process of the job is left, which may be after
 /// this future was dropped.
 ///
 /// # Errors
-/// Where the sandbox fails, or a file name turns out to be unusable.
+/// If the sandbox fails, or a file name turns out to be unusable.
 pub(super) async fn execute(
     context: &JobContext<'_>,
     runtime: &Installed,
@@ -51,13 +54,13 @@ pub(super) async fn execute(
 ) -> Result<ExecuteResponse, LinkError> {
     let entry = &runtime.entry;
     let layout = Layout::of(entry, std::mem::take(&mut submission.files));
-    let wanted = layout.wanted(runtime, &submission.args, submission.working_directory);
-    let words = CommandTemplate::of(runtime, &layout.main, &layout.sources);
-    // The next interpreter is started when this job is through.
-    let _refill = wanted.map(|_| Refill(context.pool));
+    let key = layout.pool_key(runtime, &submission.args, submission.working_directory);
+    let template = CommandTemplate::of(runtime, &layout.main, &layout.sources);
+    // The pool is refilled when this job has ended.
+    let _refill = key.map(|_| RefillOnDrop(context.pool));
     let mut permit = Some(permit);
-    let warm = wanted.and_then(|wanted| context.pool.take(wanted));
-    if let Some(Warm { mut link, streams }) = warm {
+    let prestarted = key.and_then(|key| context.pool.take(key));
+    if let Some(Prestarted { mut link, streams }) = prestarted {
         if let Some(permit) = permit.take() {
             link.attach_permit(permit);
         }
@@ -66,24 +69,31 @@ pub(super) async fn execute(
                 &mut link,
                 runtime,
                 &layout.files,
-                &words,
+                &template,
                 &submission,
                 Some(streams),
             )
             .await
         {
-            // So much can happen between a look and a step: it runs in a fresh one.
+            // It ended after the pool checked it. Nothing of the job was run, so it starts over.
             Err(LinkError::Stale) => permit = link.discard_prestarted(),
             other => return other,
         }
     }
     let mut link = context.spawner.open(permit).await?;
     context
-        .run(&mut link, runtime, &layout.files, &words, &submission, None)
+        .run(
+            &mut link,
+            runtime,
+            &layout.files,
+            &template,
+            &submission,
+            None,
+        )
         .await
 }
 
-fn answer(runtime: &Installed, compile: Option<Stage>, run: Stage) -> ExecuteResponse {
+fn response(runtime: &Installed, compile: Option<Stage>, run: Stage) -> ExecuteResponse {
     ExecuteResponse {
         compile,
         run,
@@ -140,8 +150,8 @@ impl Layout {
 }
 
 impl Layout {
-    /// Which interpreter that was started ahead would do, if any.
-    fn wanted<'a>(
+    /// The key of the pre-started interpreter that could run this, if one could.
+    fn pool_key<'a>(
         &'a self,
         runtime: &'a Installed,
         args: &[String],
@@ -160,7 +170,7 @@ impl Layout {
             && entry.compile.is_none()
             && args.is_empty()
             && !file.contains('/')
-            && source.len() <= LONGEST_SOURCE
+            && source.len() <= MAX_SOURCE_BYTES
             && !entry.rereads.as_ref().is_some_and(rereads);
         fits.then_some(PoolKeyRef {
             runtime,
@@ -245,25 +255,29 @@ impl JobContext<'_> {
         link: &mut JobLink,
         runtime: &Installed,
         files: &[(String, Vec<u8>)],
-        words: &CommandTemplate<'_>,
+        template: &CommandTemplate<'_>,
         submission: &Submission,
         streams: Option<Streams>,
     ) -> Result<ExecuteResponse, LinkError> {
         link.files(files).await?;
         let mut compile = None;
         if let Some(command) = &runtime.entry.compile {
-            let order = self.order(runtime, words.fill(command, &[], None), submission.compile);
+            let order = self.order(
+                runtime,
+                template.fill(command, &[], None),
+                submission.compile,
+            );
             let stage = self.stage(link, order, &submission.stdin, None).await?;
             if stage.code != Some(0) {
-                return Ok(answer(runtime, Some(stage.clone()), stage));
+                return Ok(response(runtime, Some(stage.clone()), stage));
             }
             compile = Some(stage);
         }
         let mut order = self.order(runtime, Vec::new(), submission.run);
         order.working_directory = submission.working_directory;
-        order.command = words.run(runtime, &submission.args, link, order.working_directory);
+        order.command = template.run(runtime, &submission.args, link, order.working_directory);
         let run = self.stage(link, order, &submission.stdin, streams).await?;
-        Ok(answer(runtime, compile, run))
+        Ok(response(runtime, compile, run))
     }
 
     fn order(&self, runtime: &Installed, command: Vec<String>, bounds: Bounds) -> StageOrder {
@@ -322,11 +336,11 @@ impl JobContext<'_> {
         }
     }
 
-    /// Asks a program for its version: what it prints, where it ends well.
+    /// Runs a program that prints its version. Returns its output if it exits with 0.
     ///
     /// # Errors
-    /// Where it could not be asked.
-    pub(super) async fn ask(
+    /// If the job could not be run.
+    pub(super) async fn version_output(
         &self,
         program: &std::path::Path,
         arguments: &[String],
@@ -349,28 +363,28 @@ impl JobContext<'_> {
         Ok((stage.code == Some(0)).then_some(stage.output))
     }
 
-    /// Starts an interpreter for a job to come.
+    /// Starts an interpreter for a future job.
     ///
     /// # Errors
-    /// Where it does not come to wait for its source.
-    pub(super) async fn prestart(&self, kind: &PoolKey) -> Result<Warm, LinkError> {
-        let runtime = &kind.runtime;
+    /// If it does not get as far as waiting for its source.
+    pub(super) async fn prestart(&self, key: &PoolKey) -> Result<Prestarted, LinkError> {
+        let runtime = &key.runtime;
         let mut link = self.spawner.open(None).await?;
-        let words = CommandTemplate::of(runtime, &kind.file, &[]);
+        let template = CommandTemplate::of(runtime, &key.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
-        stage.working_directory = kind.working_directory;
-        stage.command = words.run(runtime, &[], &link, stage.working_directory);
+        stage.working_directory = key.working_directory;
+        stage.command = template.run(runtime, &[], &link, stage.working_directory);
         let order = PrestartOrder {
             stage,
-            file: kind.file.clone(),
-            home: preloading(runtime, &self.config.preload),
+            file: key.file.clone(),
+            home: preload_files(runtime, &self.config.preload),
         };
         let (streams, theirs) = Streams::open()?;
         link.prestart(order, theirs).await?;
-        Ok(Warm { link, streams })
+        Ok(Prestarted { link, streams })
     }
 
-    /// Runs one stage to its end, with these standard streams if its program has them already.
+    /// Runs one stage to its end. `streams` are those of a pre-started program.
     async fn stage(
         &self,
         link: &mut JobLink,
@@ -379,7 +393,8 @@ impl JobContext<'_> {
         streams: Option<Streams>,
     ) -> Result<Stage, LinkError> {
         let limits = order.limits;
-        let mut late = Instant::now() + Duration::from_secs_f64(limits.wall_ms / 1000.0) + REPORT;
+        let mut late =
+            Instant::now() + Duration::from_secs_f64(limits.wall_ms / 1000.0) + REPORT_TIMEOUT;
         let (streams, theirs) = match streams {
             Some(streams) => (streams, None),
             None => Streams::open().map(|(ours, theirs)| (ours, Some(theirs)))?,
@@ -416,7 +431,7 @@ impl JobContext<'_> {
                 report = link.report(), if ended.is_none() => {
                     ended = Some(report?);
                     stdin_end = None;
-                    late = Instant::now() + DRAIN;
+                    late = Instant::now() + DRAIN_TIMEOUT;
                 }
                 () = stopped(&mut stop), if !killed => {
                     killed = true;
@@ -443,15 +458,15 @@ impl JobContext<'_> {
     }
 }
 
-/// Waits until all jobs are to end.
+/// Waits until all jobs must end.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the engine is gone, which is as good a reason.
+    // An error means that the engine has been dropped, which ends its jobs too.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// What a Python needs in its home to import modules ahead of its job: the last thing that it does
-/// of its own before it turns to the main file is to import `usercustomize`.
-fn preloading(runtime: &Installed, modules: &[String]) -> Vec<(String, String)> {
+/// The files below `HOME` with which a pre-started Python imports modules before its job. Importing
+/// `usercustomize` is the last thing that Python does before it opens the main file.
+fn preload_files(runtime: &Installed, modules: &[String]) -> Vec<(String, String)> {
     if modules.is_empty() || !runtime.entry.preloads {
         return Vec::new();
     }
@@ -463,11 +478,11 @@ fn preloading(runtime: &Installed, modules: &[String]) -> Vec<(String, String)> 
     vec![(path, content)]
 }
 
-/// Has the pool filled up when it is dropped.
-struct Refill<'a>(&'a Pool);
+/// Requests a refill of the pool when it is dropped.
+struct RefillOnDrop<'a>(&'a Pool);
 
-impl Drop for Refill<'_> {
+impl Drop for RefillOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.fill_up();
+        self.0.request_refill();
     }
 }

@@ -1,6 +1,8 @@
-//! Reads JSON as JavaScript does, where serde's own strings would refuse it: a lone surrogate
-//! becomes U+FFFD, as it does when Piston writes the string out, the last of several members of
-//! one name counts, and nesting has no limit, for what nobody asks for is never entered.
+//! Reads JSON as JavaScript does, where serde is stricter. A lone surrogate becomes U+FFFD, as it does
+//! when Piston writes the string to a file. Of several members with one name the last one counts.
+//! Nesting has no limit, because values that are not asked for are skipped without recursion.
+//!
+//! It knows JSON only, not what a request means.
 
 use std::fmt;
 
@@ -10,24 +12,18 @@ use serde_json::value::RawValue;
 
 use crate::lossy::LossyString;
 
-/// One JSON value, not yet read further than where it ends.
+/// A JSON value, which is syntactically valid and not yet parsed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Json<'a>(&'a str);
 
-/// What kind of value it is.
+/// The type of a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// `null`
     Null,
-    /// `true` or `false`
     Bool,
-    /// A number
     Number,
-    /// A string
     String,
-    /// An array
     Array,
-    /// An object
     Object,
 }
 
@@ -35,7 +31,7 @@ impl<'a> Json<'a> {
     /// Checks that `text` is JSON.
     ///
     /// # Errors
-    /// Where it is not.
+    /// If it is not.
     pub(super) fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
         let raw: &RawValue = serde_json::from_str(text)?;
         Ok(Self(raw.get()))
@@ -52,7 +48,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Whether JavaScript takes it for true.
+    /// Whether the value is truthy in JavaScript.
     pub(super) fn is_truthy(self) -> bool {
         match self.kind() {
             Kind::Null => false,
@@ -63,14 +59,14 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The number, where it is one.
+    /// The number, if it is one.
     pub(super) fn number(self) -> Option<f64> {
         (self.kind() == Kind::Number)
             .then(|| serde_json::from_str(self.0).ok())
             .flatten()
     }
 
-    /// The string, where it is one.
+    /// The string, if it is one.
     pub(super) fn string(self) -> Option<String> {
         if self.kind() != Kind::String {
             return None;
@@ -80,7 +76,7 @@ impl<'a> Json<'a> {
             .map(|text| text.0)
     }
 
-    /// The elements, where it is an array.
+    /// The elements, if it is an array.
     pub(super) fn elements(self) -> Option<Vec<Self>> {
         if self.kind() != Kind::Array {
             return None;
@@ -89,7 +85,7 @@ impl<'a> Json<'a> {
         Some(raw.into_iter().map(|raw| Self(raw.get())).collect())
     }
 
-    /// The members, where it is an object. Of several with one name the last one counts.
+    /// The members, if it is an object.
     pub(super) fn members(self) -> Option<Members<'a>> {
         if self.kind() != Kind::Object {
             return None;
@@ -97,13 +93,14 @@ impl<'a> Json<'a> {
         serde_json::from_str(self.0).ok()
     }
 
-    /// The text that JavaScript's `String()` makes of it.
+    /// The result of JavaScript's `String()` for it.
     pub(super) fn to_js_string(self) -> String {
         match self.kind() {
             Kind::String => self.string().unwrap_or_default(),
             Kind::Number => self.number().map(number_text).unwrap_or_default(),
             Kind::Null | Kind::Bool => self.0.to_owned(),
-            // Elements that are arrays again would be joined in turn; nobody means that.
+            // JavaScript joins nested arrays recursively. No client relies on that, and not doing so
+            // bounds the recursion.
             Kind::Array => self
                 .elements()
                 .unwrap_or_default()
@@ -120,7 +117,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// A number in JavaScript's notation, for those that occur: whole ones without a point.
+/// A number in JavaScript's notation, in which integers have no decimal point.
 pub(super) fn number_text(number: f64) -> String {
     format!("{number}")
 }
@@ -130,7 +127,7 @@ pub(super) fn number_text(number: f64) -> String {
 pub(super) struct Members<'a>(Vec<(String, Json<'a>)>);
 
 impl<'a> Members<'a> {
-    /// The value of a member; a missing one is `None`, which is `undefined` in Piston.
+    /// The value of a member. `None` is JavaScript's `undefined`.
     pub(super) fn get(&self, name: &str) -> Option<Json<'a>> {
         self.0
             .iter()

@@ -1,9 +1,9 @@
-//! How much memory is left for jobs.
+//! Reads how much memory is available to jobs, from `/proc` and the control group's files.
 
 use std::path::Path;
 
-/// Memory in bytes that this process and its jobs can still use: what the machine has left, or this
-/// control group if that is less. `None` where nobody tells.
+/// Memory in bytes that this process and its jobs can still use: what the machine has available, or
+/// what this control group has left if that is less. `None` if neither can be read.
 pub(super) fn available() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -23,13 +23,14 @@ pub(super) fn available() -> Option<u64> {
         ),
     ]
     .into_iter()
-    .find_map(|(folder, most, used, cache)| {
+    .find_map(|(folder, limit, used, cache)| {
         let read = |name: &str| std::fs::read_to_string(Path::new(folder).join(name)).ok();
-        // Without a limit the first is the word `max`.
-        let most: u64 = read(most)?.trim().parse().ok()?;
+        // Without a limit, cgroup v2 has the word `max` here, which does not parse.
+        let limit: u64 = read(limit)?.trim().parse().ok()?;
         let used: u64 = read(used)?.trim().parse().ok()?;
         let cache = read("memory.stat").and_then(|text| field(&text, cache));
-        Some(most.saturating_sub(used.saturating_sub(cache.unwrap_or(0))))
+        // The kernel drops inactive file cache before it fails an allocation.
+        Some(limit.saturating_sub(used.saturating_sub(cache.unwrap_or(0))))
     });
     match (machine, group) {
         (Some(machine), Some(group)) => Some(machine.min(group)),
@@ -37,7 +38,7 @@ pub(super) fn available() -> Option<u64> {
     }
 }
 
-/// The number behind a name at the beginning of a line.
+/// The number after a name at the beginning of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();

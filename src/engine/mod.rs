@@ -1,13 +1,15 @@
-//! The embedded engine: a Piston API that needs no privileges.
+//! The embedded engine: a server of Piston's API that needs no privileges.
 //!
-//! `POST /api/v2/execute`, `GET /api/v2/runtimes` and `GET /api/v2/packages` speak Piston's wire,
-//! as recorded from Piston 3.1.1. A request becomes a job: a fresh directory with the request's
-//! files, a compile stage where the language has one, a run stage, and Piston's words for how each
-//! ended. What runs and contains the job is in [`sandbox`].
+//! `POST /api/v2/execute`, `GET /api/v2/runtimes` and `GET /api/v2/packages` behave as recorded from
+//! Piston 3.1.1. A request becomes a job: a fresh directory with the request's files, a compile stage
+//! if the language has one, and a run stage. Each stage's end is reported in Piston's terms. The
+//! [`sandbox`] runs and contains the job.
 //!
-//! Where it does otherwise than Piston, and why, is in `fixtures/README.md`. One member of a request
-//! is its own: `"working_directory": "data"` makes the run stage start in the data directory instead
-//! of the job's. `GET /` says what contains the jobs, and how many there are.
+//! `fixtures/README.md` lists the deviations from Piston and the reasons for them. Requests have one
+//! extension: with `"working_directory": "data"` the run stage starts in the data directory instead of
+//! the job's. `GET /` reports the sandbox's layers and the number of jobs.
+//!
+//! The engine must not know Azure's API or the adapter, which talks to it over HTTP as to any Piston.
 
 mod config;
 mod discovery;
@@ -47,43 +49,44 @@ use runtimes::Installed;
 use sandbox::{SandboxReport, SandboxStartError, SpawnerHandle};
 use state::EngineState;
 
-/// Why there is no engine.
+/// Why an engine could not be started or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The table of runtimes.
+    /// The table of runtimes cannot be used.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The data directory.
+    /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The sandbox cannot be started.
     #[error("the engine's sandbox cannot be started: {0}")]
     Sandbox(#[from] SandboxStartError),
-    /// Layers are missing without which hostile code is not contained.
+    /// Layers are missing without which hostile code is not contained, and
+    /// [`EngineConfig::allow_weak_sandbox`] is not set.
     #[error(
         "jobs cannot be contained here, for want of: {missing}; --allow-weak-sandbox runs them all the same"
     )]
     WeakSandbox {
-        /// The layers, in words.
+        /// The missing layers, as text.
         missing: String,
     },
-    /// The process that starts the jobs is gone; its end in words.
+    /// The process that starts the jobs has ended. The text is its exit status.
     #[error("the engine's spawner ended unexpectedly: {0}")]
     SpawnerEnded(String),
 }
 
-/// A running engine. Clones are the same engine; when the last one is dropped every job ends.
+/// A running engine. Clones share it; dropping the last one ends every job.
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<EngineState>,
 }
 
 impl Engine {
-    /// Starts the spawner. Takes some milliseconds, and no runtime.
+    /// Starts the spawner, blocking for some milliseconds. Needs no async runtime.
     ///
     /// # Errors
-    /// Where the table of runtimes or the data directory cannot be used, or the sandbox cannot be
-    /// started.
+    /// If the table of runtimes or the data directory cannot be used, or the sandbox cannot be started
+    /// or is too weak.
     pub fn start(mut config: EngineConfig) -> Result<Self, EngineError> {
         config.access.origins.clear();
         let table = runtimes::load(config.runtimes.as_deref())?;
@@ -100,8 +103,8 @@ impl Engine {
             });
         }
         let path = search_path(spawner.report.own_users);
-        // Where jobs share a user, an earlier one could reach into what runs a later one, and how
-        // many processes that may have could only be said when it is started.
+        // If jobs share a user, an earlier job could tamper with the interpreter of a later one. And
+        // the limit on processes depends on how many the user has when a program is started.
         let warm = if spawner.report.own_users {
             config.warm
         } else {
@@ -121,67 +124,66 @@ impl Engine {
         })
     }
 
-    /// Serves Piston's API until `shutdown` is done, and then until the requests under way are
-    /// answered. Connections are accepted at once; what needs the runtimes waits until the
-    /// programs have told their versions.
+    /// Serves Piston's API until `shutdown` resolves, then finishes the requests in flight. Connections
+    /// are accepted at once; requests that need the runtimes wait until these have been probed.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let asking = Arc::clone(&self.inner);
+        let engine = Arc::clone(&self.inner);
         tokio::spawn(async move {
-            asking.installed().await;
-            // Nothing may keep the engine when its last owner lets go.
-            let filling = Arc::downgrade(&asking);
-            drop(asking);
-            refill::refill(filling).await;
+            engine.installed().await;
+            // The task must not keep the engine alive when its last owner drops it.
+            let weak = Arc::downgrade(&engine);
+            drop(engine);
+            refill::refill(weak).await;
         });
         server::serve(Arc::clone(&self.inner), listener, shutdown).await;
     }
 
-    /// The runtimes that were found on this machine. The first call asks the programs.
+    /// The runtimes that were found on this machine. The first call probes them.
     pub async fn runtimes(&self) -> Vec<Runtime> {
         let installed = self.inner.installed().await;
         installed.iter().map(Installed::to_wire).collect()
     }
 
-    /// What contains the jobs on this machine.
+    /// The layers that contain jobs on this machine.
     pub fn sandbox(&self) -> &SandboxReport {
         &self.inner.spawner.report
     }
 
-    /// The folder with the jobs' directories, empty when no job is there.
+    /// The parent of the jobs' directories. It is empty while there are no jobs.
     pub fn work_dir(&self) -> &std::path::Path {
         &self.inner.spawner.work
     }
 
-    /// The folder that all jobs may read and write: the one that was chosen, else one that goes
-    /// with the engine.
+    /// The directory that all jobs may read and write: the configured one, or else a temporary one that
+    /// is deleted with the engine.
     pub fn data_dir(&self) -> &std::path::Path {
         &self.inner.spawner.data_dir
     }
 
-    /// Gives up root for good, where jobs have users of their own: this process becomes the user
-    /// that can read and write what jobs leave in the data directory. To be called once, after the
-    /// ports are bound. Returns the user's id; `None` where there is nothing to give up, but also then
-    /// other processes of its user cannot look into this one any more.
+    /// Gives up root for good if jobs have users of their own: this process changes to the user that
+    /// can read and write what jobs leave in the data directory. To be called once, after the ports are
+    /// bound. Returns that user's id, or `None` if there was nothing to give up. In both cases other
+    /// processes of its user can no longer inspect this one.
     ///
     /// # Errors
-    /// Where the change is refused; the process must not go on then.
+    /// If the kernel refuses the change. The process must not go on then.
     pub fn drop_privileges(&self) -> std::io::Result<Option<u32>> {
         if let Some(id) = self.inner.spawner.service {
             sandbox::become_service(id)?;
         }
-        // Jobs that share this process's user must not look into it either.
+        // Jobs that share this process's user must not be able to trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         Ok(self.inner.spawner.service)
     }
 
-    /// Waits until no job can be started any more, and says why. Jobs that run may still end by
+    /// Waits until no more jobs can be started, and returns the reason. Running jobs may still end by
     /// themselves.
     pub async fn failed(&self) -> EngineError {
         EngineError::SpawnerEnded(self.inner.spawner.ended().await)
     }
 
-    /// Ends every job that runs now or is started later; each request is answered as if a signal
-    /// had ended its program.
+    /// Ends every job that runs now or is started later. Each is reported as if SIGKILL had ended its
+    /// program.
     pub fn kill_all(&self) {
         self.inner.stop.send_replace(true);
     }

@@ -1,4 +1,5 @@
-//! How a stage ended, in Piston's words.
+//! Translates how a stage ended into Piston's terms. It decides nothing: the sandbox has judged the
+//! limits already.
 
 use super::output::{Output, Stream};
 use super::sandbox::{Cause, Ended, StageLimits};
@@ -139,15 +140,15 @@ mod tests {
 
     #[test]
     fn each_end_has_the_recorded_words() {
-        let told = |cause| {
+        let terms = |cause| {
             let stage = stage(cause);
             (stage.code, stage.signal, stage.status, stage.message)
         };
         let kill = || Some("SIGKILL".to_owned());
         let words = |text: &str| Some(text.to_owned());
-        assert_eq!(told(Cause::Exit(0)), (Some(0), None, None, None));
+        assert_eq!(terms(Cause::Exit(0)), (Some(0), None, None, None));
         assert_eq!(
-            told(Cause::Exit(139)),
+            terms(Cause::Exit(139)),
             (
                 Some(139),
                 None,
@@ -156,7 +157,7 @@ mod tests {
             )
         );
         assert_eq!(
-            told(Cause::Signal(15)),
+            terms(Cause::Signal(15)),
             (
                 None,
                 words("SIGTERM"),
@@ -165,7 +166,7 @@ mod tests {
             )
         );
         assert_eq!(
-            told(Cause::WallLimit),
+            terms(Cause::WallLimit),
             (
                 None,
                 kill(),
@@ -174,7 +175,7 @@ mod tests {
             )
         );
         assert_eq!(
-            told(Cause::CpuLimit),
+            terms(Cause::CpuLimit),
             (
                 None,
                 kill(),
@@ -199,8 +200,8 @@ mod tests {
         ] {
             assert_eq!(stage(cause).outcome, Some(verdict), "{cause:?}");
             for stream in [Stream::Stdout, Stream::Stderr] {
-                let told = super::verdict(Some(stream), cause);
-                assert_eq!(told, Verdict::OutputLimit, "{cause:?}");
+                let found = super::verdict(Some(stream), cause);
+                assert_eq!(found, Verdict::OutputLimit, "{cause:?}");
             }
         }
     }

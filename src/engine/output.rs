@@ -1,4 +1,6 @@
-//! What a program prints: two streams, each up to a limit, and both in the order of arrival.
+//! Collects a program's output: two streams, each up to a limit, and both combined in order of arrival.
+//!
+//! It works on chunks as they are read from the pipes and does no I/O itself.
 
 /// One of a program's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +11,7 @@ pub(super) enum Stream {
     Stderr,
 }
 
-/// Collects what arrives.
+/// The output so far.
 #[derive(Debug)]
 pub(super) struct Output {
     limit: usize,
@@ -18,7 +20,7 @@ pub(super) struct Output {
     chunks: Vec<(Stream, Vec<u8>)>,
 }
 
-/// What was printed, as text.
+/// The output as text. Bytes that are not UTF-8 are replaced.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Text {
     /// Standard output.
@@ -40,7 +42,7 @@ impl Output {
         }
     }
 
-    /// Takes what has arrived, up to the limit.
+    /// Appends a chunk. What exceeds the limit is dropped.
     pub(super) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         let [out, err] = &mut self.lengths;
         let length = match stream {
@@ -59,13 +61,13 @@ impl Output {
         }
     }
 
-    /// The stream that passed the limit first.
+    /// The stream that exceeded the limit first.
     pub(super) fn overflow(&self) -> Option<Stream> {
         self.overflow
     }
 
-    /// The text. `private` are folders whose names mean nothing to a client: they are taken out of
-    /// standard error, so that a traceback names `main.py` and not where it lay.
+    /// The text. The paths in `private` mean nothing to a client and are removed from standard error, so
+    /// that a traceback names `main.py` without the job's directory.
     pub(super) fn into_text(mut self, private: &[String]) -> Text {
         if self.overflow.is_some() {
             self.drop_cut_characters();
@@ -73,8 +75,8 @@ impl Output {
         let mut text = Text::default();
         let mut stdout = Vec::new();
         let mut stderr = Vec::new();
-        // Chunks end where a read ended, which may be amid a character: what is left of one waits
-        // for the stream's next chunk.
+        // A chunk may end within a character. The incomplete bytes are moved to the stream's next chunk,
+        // or output of the other stream would end up in the middle of the character.
         let mut left = [Vec::new(), Vec::new()];
         let mut combined = Vec::new();
         for (stream, mut chunk) in self.chunks {
@@ -121,7 +123,7 @@ fn lossy(bytes: Vec<u8>) -> String {
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// How many bytes at the end begin a character that is not complete.
+/// How many bytes at the end are the beginning of an incomplete character.
 fn cut_character(bytes: &[u8]) -> usize {
     for length in 1..=3.min(bytes.len()) {
         let tail = bytes.get(bytes.len() - length..).unwrap_or_default();
@@ -137,7 +139,7 @@ fn cut_character(bytes: &[u8]) -> usize {
     0
 }
 
-/// Removes each mention of the folders.
+/// Removes all mentions of the directories.
 fn without(bytes: &[u8], folders: &[String]) -> Vec<u8> {
     let mut kept = bytes.to_vec();
     for folder in folders {
@@ -146,22 +148,23 @@ fn without(bytes: &[u8], folders: &[String]) -> Vec<u8> {
     kept
 }
 
-/// Removes each mention of a folder and of the slash behind it.
+/// Removes all mentions of a directory together with the slash after it. A mention of the directory
+/// alone becomes `.`.
 fn without_folder(bytes: &[u8], needle: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
-    while let Some((first, behind)) = rest.split_first() {
+    while let Some((first, tail)) = rest.split_first() {
         match rest.strip_prefix(needle).filter(|_| !needle.is_empty()) {
-            Some(behind) => match behind.strip_prefix(b"/") {
-                Some(behind) => rest = behind,
+            Some(after) => match after.strip_prefix(b"/") {
+                Some(after) => rest = after,
                 None => {
                     kept.push(b'.');
-                    rest = behind;
+                    rest = after;
                 }
             },
             None => {
                 kept.push(*first);
-                rest = behind;
+                rest = tail;
             }
         }
     }

@@ -1,15 +1,16 @@
-//! Interpreters that are started ahead of their jobs: how many, for what, and for how long.
+//! The pool of interpreters that are started before their jobs: how many, for what, for how long.
 //!
-//! A job asks the spawner for a keeper, and gets one that waits with a fitting interpreter or a
-//! fresh one; from then on its way is the same: its files, its stage, its report. Whether the
-//! interpreter that waits is the one that the stage asks for is judged by the keeper, which starts
-//! another if it is not, so that nothing depends on what is guessed here.
+//! A job that could use one asks the pool first and gets a keeper with an idle interpreter, or else
+//! opens a fresh keeper; from then on both take the same path. The keeper decides whether the idle
+//! interpreter is what the stage needs and starts another if it is not, so nothing depends on the
+//! pool's guesses being right.
 //!
-//! What is guessed is the next job's [`PoolKey`]: those that the table of runtimes names at first, then
-//! those that were asked for lately and more than once. There is one interpreter for each of these,
-//! as far as the setting goes, and the rest are for the kind asked for last. Each runs one job.
-//! Those that died or are old are replaced, one start at a time, so that jobs keep the processor;
-//! a job that finds none starts cold. None is kept while memory is short.
+//! The pool guesses the next job's [`PoolKey`]. At first these are the keys that the table of runtimes
+//! names, then those that were used recently and more than once. Each of them gets one interpreter, up
+//! to the limit, and the rest go to the key used last. An interpreter runs one job. Dead and old ones
+//! are replaced, one start at a time so that jobs keep the CPU. While memory is short, none is kept.
+//!
+//! This module only keeps the books. [`refill`](super::refill) starts the interpreters.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,16 +23,16 @@ use super::sandbox::JobLink;
 use super::stdio::Streams;
 use crate::piston::WorkingDirectory;
 
-/// How old an interpreter may get before it is replaced.
-const OLD: Duration = Duration::from_secs(3600);
-/// How many kinds of jobs are remembered.
-const KINDS: usize = 16;
-/// How often a kind must have been asked for until an interpreter is started for the next time.
+/// Age at which an idle interpreter is replaced.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+/// How many keys are remembered.
+const MAX_KEYS: usize = 16;
+/// How often a key must have been used before an interpreter is started for its next use.
 const MIN_USES: u32 = 2;
-/// How often in a row an interpreter may fail to start before its kind is left alone.
-const FAILURES: u32 = 3;
-/// The longest source that goes to an interpreter that waits, in bytes. A pipe holds it.
-pub(super) const LONGEST_SOURCE: usize = 60_000;
+/// How many starts in a row may fail before no more are tried for a key.
+const MAX_START_FAILURES: u32 = 3;
+/// The longest source, in bytes, that is sent to an idle interpreter. It must fit into a pipe.
+pub(super) const MAX_SOURCE_BYTES: usize = 60_000;
 
 /// What an interpreter is started for.
 #[derive(Debug, Clone)]
@@ -42,7 +43,7 @@ pub(super) struct PoolKey {
     pub(super) working_directory: Option<WorkingDirectory>,
 }
 
-/// A [`PoolKey`] by reference, to be looked for.
+/// A borrowed [`PoolKey`], for lookups.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PoolKeyRef<'a> {
     pub(super) runtime: &'a Installed,
@@ -51,14 +52,14 @@ pub(super) struct PoolKeyRef<'a> {
 }
 
 impl PoolKeyRef<'_> {
-    fn is(&self, kind: &PoolKey) -> bool {
-        self.file == kind.file
-            && self.working_directory == kind.working_directory
-            && self.runtime.program == kind.runtime.program
-            && self.runtime.entry.language == kind.runtime.entry.language
+    fn matches(&self, key: &PoolKey) -> bool {
+        self.file == key.file
+            && self.working_directory == key.working_directory
+            && self.runtime.program == key.runtime.program
+            && self.runtime.entry.language == key.runtime.entry.language
     }
 
-    fn to_kind(self) -> PoolKey {
+    fn to_key(self) -> PoolKey {
         PoolKey {
             runtime: self.runtime.clone(),
             file: self.file.to_owned(),
@@ -67,73 +68,72 @@ impl PoolKeyRef<'_> {
     }
 }
 
-/// An interpreter that waits, and the ends of its standard streams.
+/// An interpreter that waits for its source, and this side's ends of its standard streams.
 #[derive(Debug)]
-pub(super) struct Warm {
+pub(super) struct Prestarted {
     pub(super) link: JobLink,
     pub(super) streams: Streams,
 }
 
-/// One of them in the pool.
 #[derive(Debug)]
 struct IdleInterpreter {
-    warm: Warm,
-    /// Which kind, by its number.
-    kind: u64,
+    prestarted: Prestarted,
+    key_id: u64,
     since: Instant,
 }
 
-/// A kind of job, and what became of it.
+/// A key with its history.
 #[derive(Debug)]
-struct Known {
-    number: u64,
-    kind: PoolKey,
-    asked: u32,
-    failed: u32,
+struct TrackedKey {
+    id: u64,
+    key: PoolKey,
+    uses: u32,
+    /// Failed starts since the last one that succeeded.
+    start_failures: u32,
 }
 
-/// The interpreters that wait.
+/// The idle interpreters, and what is known of the jobs that may need one.
 #[derive(Debug)]
 pub(super) struct Pool {
-    most: usize,
+    limit: usize,
     state: Mutex<State>,
-    /// Wakes who fills up; that ends when this is gone.
+    /// Wakes the task that refills the pool. The task ends when the pool is dropped.
     wake: mpsc::Sender<()>,
-    woken: Mutex<Option<mpsc::Receiver<()>>>,
+    wakeups: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The one that was asked for last comes first.
-    kinds: VecDeque<Known>,
-    waiting: Vec<IdleInterpreter>,
-    next_number: u64,
+    /// The key that was used last comes first.
+    keys: VecDeque<TrackedKey>,
+    idle: Vec<IdleInterpreter>,
+    next_id: u64,
     used: u64,
     missed: u64,
 }
 
-/// What `GET /` says of the interpreters that are started ahead.
+/// The pool's part of `GET /`.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
-pub(super) struct Count {
-    /// How many may wait.
-    most: usize,
-    /// Those that wait for a job.
+pub(super) struct PoolStats {
+    /// How many interpreters may be idle.
+    limit: usize,
+    /// How many are idle.
     waiting: usize,
-    /// Jobs that got one, so far.
+    /// How many jobs got one so far.
     used: u64,
-    /// Jobs that could have had one and found none, so far.
+    /// How many jobs could have used one so far, but there was none.
     missed: u64,
 }
 
 impl Pool {
-    /// A pool of up to so many interpreters.
-    pub(super) fn new(most: usize) -> Self {
-        let (wake, woken) = mpsc::channel(1);
+    /// Holds up to `limit` interpreters.
+    pub(super) fn new(limit: usize) -> Self {
+        let (wake, wakeups) = mpsc::channel(1);
         Self {
-            most,
+            limit,
             state: Mutex::default(),
             wake,
-            woken: Mutex::new(Some(woken)),
+            wakeups: Mutex::new(Some(wakeups)),
         }
     }
 
@@ -141,44 +141,44 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many interpreters wait, and what became of those that waited.
-    pub(super) fn count(&self) -> Count {
+    pub(super) fn stats(&self) -> PoolStats {
         let state = self.state();
-        Count {
-            most: self.most,
-            waiting: state.waiting.len(),
+        PoolStats {
+            limit: self.limit,
+            waiting: state.idle.len(),
             used: state.used,
             missed: state.missed,
         }
     }
 
-    /// Keeps in mind that there was a job of this kind, and finds an interpreter for it.
-    pub(super) fn take(&self, wanted: PoolKeyRef<'_>) -> Option<Warm> {
-        if self.most == 0 {
+    /// Records that a job of this key arrived, and takes an interpreter for it if one is idle.
+    pub(super) fn take(&self, key: PoolKeyRef<'_>) -> Option<Prestarted> {
+        if self.limit == 0 {
             return None;
         }
         let mut state = self.state();
         state.missed += 1;
-        let number = state.ask(wanted);
-        while let Some(at) = state.waiting.iter().position(|one| one.kind == number) {
-            let IdleInterpreter { warm, .. } = state.waiting.remove(at);
-            if warm.link.is_idle() {
+        let id = state.record_use(key);
+        while let Some(at) = state.idle.iter().position(|idle| idle.key_id == id) {
+            let IdleInterpreter { prestarted, .. } = state.idle.remove(at);
+            // It may have died since it was started.
+            if prestarted.link.is_idle() {
                 state.missed -= 1;
                 state.used += 1;
-                return Some(warm);
+                return Some(prestarted);
             }
         }
         None
     }
 
-    /// Expects jobs of the keys that the table of runtimes names. Those of `first`, which is asked for
-    /// more often than others, count as asked for last.
+    /// Expects jobs of the keys that the table of runtimes names. Those of the language `first` are
+    /// preferred.
     pub(super) fn expect_usual(&self, installed: &[Installed], first: Option<&str>) {
         let mut state = self.state();
         for runtime in installed.iter().rev() {
             for file in runtime.entry.warm.iter().rev() {
                 for _ in 0..MIN_USES {
-                    state.ask(PoolKeyRef {
+                    state.record_use(PoolKeyRef {
                         runtime,
                         file,
                         working_directory: Some(WorkingDirectory::Data),
@@ -186,120 +186,127 @@ impl Pool {
                 }
             }
         }
-        let at = state
-            .kinds
+        let preferred = state
+            .keys
             .iter()
-            .position(|known| Some(known.kind.runtime.entry.language.as_str()) == first);
-        if let Some(known) = at.and_then(|at| state.kinds.remove(at)) {
-            state.kinds.push_front(known);
+            .position(|tracked| Some(tracked.key.runtime.entry.language.as_str()) == first);
+        if let Some(tracked) = preferred.and_then(|at| state.keys.remove(at)) {
+            state.keys.push_front(tracked);
         }
     }
 
-    /// The receiver of requests to fill the pool up; `None` the second time, and where the pool holds
-    /// nothing.
+    /// The receiver of requests to refill the pool. `None` on the second call, and for a pool that
+    /// holds nothing.
     pub(super) fn wakeups(&self) -> Option<mpsc::Receiver<()>> {
-        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-        woken.take().filter(|_| self.most > 0)
+        let mut wakeups = self.wakeups.lock().unwrap_or_else(PoisonError::into_inner);
+        wakeups.take().filter(|_| self.limit > 0)
     }
 
-    /// Ends all interpreters that wait.
+    /// Ends all idle interpreters.
     pub(super) fn clear(&self) {
-        self.state().waiting.clear();
+        self.state().idle.clear();
     }
 
-    /// Has the pool filled up, if somebody does that.
-    pub(super) fn fill_up(&self) {
-        // If there is a word waiting already, that will do.
+    /// Requests a refill.
+    pub(super) fn request_refill(&self) {
+        // Fails if a request is pending already, which is as good.
         let _ = self.wake.try_send(());
     }
 
-    /// The kind for which an interpreter should be started now.
-    pub(super) fn next(&self) -> Option<(u64, PoolKey)> {
+    /// The key for which an interpreter should be started next, and its id.
+    pub(super) fn next_start(&self) -> Option<(u64, PoolKey)> {
         let mut state = self.state();
-        state.tidy(self.most);
-        let number = state.lacking(self.most)?;
-        if state.waiting.len() >= self.most {
-            state.make_room(self.most)?;
+        state.evict_stale(self.limit);
+        let id = state.key_to_start(self.limit)?;
+        if state.idle.len() >= self.limit {
+            state.evict_surplus(self.limit)?;
         }
-        let known = state.kinds.iter().find(|known| known.number == number)?;
-        Some((number, known.kind.clone()))
+        let tracked = state.keys.iter().find(|tracked| tracked.id == id)?;
+        Some((id, tracked.key.clone()))
     }
 
-    /// Adds an interpreter that was started for a key, or notes that none could be.
-    pub(super) fn put(&self, number: u64, started: Option<Warm>) {
+    /// Adds the interpreter that was started for a key, or records that the start failed.
+    pub(super) fn finish_start(&self, id: u64, started: Option<Prestarted>) {
         let mut state = self.state();
-        let known = state.kinds.iter_mut().find(|known| known.number == number);
-        let Some(known) = known else { return };
+        let tracked = state.keys.iter_mut().find(|tracked| tracked.id == id);
+        let Some(tracked) = tracked else { return };
         match started {
-            Some(warm) => {
-                known.failed = 0;
-                state.waiting.push(IdleInterpreter {
-                    warm,
-                    kind: number,
+            Some(prestarted) => {
+                tracked.start_failures = 0;
+                state.idle.push(IdleInterpreter {
+                    prestarted,
+                    key_id: id,
                     since: Instant::now(),
                 });
             }
-            None => known.failed += 1,
+            None => tracked.start_failures += 1,
         }
     }
 }
 
 impl State {
-    /// Puts a kind in front; returns its number.
-    fn ask(&mut self, wanted: PoolKeyRef<'_>) -> u64 {
-        let found = self.kinds.iter().position(|known| wanted.is(&known.kind));
-        let mut known = match found.and_then(|at| self.kinds.remove(at)) {
-            Some(known) => known,
+    /// Moves a key to the front, and returns its id.
+    fn record_use(&mut self, key: PoolKeyRef<'_>) -> u64 {
+        let known = self
+            .keys
+            .iter()
+            .position(|tracked| key.matches(&tracked.key));
+        let mut tracked = match known.and_then(|at| self.keys.remove(at)) {
+            Some(tracked) => tracked,
             None => {
-                self.next_number += 1;
-                Known {
-                    number: self.next_number,
-                    kind: wanted.to_kind(),
-                    asked: 0,
-                    failed: 0,
+                self.next_id += 1;
+                TrackedKey {
+                    id: self.next_id,
+                    key: key.to_key(),
+                    uses: 0,
+                    start_failures: 0,
                 }
             }
         };
-        known.asked = known.asked.saturating_add(1);
-        let number = known.number;
-        self.kinds.push_front(known);
-        self.kinds.truncate(KINDS);
-        number
+        tracked.uses = tracked.uses.saturating_add(1);
+        let id = tracked.id;
+        self.keys.push_front(tracked);
+        self.keys.truncate(MAX_KEYS);
+        id
     }
 
-    /// The kinds that get interpreters, best first.
-    fn chosen(&self, most: usize) -> impl Iterator<Item = u64> {
-        self.kinds
+    /// The ids of the keys that get interpreters, best first.
+    fn eligible(&self, limit: usize) -> impl Iterator<Item = u64> {
+        self.keys
             .iter()
-            .filter(|known| known.asked >= MIN_USES && known.failed < FAILURES)
-            .map(|known| known.number)
-            .take(most)
+            .filter(|tracked| {
+                tracked.uses >= MIN_USES && tracked.start_failures < MAX_START_FAILURES
+            })
+            .map(|tracked| tracked.id)
+            .take(limit)
     }
 
-    fn count(&self, number: u64) -> usize {
-        self.waiting.iter().filter(|one| one.kind == number).count()
+    fn idle_count(&self, id: u64) -> usize {
+        self.idle.iter().filter(|idle| idle.key_id == id).count()
     }
 
-    /// Gives up those that are dead, old, or of a kind that nobody remembers.
-    fn tidy(&mut self, most: usize) {
-        let chosen: Vec<u64> = self.chosen(most).collect();
-        self.waiting.retain(|one| {
-            chosen.contains(&one.kind) && one.since.elapsed() < OLD && one.warm.link.is_idle()
+    /// Ends interpreters that are dead, old, or of a key that no longer gets any.
+    fn evict_stale(&mut self, limit: usize) {
+        let eligible: Vec<u64> = self.eligible(limit).collect();
+        self.idle.retain(|idle| {
+            eligible.contains(&idle.key_id)
+                && idle.since.elapsed() < MAX_AGE
+                && idle.prestarted.link.is_idle()
         });
     }
 
-    /// The kind that has too few.
-    fn lacking(&self, most: usize) -> Option<u64> {
-        let without = self.chosen(most).find(|number| self.count(*number) == 0);
-        let full = self.waiting.len() >= most;
-        without.or_else(|| self.chosen(most).next().filter(|_| !full))
+    /// The key that should get the next interpreter: one that has none, else the one used last.
+    fn key_to_start(&self, limit: usize) -> Option<u64> {
+        let without = self.eligible(limit).find(|id| self.idle_count(*id) == 0);
+        let full = self.idle.len() >= limit;
+        without.or_else(|| self.eligible(limit).next().filter(|_| !full))
     }
 
-    /// Gives up one of the kind that has most.
-    fn make_room(&mut self, most: usize) -> Option<()> {
-        let richest = self.chosen(most).max_by_key(|number| self.count(*number))?;
-        let at = self.waiting.iter().position(|one| one.kind == richest)?;
-        self.waiting.remove(at);
+    /// Ends one interpreter of the key that has most of them.
+    fn evict_surplus(&mut self, limit: usize) -> Option<()> {
+        let richest = self.eligible(limit).max_by_key(|id| self.idle_count(*id))?;
+        let at = self.idle.iter().position(|idle| idle.key_id == richest)?;
+        self.idle.remove(at);
         Some(())
     }
 }

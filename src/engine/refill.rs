@@ -1,4 +1,8 @@
-//! Keeps the pool full of interpreters that are started before their jobs.
+//! Keeps the pool full of pre-started interpreters.
+//!
+//! One background task per engine starts interpreters, one at a time and only while no job waits, so
+//! that it takes CPU and memory from no job. It holds the engine weakly and ends with it. Which
+//! interpreter to start next is the [`Pool`](super::pool::Pool)'s decision.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -6,11 +10,11 @@ use std::time::Duration;
 use super::memory;
 use super::state::EngineState;
 
-/// How often those that wait are looked at while nobody asks for one.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long the first execution is waited for.
-const FIRST: Duration = Duration::from_secs(1);
-/// Memory in bytes that must be left beside what one job may use.
+/// Time between two checks of the idle interpreters while nobody asks for one.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the first refill waits for the first execution.
+const FIRST_EXECUTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// Memory in bytes that must be available besides what one job may use.
 const SPARE_MEMORY: u64 = 64 << 20;
 
 /// Keeps an engine's pool full until the engine is gone.
@@ -21,23 +25,23 @@ pub(super) async fn refill(engine: Weak<EngineState>) {
     if let Some(engine) = engine.upgrade() {
         expect_usual(&engine).await;
     }
-    // The first execution has the processor for itself: a session is ready when it has worked.
-    let _ = tokio::time::timeout(FIRST, wakeups.recv()).await;
+    // A session becomes ready with its first execution, which should have the CPU for itself.
+    let _ = tokio::time::timeout(FIRST_EXECUTION_TIMEOUT, wakeups.recv()).await;
     loop {
         match engine.upgrade() {
             Some(engine) => fill(&engine).await,
             None => return,
         }
         tokio::select! {
-            woken = wakeups.recv() => if woken.is_none() {
+            wakeup = wakeups.recv() => if wakeup.is_none() {
                 return;
             },
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
         }
     }
 }
 
-/// Expects what the table of runtimes says, its first language before all others.
+/// Expects the jobs that the table of runtimes names, those of its first language before all others.
 async fn expect_usual(engine: &Arc<EngineState>) {
     let installed = engine.installed().await;
     let first = engine
@@ -50,13 +54,13 @@ async fn expect_usual(engine: &Arc<EngineState>) {
         .expect_usual(&installed, first.map(|entry| entry.language.as_str()));
 }
 
-/// Starts interpreters until there are enough.
+/// Starts interpreters until the pool is full.
 async fn fill(engine: &EngineState) {
-    while let Some((number, key)) = engine.pool.next() {
+    while let Some((id, key)) = engine.pool.next_start() {
         if memory_is_short(engine) {
             break;
         }
-        // Jobs that are here come first; the pool is woken when one of them is through.
+        // Waiting jobs come first. The next one that ends wakes this task again.
         if engine.limiter.waiting() > 0 {
             return;
         }
@@ -65,7 +69,7 @@ async fn fill(engine: &EngineState) {
             let language = &key.runtime.entry.language;
             tracing::warn!(%error, language, "failed to pre-start interpreter");
         }
-        engine.pool.put(number, started.ok());
+        engine.pool.finish_start(id, started.ok());
     }
     if memory_is_short(engine) {
         engine.pool.clear();
@@ -74,5 +78,5 @@ async fn fill(engine: &EngineState) {
 
 fn memory_is_short(engine: &EngineState) -> bool {
     let needed = engine.config.memory_limit.saturating_add(SPARE_MEMORY);
-    memory::available().is_some_and(|left| left < needed)
+    memory::available().is_some_and(|available| available < needed)
 }

@@ -1,4 +1,7 @@
-//! What `POST /api/v2/execute` asks for, checked in Piston's order and refused in its words.
+//! Parses the body of `POST /api/v2/execute`.
+//!
+//! Checks are made in Piston's order and reported with Piston's messages, as recorded. The result is a
+//! [`Submission`], which needs no further checks. Nothing here touches files or processes.
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -7,16 +10,16 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use super::json::{Json, Kind, Members, number_text};
 use crate::piston::WorkingDirectory;
 
-/// The longest path of a file in bytes, and the longest name in it.
+/// Limits on a file's path, and on each name in it, in bytes.
 const MAX_PATH: usize = 1024;
 const MAX_NAME: usize = 255;
 
-/// Why a request is refused, in the words of the answer's `message`.
+/// Why a request is refused: the `message` of the response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refusal(pub(super) String);
 
-/// A request whose form is right, before the runtime is chosen.
+/// A request with the required members, for which the runtime is not yet chosen.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
     /// Name or alias.
@@ -32,7 +35,7 @@ pub(super) struct Request<'a> {
 pub(super) struct Submission {
     /// All files, in the request's order.
     pub(super) files: Vec<SourceFile>,
-    /// Ends with a newline, always.
+    /// Always ends with a newline.
     pub(super) stdin: Vec<u8>,
     pub(super) args: Vec<String>,
     pub(super) compile: Bounds,
@@ -44,13 +47,13 @@ pub(super) struct Submission {
 /// One file of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceFile {
-    /// As the request has it, or `fileN.code`.
+    /// The name in the request, or `fileN.code`.
     pub(super) name: String,
-    /// Whether the request has a name for it.
+    /// Whether the request names it.
     pub(super) is_named: bool,
     /// The decoded bytes.
     pub(super) content: Vec<u8>,
-    /// Whether it counts as source: those in base64 or hex do not.
+    /// Whether it counts as source code. Files in base64 or hex do not.
     pub(super) is_text: bool,
 }
 
@@ -70,21 +73,21 @@ fn refuse<T>(message: impl Into<String>) -> Result<T, Refusal> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the body. `None` is a body that Piston would not have read as JSON.
+    /// Parses the required members. `None` is a body that Piston would not have read as JSON.
     ///
     /// # Errors
-    /// What is missing or of the wrong kind.
+    /// The first member that is missing or of the wrong type.
     pub(super) fn read(body: Option<&'a str>) -> Result<Self, Refusal> {
         let body = match body {
             Some(text) if !text.is_empty() => read_body(text)?,
             _ => Members::default(),
         };
-        let word = |name: &str| match body.get(name).and_then(Json::string) {
+        let required = |name: &str| match body.get(name).and_then(Json::string) {
             Some(text) if !text.is_empty() => Ok(text),
             _ => refuse(format!("{name} is required as a string")),
         };
-        let language = word("language")?;
-        let version = word("version")?;
+        let language = required("language")?;
+        let version = required("version")?;
         let Some(elements) = body.get("files").and_then(Json::elements) else {
             return refuse("files is required as an array");
         };
@@ -104,11 +107,11 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Reads the rest, once it is known that there is a runtime. `compile` and `run` are the
-    /// highest bounds, and those of a request that sets none.
+    /// Parses the other members, which Piston does only once the runtime has been chosen. `compile` and
+    /// `run` are the highest bounds, which also apply if the request sets none.
     ///
     /// # Errors
-    /// What is wrong, in Piston's words where it has some.
+    /// The first member that is wrong, with Piston's message if it has one.
     pub(super) fn submission(&self, compile: Bounds, run: Bounds) -> Result<Submission, Refusal> {
         let counts_as_text = |file: &Members<'_>| match file.get("encoding") {
             Some(encoding) if encoding.is_truthy() => encoding.string().as_deref() == Some("utf8"),
@@ -146,7 +149,8 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// A bound that the request sets. 0 and everything below one unit is no bound of its own.
+    /// A bound that the request sets. Values below one unit, including 0, do not count as set: Piston
+    /// would lift the limit.
     fn bound(
         &self,
         name: &str,
@@ -186,7 +190,7 @@ impl<'a> Request<'a> {
         Ok(text.into_bytes())
     }
 
-    /// An extension, of which Piston knows nothing.
+    /// An extension to Piston's API.
     fn working_directory(&self) -> Result<Option<WorkingDirectory>, Refusal> {
         let Some(value) = self.body.get("working_directory") else {
             return Ok(None);
@@ -219,7 +223,7 @@ impl<'a> Request<'a> {
                 _ => return refuse("If specified, args must be an array"),
             },
         };
-        // An argument of a program ends at its first NUL, as in Piston.
+        // As in Piston, an argument ends at its first NUL.
         Ok(args
             .into_iter()
             .map(|arg| arg.split('\0').next().unwrap_or_default().to_owned())
@@ -234,7 +238,7 @@ fn read_body(text: &str) -> Result<Members<'_>, Refusal> {
     };
     match json.kind() {
         Kind::Object => Ok(json.members().unwrap_or_default()),
-        // An array is an object without the members that are asked for.
+        // To JavaScript an array is an object, which lacks the required members.
         Kind::Array => Ok(Members::default()),
         _ => refuse("the request body is not a JSON object"),
     }
@@ -267,7 +271,7 @@ fn source_file(i: usize, file: &Members<'_>) -> Result<SourceFile, Refusal> {
     })
 }
 
-/// A path that stays in the job's directory and that a file can have.
+/// Checks that a file's path stays in the job's directory and can be created.
 fn checked_name(i: usize, name: String) -> Result<String, Refusal> {
     let problem = if name.contains('\0') {
         "must not contain a NUL"
@@ -287,7 +291,8 @@ fn checked_name(i: usize, name: String) -> Result<String, Refusal> {
     refuse(format!("files[{i}].name {problem}"))
 }
 
-/// A relative path without `.`, `..` and empty names; `None` where it leads out.
+/// Normalizes a relative path: no `.`, `..` or empty components. `None` if it leads out of its
+/// directory.
 pub(super) fn plain_path(name: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in name.split('/') {
@@ -302,7 +307,7 @@ pub(super) fn plain_path(name: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Decodes base64 as Node does: both alphabets, and what is in neither is skipped.
+/// Decodes base64 as Node does: both alphabets are accepted, and other characters are skipped.
 fn from_base64(text: &str) -> Vec<u8> {
     const DECODER: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
@@ -320,14 +325,14 @@ fn from_base64(text: &str) -> Vec<u8> {
             _ => None,
         })
         .collect();
-    // One digit alone holds no byte.
+    // A single digit does not make a byte.
     if clean.len() % 4 == 1 {
         clean.pop();
     }
     DECODER.decode(clean).unwrap_or_default()
 }
 
-/// Decodes hex as Node does: up to the first pair that is none.
+/// Decodes hex as Node does: up to the first pair that is not hex.
 fn from_hex(text: &str) -> Vec<u8> {
     text.as_bytes()
         .chunks_exact(2)

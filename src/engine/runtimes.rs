@@ -1,4 +1,7 @@
-//! Which languages there are: the table, what of it is installed, and which one is meant.
+//! The table of runtimes, and the choice of an installed one for a request.
+//!
+//! It reads the table and compares versions; running programs is [`discovery`](super::discovery)'s
+//! part.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -10,16 +13,15 @@ use serde::Deserialize;
 
 use crate::piston::Runtime;
 
-/// The built-in table.
 const BUILT_IN: &str = include_str!("runtimes.toml");
 
 /// Why a table of runtimes cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// It is not TOML of the right form.
+    /// It is not TOML in the expected format.
     #[error("the table of runtimes cannot be read: {0}")]
     Form(#[from] toml::de::Error),
-    /// An entry has no program or nothing to run.
+    /// An entry has no program or no run command.
     #[error("the runtime {language:?} must have at least one program and a run command")]
     Incomplete {
         /// The entry's language.
@@ -42,7 +44,7 @@ struct Table {
     runtime: Vec<Entry>,
 }
 
-/// One language and how to run it; the fields are explained in `runtimes.toml`.
+/// A language and how to run it. `runtimes.toml` documents the fields.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
@@ -79,11 +81,11 @@ fn version_flag() -> Vec<String> {
     vec!["--version".to_owned()]
 }
 
-/// The built-in entries and those of `extra`, which stand in front: an entry of a user's hides the
-/// built-in ones of the same language.
+/// The entries of `extra` followed by the built-in ones. An entry of `extra` replaces the built-in
+/// entries of the same language.
 ///
 /// # Errors
-/// Where `extra` cannot be used.
+/// If `extra` is not a valid table.
 pub(super) fn load(extra: Option<&str>) -> Result<Vec<Entry>, TableError> {
     let mut entries = match extra {
         Some(text) => read(text)?,
@@ -122,12 +124,12 @@ pub(super) struct Installed {
     pub(super) entry: Arc<Entry>,
     pub(super) program: PathBuf,
     pub(super) version: Version,
-    /// Folders that the program needs besides those of the system.
+    /// Directories that the program reads, besides those of the system.
     pub(super) readable: Vec<PathBuf>,
 }
 
 impl Installed {
-    /// What `GET /api/v2/runtimes` says of it.
+    /// Its entry in `GET /api/v2/runtimes`.
     pub(super) fn to_wire(&self) -> Runtime {
         Runtime {
             language: self.entry.language.clone(),
@@ -152,8 +154,8 @@ impl Installed {
     }
 }
 
-/// The runtime that Piston would take: of this name or alias, with the highest version in the
-/// range. Names are case-sensitive; what is not a range fits nothing.
+/// The runtime that Piston would choose: the one of this name or alias with the highest version in the
+/// range. Names are case-sensitive. An invalid range matches nothing.
 pub(super) fn choose<'a>(
     installed: &'a [Installed],
     language: &str,
@@ -163,12 +165,12 @@ pub(super) fn choose<'a>(
     installed
         .iter()
         .filter(|one| one.is_called(language) && one.version.satisfies(&range))
-        // Of equal ones the first in the table.
+        // `max_by` takes the last of equal ones; reversed, that is the first in the table.
         .rev()
         .max_by(|a, b| a.version.cmp(&b.version))
 }
 
-/// The programs of an entry that may be the one, best first.
+/// The executable files that an entry's programs may refer to, best first.
 pub(super) fn candidates(entry: &Entry, path: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for program in &entry.programs {
@@ -187,8 +189,8 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// The version in what a program says of itself: the first number with a point in it, or else the
-/// first number; missing parts are 0.
+/// The version in a program's output: the first number with a point in it, or else the first number.
+/// Missing parts are 0.
 pub(super) fn version_in(text: &str) -> Option<Version> {
     let numbers = || {
         text.split(|c: char| !c.is_ascii_digit() && c != '.')

@@ -1,4 +1,4 @@
-//! Piston's routes over HTTP/1.
+//! Piston's routes over HTTP/1: parses requests, runs jobs and serializes responses.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,17 +23,16 @@ use super::sandbox::LinkError;
 use super::state::EngineState;
 use crate::piston::{Message, is_untyped};
 
-/// An answer: JSON, and seldom a header.
-type Answer = Response<Full<Bytes>>;
+type JsonResponse = Response<Full<Bytes>>;
 
-/// A request that ends otherwise than in a result.
+/// Why a request gets an error response.
 #[derive(Debug)]
-struct Problem {
+struct RequestError {
     status: StatusCode,
     message: String,
 }
 
-impl Problem {
+impl RequestError {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { status, message }
@@ -44,7 +43,7 @@ impl Problem {
     }
 }
 
-/// Serves until `shutdown`, and then until the requests under way are answered.
+/// Serves until `shutdown` resolves, then finishes the requests in flight.
 pub(super) async fn serve(
     engine: Arc<EngineState>,
     listener: TcpListener,
@@ -61,19 +60,19 @@ pub(super) async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, mostly: it passes when others end.
+                    // Usually there are no descriptors left, until another connection ends.
                     tracing::warn!(%error, "the engine cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
                 }
             },
         };
-        // Answers are small and waited for.
+        // Responses are small and clients wait for them, so they should not be delayed by Nagle's algorithm.
         let _ = stream.set_nodelay(true);
         let engine = Arc::clone(&engine);
         let service = service_fn(move |request| {
             let engine = Arc::clone(&engine);
-            async move { Ok::<_, Infallible>(answer(&engine, request).await) }
+            async move { Ok::<_, Infallible>(handle(&engine, request).await) }
         });
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
@@ -87,17 +86,17 @@ pub(super) async fn serve(
     connections.shutdown().await;
 }
 
-async fn answer(engine: &EngineState, request: Request<Incoming>) -> Answer {
+async fn handle(engine: &EngineState, request: Request<Incoming>) -> JsonResponse {
     let (head, body) = request.into_parts();
     if let Err(error) = engine.config.access.check(&head) {
-        return refusal(Problem::new(StatusCode::FORBIDDEN, error.to_string()));
+        return error_response(RequestError::new(StatusCode::FORBIDDEN, error.to_string()));
     }
     let request = Request::from_parts(head, body);
     let path = request.uri().path();
-    // As in Piston: in any case, and with one slash more at the end.
+    // As in Piston, case does not matter and one trailing slash is ignored.
     let path = path.strip_suffix('/').unwrap_or(path).to_ascii_lowercase();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let answered = match path.as_str() {
+    let result = match path.as_str() {
         "" if reads => Ok(json(StatusCode::OK, &engine.about())),
         "/api/v2/runtimes" if reads => {
             let runtimes: Vec<_> = engine
@@ -111,74 +110,80 @@ async fn answer(engine: &EngineState, request: Request<Incoming>) -> Answer {
         "/api/v2/packages" if reads => Ok(json(StatusCode::OK, &packages(engine).await)),
         "/api/v2/execute" if *request.method() == Method::POST => execute(engine, request).await,
         other if !reads && other.starts_with("/api/v2/") => match check_type(request.headers()) {
-            Ok(_) => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found")),
-            Err(problem) => Err(problem),
+            Ok(_) => Err(RequestError::new(StatusCode::NOT_FOUND, "Not Found")),
+            Err(error) => Err(error),
         },
-        _ => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found")),
+        _ => Err(RequestError::new(StatusCode::NOT_FOUND, "Not Found")),
     };
-    answered.unwrap_or_else(refusal)
+    result.unwrap_or_else(error_response)
 }
 
-fn refusal(problem: Problem) -> Answer {
+fn error_response(error: RequestError) -> JsonResponse {
     let message = Message {
-        message: Some(problem.message),
+        message: Some(error.message),
     };
-    let mut answer = json(problem.status, &message);
-    if problem.status == StatusCode::TOO_MANY_REQUESTS {
-        answer
+    let mut response = json(error.status, &message);
+    if error.status == StatusCode::TOO_MANY_REQUESTS {
+        response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    answer
+    response
 }
 
-async fn execute(engine: &EngineState, request: Request<Incoming>) -> Result<Answer, Problem> {
+async fn execute(
+    engine: &EngineState,
+    request: Request<Incoming>,
+) -> Result<JsonResponse, RequestError> {
     let is_json = check_type(request.headers())?;
     let body = read_body(engine, request.into_body()).await?;
     // Piston reads a body as text whatever bytes are in it, and drops a byte order mark.
     let text = String::from_utf8_lossy(&body);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let asked =
-        Execute::read(is_json.then_some(text)).map_err(|refusal| Problem::bad(refusal.0))?;
+        Execute::read(is_json.then_some(text)).map_err(|refusal| RequestError::bad(refusal.0))?;
     let installed = engine.installed().await;
     let Some(runtime) = choose(&installed, &asked.language, &asked.version) else {
-        return Err(Problem::bad(format!(
+        return Err(RequestError::bad(format!(
             "{}-{} runtime is unknown",
             asked.language, asked.version
         )));
     };
     let submission = asked
         .submission(engine.config.compile_bounds(), engine.config.run_bounds())
-        .map_err(|refusal| Problem::bad(refusal.0))?;
+        .map_err(|refusal| RequestError::bad(refusal.0))?;
     drop(asked);
     drop(body);
     let permit = engine.limiter.acquire().await;
-    let permit =
-        permit.map_err(|full| Problem::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
+    let permit = permit
+        .map_err(|full| RequestError::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
     match job::execute(&engine.job_context(), runtime, submission, permit).await {
         Ok(response) => Ok(json(StatusCode::OK, &response)),
-        Err(LinkError::Refused(message)) => Err(Problem::bad(message)),
+        Err(LinkError::Refused(message)) => Err(RequestError::bad(message)),
         Err(error) => {
             tracing::error!(%error, "an execution failed");
             let status = match error {
                 LinkError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            Err(Problem::new(status, "the engine could not run the job"))
+            Err(RequestError::new(
+                status,
+                "the engine could not run the job",
+            ))
         }
     }
 }
 
-/// Judges `Content-Type` as Piston does: its own check takes everything that begins like JSON, and
-/// its body parser only reads what is JSON. True where the body is to be read.
-fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
+/// Checks `Content-Type` as Piston does. Piston's own check accepts everything that starts like JSON,
+/// but its body parser reads only JSON: false means that it would ignore the body.
+fn check_type(headers: &HeaderMap) -> Result<bool, RequestError> {
     let value = match headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
         Some(Ok(_)) if is_untyped(headers) => "application/json",
         Some(Ok(value)) => value,
         _ => "",
     };
     if !value.starts_with("application/json") {
-        return Err(Problem::new(
+        return Err(RequestError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "requests must be of type application/json",
         ));
@@ -190,29 +195,29 @@ fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
         let charset = value.trim_matches('"').to_ascii_lowercase();
         if name.eq_ignore_ascii_case("charset") && charset != "utf-8" && charset != "utf8" {
             let message = format!("unsupported charset {:?}", charset.to_ascii_uppercase());
-            return Err(Problem::bad(message));
+            return Err(RequestError::bad(message));
         }
     }
     match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity" | b"") => Ok(is_json),
-        Some(_) => Err(Problem::new(
+        Some(_) => Err(RequestError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "requests must not be compressed",
         )),
     }
 }
 
-async fn read_body(engine: &EngineState, body: Incoming) -> Result<Bytes, Problem> {
-    let most = engine.config.max_body;
-    let reading = Limited::new(body, most).collect();
+async fn read_body(engine: &EngineState, body: Incoming) -> Result<Bytes, RequestError> {
+    let limit = engine.config.max_body;
+    let reading = Limited::new(body, limit).collect();
     match tokio::time::timeout(engine.config.read_timeout, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(RequestError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the request body is longer than {most} bytes"),
+            format!("the request body is longer than {limit} bytes"),
         )),
-        Ok(Err(_)) => Err(Problem::bad("the request body ended early")),
-        Err(_) => Err(Problem::new(
+        Ok(Err(_)) => Err(RequestError::bad("the request body ended early")),
+        Err(_) => Err(RequestError::new(
             StatusCode::REQUEST_TIMEOUT,
             "the request body did not arrive in time",
         )),
@@ -227,7 +232,7 @@ struct Package {
     installed: bool,
 }
 
-/// What is installed; there is nothing else, for this engine installs nothing.
+/// The installed runtimes. Piston also lists what it could install; this engine installs nothing.
 async fn packages(engine: &EngineState) -> Vec<Package> {
     let installed = engine.installed().await;
     installed
@@ -240,23 +245,23 @@ async fn packages(engine: &EngineState) -> Vec<Package> {
         .collect()
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    let mut answer = match serde_json::to_vec(body) {
+fn json(status: StatusCode, body: &impl Serialize) -> JsonResponse {
+    let mut response = match serde_json::to_vec(body) {
         Ok(bytes) => {
-            let mut answer = Response::new(Full::from(bytes));
-            *answer.status_mut() = status;
-            answer
+            let mut response = Response::new(Full::from(bytes));
+            *response.status_mut() = status;
+            response
         }
         Err(error) => {
             tracing::error!(%error, "failed to serialize a response");
-            let mut answer = Response::new(Full::from("{}"));
-            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            answer
+            let mut response = Response::new(Full::from("{}"));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
         }
     };
-    answer.headers_mut().insert(
+    response.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/json; charset=utf-8"),
     );
-    answer
+    response
 }

@@ -1,4 +1,4 @@
-//! What the requests of an engine share.
+//! The state that all requests to an engine share. It knows neither HTTP nor how a job is run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,28 +12,27 @@ use crate::piston::Jobs;
 use super::config::EngineConfig;
 use super::discovery::Discovery;
 use super::job::JobContext;
-use super::pool::{self, Pool};
+use super::pool::{Pool, PoolStats};
 use super::runtimes::Installed;
 use super::sandbox::{SandboxReport, SpawnerHandle};
 
-/// The answer of `GET /`.
+/// The body of `GET /`.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct About<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
     jobs: Jobs,
-    warm: pool::Count,
+    warm: PoolStats,
 }
 
-/// What all requests share.
 #[derive(Debug)]
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
     pub(super) limiter: ConcurrencyLimiter,
-    /// Dropped ahead of the spawner.
+    /// Fields are dropped in this order: idle interpreters end before the spawner.
     pub(super) pool: Pool,
     pub(super) spawner: SpawnerHandle,
-    /// Locked for as long as this process uses it, where it was given.
+    /// Holds the lock on a configured data directory.
     pub(super) _data_dir: Option<DataDir>,
     pub(super) runtimes: Discovery,
     pub(super) path: Vec<PathBuf>,
@@ -41,7 +40,6 @@ pub(super) struct EngineState {
 }
 
 impl EngineState {
-    /// What `GET /` says.
     pub(super) fn about(&self) -> About<'_> {
         About {
             message: concat!(
@@ -53,11 +51,11 @@ impl EngineState {
                 running: self.limiter.running(),
                 waiting: self.limiter.waiting(),
             },
-            warm: self.pool.count(),
+            warm: self.pool.stats(),
         }
     }
 
-    /// The runtimes of this machine, by name and version. The first call asks the programs.
+    /// The runtimes of this machine, sorted by name and version. The first call probes them.
     pub(super) async fn installed(&self) -> Arc<[Installed]> {
         self.runtimes.installed(&self.job_context()).await
     }

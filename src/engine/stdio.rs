@@ -1,4 +1,7 @@
-//! The engine's ends of a program's standard streams.
+//! The engine's ends of the pipes to a program's standard streams.
+//!
+//! A failed read or write counts as the end of the stream: all it can mean is that the program is gone
+//! or has closed its end, and how the program ended is the sandbox's to report.
 
 use std::os::fd::OwnedFd;
 
@@ -6,7 +9,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-/// This side's ends of a program's standard streams.
+/// The engine's ends of the pipes.
 #[derive(Debug)]
 pub(super) struct Streams {
     pub(super) stdin: pipe::Sender,
@@ -15,7 +18,10 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// A pipe for each; returns the program's ends, too.
+    /// Opens a pipe for each stream. Also returns the program's ends.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
     pub(super) fn open() -> std::io::Result<(Self, [OwnedFd; 3])> {
         let (in_read, in_write) = pipe_with(PipeFlags::CLOEXEC)?;
         let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -29,7 +35,7 @@ impl Streams {
     }
 }
 
-/// 0 at the end; a pipe that cannot be read has ended.
+/// Reads some bytes. Returns 0 at the end of the stream.
 pub(super) async fn read(from: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
     match from {
         Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
@@ -37,7 +43,7 @@ pub(super) async fn read(from: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -
     }
 }
 
-/// 0 where the program has closed its standard input.
+/// Writes some bytes. Returns 0 if the program has closed its standard input.
 pub(super) async fn write(to: &mut Option<pipe::Sender>, bytes: &[u8]) -> usize {
     match to {
         Some(pipe) => pipe.write(bytes).await.unwrap_or(0),

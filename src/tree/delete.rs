@@ -1,4 +1,7 @@
-//! Deletes folders, whatever a program has made of them.
+//! Deletes directories, whatever a program has put into them.
+//!
+//! A program may still be renaming entries meanwhile. Each step is therefore relative to an open
+//! descriptor, follows no link, and treats an entry that has vanished as deleted.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -13,21 +16,21 @@ use rustix::io::Errno;
 
 use super::OPEN_DIR;
 
-/// How many paths [`Undeleted`] names.
-const NAMED: usize = 10;
-/// Longest path that it names, in bytes; of a longer one it shows the end.
-const NAMED_BYTES: usize = 256;
+/// How many paths [`Undeleted`] lists.
+const MAX_PATHS: usize = 10;
+/// Length in bytes from which on only the end of a path is listed.
+const MAX_PATH_BYTES: usize = 256;
 
-/// What could not be deleted. Everything else was.
+/// The error of a deletion that left something. Everything else was deleted.
 #[derive(Debug, thiserror::Error)]
 #[error("{count} files or folders cannot be deleted: {source}")]
 pub struct Undeleted {
-    /// The first of them, as seen from the folder that was to be emptied. A folder that is left only
-    /// because of what is in it is not among them.
+    /// The first of them, relative to the directory that was to be emptied. A directory that is left
+    /// only because of its contents is not listed.
     pub paths: Vec<String>,
-    /// How many there are.
+    /// The number of files and directories left, except for directories as above.
     pub count: usize,
-    /// Why the first one was left.
+    /// Why the first one could not be deleted.
     #[source]
     pub source: io::Error,
 }
@@ -38,6 +41,13 @@ impl From<Undeleted> for io::Error {
     }
 }
 
+/// Why an entry cannot be deleted for a reason other than a failed system call.
+#[derive(Debug, thiserror::Error)]
+enum DeleteError {
+    #[error("a folder was moved while it was being deleted")]
+    Moved,
+}
+
 /// Collects what cannot be deleted.
 #[derive(Default)]
 struct Failures {
@@ -45,15 +55,15 @@ struct Failures {
 }
 
 impl Failures {
-    fn add(&mut self, way: &[Level], name: &CStr, error: impl Into<io::Error>) {
+    fn add(&mut self, parents: &[Level], name: &CStr, error: impl Into<io::Error>) {
         let undeleted = self.undeleted.get_or_insert_with(|| Undeleted {
             paths: Vec::new(),
             count: 0,
             source: error.into(),
         });
         undeleted.count += 1;
-        if undeleted.paths.len() < NAMED {
-            undeleted.paths.push(path_for_people(way, name));
+        if undeleted.paths.len() < MAX_PATHS {
+            undeleted.paths.push(display_path(parents, name));
         }
     }
 
@@ -62,20 +72,23 @@ impl Failures {
     }
 }
 
-/// A folder on the way down: which one it is, the name of the next one in it, the names of those
-/// beside that are still to be deleted, and how much could not be deleted before the next one.
+/// A directory above the current one.
 struct Level {
+    /// Its device and inode.
     identity: (u64, u64),
+    /// The name of the next directory on the path down.
     name: CString,
+    /// The other directories in it that are still to be deleted.
     siblings: Vec<CString>,
+    /// The number of failures before that next directory was entered.
     failed_before: usize,
 }
 
-/// A path of at most about [`NAMED_BYTES`]. A program can nest folders tens of thousands deep.
-fn path_for_people(way: &[Level], name: &CStr) -> String {
+/// A path of about [`MAX_PATH_BYTES`] at most. A program can nest directories tens of thousands deep.
+fn display_path(parents: &[Level], name: &CStr) -> String {
     let mut path = name.to_string_lossy().into_owned();
-    for level in way.iter().rev() {
-        if path.len() > NAMED_BYTES {
+    for level in parents.iter().rev() {
+        if path.len() > MAX_PATH_BYTES {
             return format!("…/{path}");
         }
         path = format!("{}/{path}", level.name.to_string_lossy());
@@ -83,14 +96,14 @@ fn path_for_people(way: &[Level], name: &CStr) -> String {
     path
 }
 
-/// Deletes a folder and all that is in it, without recursion and with few descriptors: a job can
-/// make folders tens of thousands deep.
+/// Deletes a directory and everything in it. Does nothing if it does not exist.
 ///
-/// It follows no link. It goes up again by `..`, and sees to it that this is where it came from:
-/// in a shared folder somebody may move what is being deleted.
+/// Since a job can nest directories tens of thousands deep, only the current one is held open. The way
+/// back up is `..`, which is checked to be the directory that it came from: in a shared directory
+/// somebody may move what is being deleted.
 ///
 /// # Errors
-/// Where something could not be deleted; the rest is deleted all the same, as far as it goes.
+/// If something could not be deleted. The rest is deleted as far as possible.
 pub fn delete_tree(root: &Path) -> io::Result<()> {
     let folder = match open_to_delete(CWD, &c_path(root)?) {
         Ok(dir) => dir,
@@ -103,38 +116,38 @@ pub fn delete_tree(root: &Path) -> io::Result<()> {
     Ok(removed?)
 }
 
-/// Deletes all that is in a folder but the entries whose names are to be kept, and leaves the folder
-/// itself.
+/// Deletes everything in a directory except its entries for which `is_kept` returns true. The directory
+/// itself stays.
 ///
 /// # Errors
-/// Names what could not be deleted; the rest is deleted all the same.
+/// Lists what could not be deleted. The rest is deleted all the same.
 pub fn delete_contents(folder: OwnedFd, is_kept: impl Fn(&CStr) -> bool) -> Result<(), Undeleted> {
     let mut failures = Failures::default();
     let mut here = folder;
-    let mut way: Vec<Level> = Vec::new();
-    let mut folders = delete_files(&here, &way, &mut failures, is_kept);
+    let mut parents: Vec<Level> = Vec::new();
+    let mut folders = delete_files(&here, &parents, &mut failures, is_kept);
     loop {
         if let Some(name) = folders.pop() {
             let opened = open_to_delete(&here, &name).and_then(|dir| Ok((identity(&here)?, dir)));
             match opened {
                 Ok((identity, dir)) => {
-                    way.push(Level {
+                    parents.push(Level {
                         identity,
                         name,
                         siblings: std::mem::take(&mut folders),
                         failed_before: failures.count(),
                     });
-                    folders = delete_files(&dir, &way, &mut failures, |_| false);
+                    folders = delete_files(&dir, &parents, &mut failures, |_| false);
                     here = dir;
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // A link has taken its place, or it is empty and not ours to open.
+                // A file has replaced it, or it is empty and this user may not open it.
                 Err(_) if remove_by_name(&here, &name) => {}
-                Err(error) => failures.add(&way, &name, error),
+                Err(error) => failures.add(&parents, &name, error),
             }
             continue;
         }
-        let Some(level) = way.pop() else {
+        let Some(level) = parents.pop() else {
             break;
         };
         match openat(&here, c"..", OPEN_DIR, Mode::empty()) {
@@ -142,8 +155,8 @@ pub fn delete_contents(folder: OwnedFd, is_kept: impl Fn(&CStr) -> bool) -> Resu
                 here = parent;
             }
             _ => {
-                let moved = "a folder was moved while it was being deleted";
-                failures.add(&way, &level.name, io::Error::other(moved));
+                let moved = io::Error::other(DeleteError::Moved);
+                failures.add(&parents, &level.name, moved);
                 break;
             }
         }
@@ -151,7 +164,7 @@ pub fn delete_contents(folder: OwnedFd, is_kept: impl Fn(&CStr) -> bool) -> Resu
         match unlinkat(&here, &level.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) if failures.count() > level.failed_before => {}
-            Err(error) => failures.add(&way, &level.name, error),
+            Err(error) => failures.add(&parents, &level.name, error),
         }
     }
     failures.undeleted.map_or(Ok(()), Err)
@@ -169,14 +182,14 @@ fn identity(folder: &OwnedFd) -> io::Result<(u64, u64)> {
 
 fn c_path(path: &Path) -> io::Result<CString> {
     use std::os::unix::ffi::OsStrExt;
-    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+    Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-/// Opens a folder whatever its mode, and makes it one that can be emptied.
+/// Opens a directory whatever its mode, and changes the mode so that it can be emptied.
 fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     let dir = match openat(&parent, name, OPEN_DIR, Mode::empty()) {
-        // Only where this is not root: the owner gives himself the right first. The descriptor is
-        // of the folder itself, so that no link is followed.
+        // Only without root: as the owner, this process may grant itself access. It does so by the
+        // descriptor of the directory itself, so that no link is followed.
         Err(Errno::ACCESS) => {
             let handle = openat(&parent, name, OPEN_DIR | OFlags::PATH, Mode::empty())?;
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle));
@@ -187,16 +200,17 @@ fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     };
     let mode = Mode::from_raw_mode(fstat(&dir)?.st_mode);
     if !mode.contains(Mode::RWXU) {
-        // May be refused on a folder that is not this user's: then deleting says so.
+        // Refused if the directory belongs to another user. Deleting its entries then fails, too, and
+        // that error is reported.
         let _ = fchmod(&dir, Mode::RWXU);
     }
     Ok(dir)
 }
 
-/// Deletes all of a folder but the folders in it, and returns their names.
+/// Deletes everything in a directory except its subdirectories, and returns their names.
 fn delete_files(
     dir: &OwnedFd,
-    way: &[Level],
+    parents: &[Level],
     failures: &mut Failures,
     is_kept: impl Fn(&CStr) -> bool,
 ) -> Vec<CString> {
@@ -207,7 +221,7 @@ fn delete_files(
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
-                failures.add(way, c".", error);
+                failures.add(parents, c".", error);
                 break;
             }
         };
@@ -227,9 +241,9 @@ fn delete_files(
         }
         match unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // It has become a folder meanwhile.
+            // A directory has replaced it.
             Err(Errno::ISDIR) => folders.push(name.to_owned()),
-            Err(error) => failures.add(way, name, error),
+            Err(error) => failures.add(parents, name, error),
         }
     }
     folders
@@ -303,11 +317,11 @@ mod tests {
             siblings: Vec::new(),
             failed_before: 0,
         };
-        let way = [level("a"), level("b")];
-        assert_eq!(path_for_people(&way, c"c"), "a/b/c");
+        let parents = [level("a"), level("b")];
+        assert_eq!(display_path(&parents, c"c"), "a/b/c");
         let deep: Vec<Level> = (0..10_000).map(|_| level("folder")).collect();
-        let path = path_for_people(&deep, c"file");
+        let path = display_path(&deep, c"file");
         assert!(path.starts_with("…/folder/") && path.ends_with("/file"));
-        assert!(path.len() < 2 * NAMED_BYTES);
+        assert!(path.len() < 2 * MAX_PATH_BYTES);
     }
 }

@@ -1,4 +1,4 @@
-//! How much is in a folder.
+//! Measures how much disk space a directory takes up.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -8,22 +8,24 @@ use rustix::fs::{CWD, FileType, Mode, Stat, openat, statvfs};
 
 use super::{Next, OPEN_DIR, walk};
 
-/// Bytes and entries.
+/// Disk usage in bytes and entries.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// What the files take up on disk.
+    /// Bytes that the files take up on disk.
     pub bytes: u64,
-    /// Files, folders, links.
+    /// Number of files, directories and links.
     pub entries: u64,
 }
 
 impl Space {
-    /// What is in a folder. What is nested too deep to be counted is as good as without end.
+    /// The usage of everything in a directory. If something is nested too deeply to be counted, the
+    /// number of entries is `u64::MAX`, which exceeds every limit.
     pub fn of(folder: OwnedFd) -> Self {
         Self::of_some(folder, |_, _, _| true)
     }
 
-    /// The same for those entries that count, by their name and depth; all are entered.
+    /// As [`Self::of`], but only of entries for which `counts` returns true. All directories are
+    /// entered.
     pub fn of_some(folder: OwnedFd, mut counts: impl FnMut(&CStr, &Stat, usize) -> bool) -> Self {
         let mut space = Self::default();
         let complete = walk(folder, |_, name, found, depth| {
@@ -38,10 +40,10 @@ impl Space {
         space
     }
 
-    /// Counts one entry.
+    /// Adds one entry.
     pub fn add(&mut self, found: &Stat) {
         let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
-        // A file with several names is there once.
+        // A file with several hard links is stored once.
         let names = u64::from(u32::try_from(found.st_nlink).unwrap_or(u32::MAX)).max(1);
         let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
         let share = if is_folder { 1 } else { names };
@@ -52,12 +54,12 @@ impl Space {
     }
 }
 
-/// What is in a folder, none where it cannot be opened.
+/// The usage of everything in a directory. None if it cannot be opened.
 pub fn in_folder(path: &Path) -> Space {
     openat(CWD, path, OPEN_DIR, Mode::empty()).map_or_else(|_| Space::default(), Space::of)
 }
 
-/// Bytes that are free on the file system of a folder.
+/// Bytes that are available on a directory's file system. `u64::MAX` if that is unknown.
 pub fn free_bytes(path: &Path) -> u64 {
     statvfs(path).map_or(u64::MAX, |found| {
         found.f_bavail.saturating_mul(found.f_frsize)

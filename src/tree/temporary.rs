@@ -1,5 +1,5 @@
-//! Directories that live as long as a process: locked while it runs, and deleted by the next one to
-//! start where it died without deleting its own.
+//! Temporary directories that live as long as a process. A lock marks them as in use, so that the next
+//! process can delete those of processes that were killed.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, flock, openat};
 
 use super::{OPEN_DIR, delete_tree};
 
-/// Where temporary directories are made: `TMPDIR`, or `/tmp` where that is not an absolute path.
+/// The parent for temporary directories: `TMPDIR`, or `/tmp` if that is not an absolute path.
 pub fn temp_dir() -> PathBuf {
     let temp = std::env::temp_dir();
     if temp.is_absolute() {
@@ -19,17 +19,17 @@ pub fn temp_dir() -> PathBuf {
     }
 }
 
-/// Makes a new directory in `parent`, locked and for this user alone, and deletes those of the same
-/// prefix that processes of this user left when they were killed.
+/// Creates a locked directory in `parent` that only this user can access. Also deletes those of the same
+/// prefix that killed processes of this user left.
 ///
 /// # Errors
-/// Where `parent` cannot be read or written.
+/// If `parent` cannot be read or written.
 pub fn temporary_folder(parent: &Path, prefix: &str) -> io::Result<(PathBuf, OwnedFd)> {
     delete_abandoned(parent, prefix)?;
     loop {
         let path = parent.join(format!("{prefix}{}", random_name()?));
         rustix::fs::mkdir(&path, Mode::RWXU)?;
-        // Another process that starts now may have taken the new directory for an abandoned one.
+        // Until it is locked, another process that starts now may take it for an abandoned one.
         match lock_folder(&path) {
             Ok(Some(lock)) if path.exists() => return Ok((path, lock)),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -43,14 +43,14 @@ fn delete_abandoned(parent: &Path, prefix: &str) -> io::Result<()> {
     let me = rustix::process::geteuid().as_raw();
     for entry in std::fs::read_dir(parent)?.flatten() {
         let name = entry.file_name();
-        // A directory that somebody else named alike is not ours to delete.
+        // Other users' directories and names that only look similar must not be deleted.
         let is_ours = name.to_str().is_some_and(|name| is_name(name, prefix))
             && entry
                 .metadata()
                 .is_ok_and(|found| found.is_dir() && found.uid() == me);
         let path = entry.path();
         if is_ours && lock_folder(&path).is_ok_and(|lock| lock.is_some()) {
-            // What cannot be deleted now may be at the next start.
+            // What cannot be deleted now is tried again at the next start.
             let _ = delete_tree(&path);
         }
     }
@@ -63,11 +63,10 @@ fn is_name(name: &str, prefix: &str) -> bool {
     })
 }
 
-/// Takes the lock on a directory, for as long as the descriptor lives. `None` where another process
-/// holds it.
+/// Locks a directory for as long as the descriptor lives. `None` if another process holds the lock.
 ///
 /// # Errors
-/// Where the directory cannot be opened, or its file system has no locks.
+/// If the directory cannot be opened, or its file system does not support locks.
 fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
     let folder = openat(CWD, path, OPEN_DIR, Mode::empty())?;
     match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
@@ -79,10 +78,10 @@ fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
 
 const RANDOM_DIGITS: usize = 16;
 
-/// A name of 16 hexadecimal digits that nobody can guess.
+/// An unguessable name of 16 hexadecimal digits.
 ///
 /// # Errors
-/// Where the kernel has no random numbers yet.
+/// If the kernel cannot provide random numbers.
 pub fn random_name() -> io::Result<String> {
     let mut bytes = [0_u8; RANDOM_DIGITS / 2];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;

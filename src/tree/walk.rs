@@ -1,4 +1,4 @@
-//! Goes through a folder by descriptors, so that no link leads it astray, and without recursion.
+//! Walks a directory tree by descriptors, so that no link leads out of it, and without recursion.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
 
-/// Folders deeper than this are not entered: each level holds a descriptor.
+/// Directories deeper than this are not entered, because each level holds a descriptor.
 pub const MAX_DEPTH: usize = 200;
 
-/// Opens a folder that is not a link.
+/// Flags to open a directory that is not a link.
 pub const OPEN_DIR: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
@@ -19,15 +19,15 @@ pub const OPEN_DIR: OFlags = OFlags::DIRECTORY
 /// What to do with an entry that was visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Go into it, where it is a folder.
+    /// Enter it, if it is a directory.
     Enter,
-    /// Leave it.
+    /// Do not enter it.
     Skip,
 }
 
-/// Visits what is in a folder, every folder ahead of its contents, with its depth: 0 for what is
-/// in `root` itself. What vanishes meanwhile, or may
-/// not be read, is passed over. Returns false where something lay too deep.
+/// Visits every entry below a directory, each directory before its contents. `visit` gets the parent,
+/// the entry's name and metadata, and its depth, which is 0 for entries of `root`. Entries that vanish
+/// meanwhile or cannot be read are skipped. Returns false if something was nested too deeply.
 ///
 /// # Errors
 /// Those of `visit`.
@@ -37,11 +37,11 @@ pub fn walk(
 ) -> io::Result<bool> {
     let mut complete = true;
     let mut names = entries(&root);
-    let mut way: Vec<(OwnedFd, Vec<CString>)> = Vec::new();
+    let mut parents: Vec<(OwnedFd, Vec<CString>)> = Vec::new();
     let mut here = root;
     loop {
         let Some(name) = names.pop() else {
-            let Some((parent, siblings)) = way.pop() else {
+            let Some((parent, siblings)) = parents.pop() else {
                 return Ok(complete);
             };
             here = parent;
@@ -51,20 +51,20 @@ pub fn walk(
         let Ok(found) = statat(&here, &name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        match visit(&here, &name, &found, way.len())? {
+        match visit(&here, &name, &found, parents.len())? {
             Next::Skip => continue,
             Next::Enter if FileType::from_raw_mode(found.st_mode) != FileType::Directory => {
                 continue;
             }
             Next::Enter => {}
         }
-        if way.len() >= MAX_DEPTH {
+        if parents.len() >= MAX_DEPTH {
             complete = false;
             continue;
         }
         if let Ok(folder) = openat(&here, &name, OPEN_DIR, Mode::empty()) {
             let inner = entries(&folder);
-            way.push((
+            parents.push((
                 std::mem::replace(&mut here, folder),
                 std::mem::replace(&mut names, inner),
             ));

@@ -220,7 +220,7 @@ impl Served {
             let waiting = about["warm"]["waiting"].as_u64().unwrap();
             about["jobs"]["running"] == 0
                 && jobs as u64 == waiting
-                && about["warm"]["most"] == waiting
+                && about["warm"]["limit"] == waiting
         })
         .await;
     }
@@ -228,8 +228,8 @@ impl Served {
     /// Runs a program of one file and returns the run stage. Where interpreters are started ahead, it
     /// gets one, if not the first time.
     pub async fn run(&self, language: &str, code: &str) -> Value {
-        if self.number("/warm/most").await > 0 {
-            self.until_warm(self.number("/warm/most").await).await;
+        if self.number("/warm/limit").await > 0 {
+            self.until_warm(self.number("/warm/limit").await).await;
         }
         let body = serde_json::json!({
             "language": language, "version": "*", "files": [{"content": code}],
