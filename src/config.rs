@@ -4,16 +4,16 @@
 //! is allowed, and the program ends with [`USAGE`].
 
 mod cli;
+mod error;
 mod parse;
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use rustix::fs::Access;
 
 use parse::{
     Given, bytes, choice, count, list, module_names, seconds, toml_file, writable_directory,
@@ -23,6 +23,7 @@ use parse::{
 use crate::access::AccessPolicy;
 
 pub use cli::{Cli, Command, Flags, JobFlags, Target};
+pub use error::ConfigError;
 
 /// Exit code for a command line or a setting that is wrong (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
@@ -159,18 +160,6 @@ pub struct JobSettings {
     pub allow_network: bool,
     /// Whether programs run where what contains hostile code is missing.
     pub allow_weak_sandbox: bool,
-}
-
-/// A setting that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} is '{value}': {allowed}")]
-pub struct ConfigError {
-    /// The flag or the environment variable, whichever gave the value.
-    pub name: &'static str,
-    /// The value that it gave.
-    pub value: String,
-    /// What would be right.
-    pub allowed: String,
 }
 
 /// The base address of a Piston API: `http://HOST:PORT`.
@@ -469,11 +458,6 @@ impl ListenAddress {
                     .to_owned()
             })
     }
-}
-
-/// Whether this process may create files in `path`.
-pub fn is_writable_directory(path: &Path) -> bool {
-    path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 fn cores() -> usize {

@@ -304,7 +304,7 @@ pub fn give_reserved(data_dir: &Path, user: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn snapshot(path: &Path) -> Vec<(PathBuf, u32, i64, i64)> {
         let mut all = vec![path.to_owned()];
@@ -385,6 +385,8 @@ mod tests {
         symlink(elsewhere.path(), &place).unwrap();
         opened();
         std::fs::create_dir_all(place.join("a/b")).unwrap();
+        // Whatever the umask of this process is, this one is not private.
+        std::fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
         opened();
         assert!(elsewhere.path().join("kept").exists());
     }

@@ -21,6 +21,8 @@ struct Module {
     reexports: BTreeMap<String, Vec<String>>,
     /// Full paths that it names in `use` declarations.
     uses: Vec<Vec<String>>,
+    /// First names of these paths, among them those of other crates.
+    crates: BTreeSet<String>,
 }
 
 /// The modules of the crate, and which file imports from which.
@@ -101,6 +103,7 @@ impl Module {
         let mut leaves = Vec::new();
         collect(&declaration.tree, Vec::new(), &mut leaves);
         for (written, name) in leaves {
+            self.crates.extend(written.first().cloned());
             let Some(full) = resolve(&written, path) else {
                 continue;
             };
@@ -238,4 +241,94 @@ fn no_files_import_each_other_in_a_circle() {
         })
         .collect();
     assert!(found.is_empty(), "{}", shown.join("\n\n"));
+}
+
+/// The folders of the adapter, and which others each may import from.
+const LAYERS: [(&str, &[&str]); 7] = [
+    (
+        "http",
+        &["azure", "session", "backend", "files", "telemetry", "model"],
+    ),
+    (
+        "azure",
+        &["session", "backend", "files", "telemetry", "model"],
+    ),
+    ("session", &["backend", "files", "telemetry", "model"]),
+    ("backend", &["files", "telemetry", "model"]),
+    ("files", &["model"]),
+    ("telemetry", &["model"]),
+    ("model", &[]),
+];
+
+/// Imports that go up, or from one side of Piston's wire to the other.
+fn forbidden(arrows: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let layer_of = |file: &str| -> Option<usize> {
+        let folder = file.strip_prefix("adapter/")?.split('/').next()?;
+        LAYERS.iter().position(|(layer, _)| *layer == folder)
+    };
+    let side = |file: &str| {
+        ["adapter/", "engine/"]
+            .into_iter()
+            .find(|s| file.starts_with(s))
+    };
+    let mut found = Vec::new();
+    for (from, targets) in arrows {
+        for to in targets {
+            let is_upward = match (layer_of(from), layer_of(to)) {
+                (Some(from), Some(to)) => from != to && !LAYERS[from].1.contains(&LAYERS[to].0),
+                _ => false,
+            };
+            let (here, there) = (side(from), side(to));
+            if is_upward || (here.is_some() && there.is_some() && here != there) {
+                found.push(format!("{from} -> {to}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_go_down_the_layers() {
+    let found = forbidden(&arrows());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Below `http` nobody knows of HTTP, and below `azure` nobody of Azure.
+#[test]
+fn what_a_layer_must_not_know_it_does_not_import() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let imports = Imports::of(&src);
+    let mut found = Vec::new();
+    for module in imports.modules.values() {
+        let file = module
+            .file
+            .strip_prefix(&src)
+            .unwrap()
+            .display()
+            .to_string();
+        let is_below_azure = ["session", "backend", "files", "telemetry", "model"]
+            .iter()
+            .any(|layer| file.starts_with(&format!("adapter/{layer}/")));
+        let crates = ["http", "hyper", "hyper_util", "http_body_util"];
+        if is_below_azure && crates.iter().any(|name| module.crates.contains(*name)) {
+            found.push(file);
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_planted_import_is_found() {
+    let mut arrows = arrows();
+    assert!(arrows.contains_key("adapter/session/registry.rs"));
+    let mut plant = |from: &str, to: &str| {
+        arrows.get_mut(from).unwrap().insert(to.to_owned());
+        let found = (cycles(&arrows).len(), forbidden(&arrows).len());
+        arrows.get_mut(from).unwrap().remove(to);
+        found
+    };
+    let upward = plant("adapter/model/timings.rs", "adapter/session/registry.rs");
+    assert_eq!(upward, (1, 1));
+    let across = plant("engine/request.rs", "adapter/mod.rs");
+    assert_eq!(across.1, 1);
 }

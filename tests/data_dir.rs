@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use rustix::process::Signal;
 use support::conditional::{self, Needs, Start, tests};
-use support::folder::open_folder;
+use support::folder::{open_folder, readable_file, subfolder};
 use support::{Program, eventually, form, raw, run, run_python};
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ fn snapshot(path: &Path) -> Vec<(PathBuf, String, Vec<u8>)> {
 /// A directory that holds a document of somebody.
 fn somebodys_directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("thesis.odt"), "ten years of work").unwrap();
+    readable_file(&directory.path().join("thesis.odt"), "ten years of work");
     directory
 }
 
@@ -286,8 +286,7 @@ async fn no_request_reaches_the_reserved_directory() {
 
 async fn what_cannot_be_deleted_is_named() {
     let directory = open_folder();
-    let others = directory.path().join("others");
-    fs::create_dir(&others).unwrap();
+    let others = subfolder(directory.path(), "others");
     for number in 0..12 {
         fs::write(others.join(number.to_string()), "x").unwrap();
     }

@@ -149,15 +149,65 @@ fn error_codes() -> BTreeSet<(u16, String)> {
             Some((reason.to_uppercase().replace([' ', '-'], "_"), number))
         })
         .collect();
-    sources_named("src/adapter", &["error.rs"])
-        .split("StatusCode::")
-        .skip(1)
-        .filter_map(|rest| {
-            let (name, after) = rest.split_once(',')?;
-            let (code, _) = after.trim_start().strip_prefix('"')?.split_once('"')?;
-            Some((*statuses.get(name)?, code.to_owned()))
-        })
-        .collect()
+    let text = sources_named("src/adapter", &["error.rs"]);
+    let pairs = text.split("StatusCode::").skip(1).filter_map(|rest| {
+        let (name, after) = rest.split_once(',')?;
+        let (code, _) = after.trim_start().strip_prefix('"')?.split_once('"')?;
+        Some((*statuses.get(name)?, code.to_owned()))
+    });
+    let mut found: BTreeSet<(u16, String)> = pairs.collect();
+    // The session names the code of an error, and the layer above its status.
+    let arms = arms(&text);
+    for (variants, code) in &arms {
+        let Some(code) = code
+            .strip_prefix('"')
+            .and_then(|rest| rest.split('"').next())
+        else {
+            continue;
+        };
+        // Limits and messages are written otherwise than codes.
+        let is_code = code.starts_with(|c: char| c.is_ascii_uppercase())
+            && code.chars().all(|c| c.is_ascii_alphanumeric());
+        if !is_code {
+            continue;
+        }
+        for (others, status) in &arms {
+            let name = status.strip_prefix("StatusCode::").unwrap_or_default();
+            let name: String = name
+                .chars()
+                .take_while(|c| *c == '_' || c.is_ascii_uppercase())
+                .collect();
+            if let Some(status) = statuses.get(&name)
+                && !variants.is_disjoint(others)
+            {
+                found.insert((*status, code.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// The arms of all `match` expressions: the variants that they name, and the text after the arrow.
+fn arms(text: &str) -> Vec<(BTreeSet<&str>, &str)> {
+    let arm = |(at, _): (usize, &str)| {
+        let before = &text[..at];
+        let start = [",\n", "{\n", "}\n"]
+            .iter()
+            .filter_map(|end| before.rfind(end))
+            .max();
+        let pattern = &before[start.unwrap_or(0)..];
+        let is_end = |c: char| !c.is_ascii_alphanumeric();
+        let variants = pattern.split("::").skip(1);
+        let variants = variants
+            .filter_map(|rest| rest.split(is_end).next())
+            .collect();
+        let value = text[at + 2..].trim_start();
+        (
+            variants,
+            value.strip_prefix('{').unwrap_or(value).trim_start(),
+        )
+    };
+    text.match_indices("=>").map(arm).collect()
 }
 
 #[test]
@@ -254,7 +304,7 @@ fn the_page_has_every_variable_that_is_read() {
 
 #[test]
 fn every_metric_and_every_limit_is_on_the_page() {
-    let metrics = sources_named("src/adapter", &["metrics.rs"]);
+    let metrics = sources_named("src/adapter", &["metrics.rs", "metrics_page.rs"]);
     let families = ["page.family(", "page.single("];
     let mut names: BTreeSet<String> = families
         .iter()

@@ -22,7 +22,7 @@ use std::time::Duration;
 use engine_support::command::{bounded_command, command};
 use engine_support::conditional::{Needs, Start, can_change_users, run, tests};
 use engine_support::eventually::{PATIENCE, eventually};
-use engine_support::folder::{open_folder, subfolder};
+use engine_support::folder::{open_folder, readable_file, subfolder};
 use engine_support::{Served, config, serve};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
@@ -346,7 +346,7 @@ impl Places {
                 std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
             }
             for name in ["private/secret", "public/file", "public/program"] {
-                std::fs::write(folder.path().join(name), "").unwrap();
+                readable_file(&folder.path().join(name), "");
             }
             sockets.push(UnixListener::bind(folder.path().join("private/socket")).unwrap());
         }

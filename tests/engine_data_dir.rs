@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use engine_support::eventually::eventually;
-use engine_support::folder::{open_folder, subfolder};
+use engine_support::folder::{open_folder, readable_file, subfolder};
 use engine_support::{Answer, Served, config, serve};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
@@ -97,7 +97,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 async fn programs_of_every_language_start_in_the_data_directory() {
     let (_place, data) = data_dir();
     let served = serve_at(&data).await;
-    std::fs::write(data.join("upload"), "up").unwrap();
+    readable_file(&data.join("upload"), "up");
     let installed = served.languages().await;
     for (language, program) in PROGRAMS {
         if !installed.contains(*language) {

@@ -200,7 +200,7 @@ impl Case {
             "code": code,
             "stdin": self.tag,
             "args": [self.tag],
-            "timeoutInSeconds": if self.is_at_the_clocks_limit() { 15 } else { 180 },
+            "timeoutInSeconds": if self.is_at_the_clocks_limit() { 15 } else { 60 },
         })
     }
 
@@ -237,7 +237,7 @@ impl Case {
                 json!({
                     "language": "python", "version": "*", "stdin": self.tag, "args": [self.tag],
                     "files": [{"content": self.python()}],
-                    "run_timeout": if self.is_at_the_clocks_limit() { 15_000 } else { 180_000 },
+                    "run_timeout": if self.is_at_the_clocks_limit() { 15_000 } else { 60_000 },
                 }),
             ),
             _ => {
@@ -292,8 +292,21 @@ impl Run {
         if case.ending == Ending::GivenUp {
             return self.give_up(case, &request).await;
         }
-        connection.send(request).await;
+        connection.send(&request).await;
         let mut answer = connection.answer().await;
+        // Piston's own path is given the longest run there may be, which leaves 5 s to wait for a turn.
+        // Nothing has run then.
+        if case.kind() == 6 {
+            eventually("there is a turn for it", async || {
+                if answer.status == 429 {
+                    assert_eq!(answer.header("retry-after"), "1");
+                    connection.send(&request).await;
+                    answer = connection.answer().await;
+                }
+                answer.status != 429
+            })
+            .await;
+        }
         assert!(
             matches!(answer.status, 200 | 202),
             "{}: {}",

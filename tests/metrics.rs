@@ -274,7 +274,7 @@ async fn metrics_may_have_a_listener_of_their_own() {
         connection
             .send(format!("{method} {path} HTTP/1.1\r\n"))
             .await;
-        connection.send("Host: session\r\n\r\n").await;
+        connection.send("Host: localhost\r\n\r\n").await;
         let answer = connection.answer().await;
         assert_eq!(answer.status, status, "{method} {path}");
     }

@@ -90,9 +90,9 @@ pub fn execution(bytes: &[u8]) {
             assert_ne!(execution.output_streams_max_length, Some(0));
         }
         Err(error) => {
-            let status = error.told().status;
+            let status = error.metadata().status;
             assert!(status.is_client_error(), "{status}");
-            assert!(!azure::Rendered::error(&error).body.is_empty());
+            assert!(!azure::Rendered::error(error.metadata()).body.is_empty());
         }
     }
 }
@@ -135,7 +135,7 @@ pub(super) fn pieces(
     let mut parts = Vec::new();
     for chunk in body.chunks(step) {
         form.push(chunk);
-        while let Some(piece) = form.next()? {
+        while let Some(piece) = form.next_event()? {
             match piece {
                 Piece::Part(head) => parts.push((head.filename, Vec::new())),
                 Piece::Data(bytes) => {

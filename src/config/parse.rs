@@ -1,13 +1,14 @@
 //! One setting: who gave it, and whether it is right.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use rustix::fs::Access;
 
-use super::{ConfigError, is_writable_directory};
+use super::error::ConfigError;
 
 /// What the command line or the environment gave for one setting.
 pub(super) struct Given {
@@ -139,6 +140,11 @@ pub(super) fn writable_directory(text: &str) -> Result<PathBuf, String> {
     } else {
         Err("allowed is a directory that exists and can be written".to_owned())
     }
+}
+
+/// Whether this process may create files in `path`.
+fn is_writable_directory(path: &Path) -> bool {
+    path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 /// Names of Python modules with commas between them.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use session_adapter::access::AccessPolicy;
 use session_adapter::adapter::{AdapterConfig, AdapterError, EngineKind, serve};
 use tempfile::TempDir;
@@ -73,6 +74,7 @@ impl Adapter {
             config.data_dir = folder.path().to_owned();
             data_dir = Some(folder);
         }
+        raise_descriptors();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel::<()>();
@@ -115,6 +117,16 @@ impl Adapter {
         let ending = timeout(PATIENCE, &mut self.task);
         ending.await.expect("an adapter that ends").unwrap()
     }
+}
+
+/// Lets this process have as many descriptors as it may: it holds both ends of each connection.
+fn raise_descriptors() {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 impl Drop for Adapter {

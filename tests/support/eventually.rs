@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 /// A test that waits this long for anything has failed. Far longer than any wait takes, so that a
 /// loaded machine does not fail a test.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Polls a condition until it holds, and panics if it never does.
 ///

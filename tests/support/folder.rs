@@ -18,6 +18,12 @@ pub fn subfolder(parent: &Path, name: &str) -> PathBuf {
     path
 }
 
+/// A file that every user may read whatever the umask is.
+pub fn readable_file(path: &Path, content: &str) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+}
+
 fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::adapter::azure::{Numbered, Value, success_or_failure};
+use crate::adapter::azure::body::{Numbered, Value, success_or_failure};
 use crate::adapter::model::outcome::Outcome;
 
 #[derive(Serialize)]

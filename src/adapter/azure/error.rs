@@ -3,16 +3,19 @@
 use http::StatusCode;
 
 use crate::access::AccessError;
-use crate::adapter::azure::version::API_VERSIONS;
+use crate::adapter::azure::version::UnknownVersion;
 use crate::adapter::files::FileError;
-use crate::limiter::QueueFull;
-use crate::piston::{ClientError, Refusal, Runtime};
+use crate::adapter::session::error::SessionError;
+use crate::piston::{ClientError, Refusal};
 
 /// Why a request has no 200.
 ///
 /// The text is Azure's `error.message`. It never holds code, input, output, or words of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
+    /// The session refuses it, or fails.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// No such path.
     #[error("There is nothing at this path. GET / lists what there is.")]
     PathNotFound,
@@ -56,11 +59,8 @@ pub enum ApiError {
     #[error("The body must have no Content-Encoding.")]
     ContentEncoding,
     /// `api-version` is not one of Azure's.
-    #[error("api-version '{given}' is not supported. Supported are {}.", API_VERSIONS.join(", "))]
-    ApiVersion {
-        /// What the client asked for.
-        given: String,
-    },
+    #[error(transparent)]
+    ApiVersion(#[from] UnknownVersion),
     /// `identifier` is not of Azure's form.
     #[error(
         "The session identifier must have 4 to 128 characters: letters, digits and ASCII \
@@ -70,30 +70,18 @@ pub enum ApiError {
     /// The `operation-id` header is not usable.
     #[error("The header operation-id must have 1 to 128 letters, digits, '.', '_' or '-'.")]
     OperationId,
-    /// The `operation-id` belongs to another execution.
-    #[error(
-        "The id in the header operation-id was used before for a different execution. Send the same \
-         request again to get the result of that one, or a new operation-id to run this one."
-    )]
-    OperationIdConflict,
     /// There is no such execution, or no more.
     #[error("There is no execution '{id}', or it is no longer remembered.")]
     ExecutionNotFound {
         /// The id that was asked for.
         id: String,
     },
-    /// It was ended on request.
-    #[error("The execution was canceled.")]
-    ExecutionCanceled,
     /// This session does not go by that name, or was not used yet.
     #[error("There is no session '{identifier}' here, or it was not used yet.")]
     SessionNotFound {
         /// The identifier that was asked for.
         identifier: String,
     },
-    /// The session was to be deleted, and something of it is left.
-    #[error("The session could not be deleted: {0}.")]
-    DeletionFailed(&'static str),
     /// The body is declared as something else than JSON.
     #[error("The body must be declared as application/json by Content-Type, not as '{given}'.")]
     MediaType {
@@ -129,34 +117,9 @@ pub enum ApiError {
         /// What it must be, and what it is.
         problem: String,
     },
-    /// The engine has no such language or version.
-    #[error(
-        "No runtime for language '{language}' in version '{version}'. Available: {}.",
-        list(available)
-    )]
-    RuntimeNotFound {
-        /// What was asked for.
-        language: String,
-        /// What was asked for.
-        version: String,
-        /// What there is.
-        available: Vec<Runtime>,
-    },
-    /// As many executions wait as may.
-    #[error("Too many executions: {}. Try again later.", .0)]
-    TooManyExecutions(#[from] QueueFull),
     /// The bodies of all requests together are larger than the session holds.
     #[error("Too many large requests at a time. Try again later.")]
     TooManyBodies,
-    /// It could not have ended before the ingress gives up.
-    #[error("The execution waited too long for its turn and was not started. Try again later.")]
-    QueueTimeout,
-    /// The adapter is going down.
-    #[error("The session is shutting down.")]
-    ShuttingDown,
-    /// No real execution has worked yet.
-    #[error("The session is not ready: {0}.")]
-    NotReady(String),
     /// An upload's body is declared as something else than a form with files.
     #[error("The body must be multipart/form-data with a field 'file', not '{given}'.")]
     NotMultipart {
@@ -175,30 +138,65 @@ pub enum ApiError {
     /// As many files come in or go out as may.
     #[error("Too many files come in or go out at a time. Try again later.")]
     TooManyTransfers,
-    /// Something cannot be done with a file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The engine has no answer to use.
-    #[error("{}", engine_message(.0))]
-    Engine(#[from] ClientError),
 }
 
-/// How a client is told.
-pub struct Told {
+/// What a response says of an error.
+pub struct ErrorMeta {
     /// The HTTP status.
     pub status: StatusCode,
     /// Azure's `error.code` and the header `x-ms-error-code`.
     pub code: &'static str,
+    /// Azure's `error.message`.
+    pub message: String,
     /// Azure's `error.target`: the field that is wrong.
     pub target: Option<&'static str>,
     /// `Retry-After` in seconds.
     pub retry_after: Option<u32>,
 }
 
+impl ErrorMeta {
+    /// What a response says of an error of the session.
+    pub fn of_session(error: &SessionError) -> Self {
+        let target = match error {
+            SessionError::RuntimeNotFound { .. } => Some("language"),
+            SessionError::OperationIdConflict => Some("operation-id"),
+            SessionError::File(FileError::Name(_)) => Some("name"),
+            SessionError::File(FileError::Path(_)) => Some("path"),
+            _ => None,
+        };
+        Self::new(
+            session_status(error),
+            error.code(),
+            error.to_string(),
+            target,
+        )
+    }
+
+    fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: String,
+        target: Option<&'static str>,
+    ) -> Self {
+        let is_temporary = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        Self {
+            status,
+            code,
+            message,
+            target,
+            retry_after: is_temporary.then_some(1),
+        }
+    }
+}
+
 impl ApiError {
-    /// The table.
-    pub fn told(&self) -> Told {
+    /// What a response says of it.
+    pub fn metadata(&self) -> ErrorMeta {
         let (status, code) = match self {
+            Self::Session(error) => return ErrorMeta::of_session(error),
             Self::PathNotFound => (StatusCode::NOT_FOUND, "PathNotFound"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::TargetInvalid => (StatusCode::BAD_REQUEST, "InvalidRequestTarget"),
@@ -216,14 +214,11 @@ impl ApiError {
             Self::TransferEncodingInvalid => (StatusCode::BAD_REQUEST, "InvalidTransferEncoding"),
             Self::ExpectationFailed => (StatusCode::EXPECTATION_FAILED, "ExpectationFailed"),
             Self::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
-            Self::ApiVersion { .. } => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
+            Self::ApiVersion(_) => (StatusCode::BAD_REQUEST, "InvalidApiVersion"),
             Self::Identifier => (StatusCode::BAD_REQUEST, "InvalidIdentifier"),
             Self::OperationId => (StatusCode::BAD_REQUEST, "InvalidOperationId"),
-            Self::OperationIdConflict => (StatusCode::CONFLICT, "OperationIdConflict"),
             Self::ExecutionNotFound { .. } => (StatusCode::NOT_FOUND, "ExecutionNotFound"),
-            Self::ExecutionCanceled => (StatusCode::CONFLICT, "ExecutionCanceled"),
             Self::SessionNotFound { .. } => (StatusCode::NOT_FOUND, "NoSessionFoundError"),
-            Self::DeletionFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "DeletionFailed"),
             Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge"),
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
@@ -232,47 +227,15 @@ impl ApiError {
             }
             Self::Missing(_) => (StatusCode::BAD_REQUEST, "MissingRequestProperty"),
             Self::Property { .. } => (StatusCode::BAD_REQUEST, "InvalidRequestProperty"),
-            Self::RuntimeNotFound { .. } => (StatusCode::BAD_REQUEST, "RuntimeNotFound"),
-            Self::TooManyExecutions(_) | Self::TooManyBodies | Self::QueueTimeout => {
-                (StatusCode::TOO_MANY_REQUESTS, "TooManyExecutions")
-            }
-            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown"),
-            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "EngineNotReady"),
+            Self::TooManyBodies => (StatusCode::TOO_MANY_REQUESTS, "TooManyExecutions"),
             Self::NotMultipart { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
             }
             Self::MultipartInvalid(_) => (StatusCode::BAD_REQUEST, "InvalidRequestBody"),
             Self::FileTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "FileTooLarge"),
             Self::TooManyTransfers => (StatusCode::TOO_MANY_REQUESTS, "TooManyTransfers"),
-            Self::File(error) => file_status(error),
-            Self::Engine(error) => engine_status(error),
         };
-        Told {
-            status,
-            code,
-            target: self.target(),
-            retry_after: matches!(
-                status,
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-            )
-            .then_some(1),
-        }
-    }
-
-    /// Whether the code may have run, so that trying again could run it twice.
-    pub fn may_have_run(&self) -> bool {
-        match self {
-            Self::Engine(error) => !matches!(
-                error,
-                ClientError::Unreachable(_)
-                    | ClientError::Unavailable
-                    | ClientError::Busy
-                    | ClientError::NoSpace
-                    | ClientError::Refused(_)
-            ),
-            Self::ExecutionCanceled | Self::ShuttingDown => true,
-            _ => false,
-        }
+        ErrorMeta::new(status, code, self.to_string(), self.target())
     }
 
     /// The limit at which a request has ended, in one word.
@@ -283,16 +246,9 @@ impl ApiError {
             Self::BodyTooLarge { .. } => "body",
             Self::BodyTimeout { .. } => "body_time",
             Self::TooManyBodies => "bodies",
-            Self::TooManyExecutions(_) => "queue",
-            Self::QueueTimeout => "queue_time",
             Self::FileTooLarge { .. } => "upload",
             Self::TooManyTransfers => "transfers",
-            Self::File(FileError::Full) => "data",
-            Self::File(FileError::TooMuch { .. })
-            | Self::Engine(ClientError::Refused(Refusal::TooLarge(_))) => "execution_size",
-            Self::Engine(ClientError::AnswerTooLarge(_)) => "answer",
-            Self::Engine(ClientError::Timeout(_)) => "engine_time",
-            Self::Engine(ClientError::Busy) => "engine_jobs",
+            Self::Session(error) => return error.limit(),
             _ => return None,
         })
     }
@@ -300,92 +256,64 @@ impl ApiError {
     fn target(&self) -> Option<&'static str> {
         match self {
             Self::Missing(field) | Self::Property { field, .. } => Some(field),
-            Self::RuntimeNotFound { .. } => Some("language"),
-            Self::ApiVersion { .. } => Some("api-version"),
+            Self::ApiVersion(_) => Some("api-version"),
             Self::Identifier => Some("identifier"),
-            Self::OperationId | Self::OperationIdConflict => Some("operation-id"),
-            Self::File(FileError::Name(_)) => Some("name"),
-            Self::File(FileError::Path(_)) => Some("path"),
+            Self::OperationId => Some("operation-id"),
             _ => None,
         }
     }
 }
 
-fn file_status(error: &FileError) -> (StatusCode, &'static str) {
+impl From<FileError> for ApiError {
+    fn from(error: FileError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+impl From<ClientError> for ApiError {
+    fn from(error: ClientError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+fn session_status(error: &SessionError) -> StatusCode {
     match error {
-        FileError::Name(_) => (StatusCode::BAD_REQUEST, "FileNameInvalid"),
-        FileError::Path(_) => (StatusCode::BAD_REQUEST, "FilePathInvalid"),
-        FileError::NotFound => (StatusCode::NOT_FOUND, "FileNotFound"),
-        FileError::Conflict => (StatusCode::CONFLICT, "FileConflict"),
-        FileError::Deleted => (StatusCode::CONFLICT, "UploadCanceled"),
-        FileError::Denied => (StatusCode::FORBIDDEN, "FileAccessDenied"),
-        FileError::Full => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
-        FileError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "ExecutionTooLarge"),
-        FileError::Undeleted(_) => (StatusCode::INTERNAL_SERVER_ERROR, "DeletionFailed"),
-        FileError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "FilesFailed"),
+        SessionError::OperationIdConflict | SessionError::Canceled => StatusCode::CONFLICT,
+        SessionError::DeletionFailed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        SessionError::RuntimeNotFound { .. } => StatusCode::BAD_REQUEST,
+        SessionError::QueueFull(_) | SessionError::QueueTimeout => StatusCode::TOO_MANY_REQUESTS,
+        SessionError::ShuttingDown | SessionError::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+        SessionError::File(error) => file_status(error),
+        SessionError::Engine(error) => engine_status(error),
+    }
+}
+
+fn file_status(error: &FileError) -> StatusCode {
+    match error {
+        FileError::Name(_) => StatusCode::BAD_REQUEST,
+        FileError::Path(_) => StatusCode::BAD_REQUEST,
+        FileError::NotFound => StatusCode::NOT_FOUND,
+        FileError::Conflict => StatusCode::CONFLICT,
+        FileError::Deleted => StatusCode::CONFLICT,
+        FileError::Denied => StatusCode::FORBIDDEN,
+        FileError::Full => StatusCode::INSUFFICIENT_STORAGE,
+        FileError::TooMuch { .. } => StatusCode::BAD_REQUEST,
+        FileError::Undeleted(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        FileError::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 /// Refusals are the request's fault, the rest is the engine's.
-fn engine_status(error: &ClientError) -> (StatusCode, &'static str) {
+fn engine_status(error: &ClientError) -> StatusCode {
     match error {
-        ClientError::Unreachable(_) | ClientError::Unavailable => {
-            (StatusCode::SERVICE_UNAVAILABLE, "EngineUnavailable")
-        }
-        ClientError::ConnectionLost(_) => (StatusCode::BAD_GATEWAY, "EngineConnectionLost"),
-        ClientError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "EngineTimeout"),
-        ClientError::AnswerTooLarge(_) | ClientError::AnswerInvalid(_) => {
-            (StatusCode::BAD_GATEWAY, "EngineAnswerInvalid")
-        }
-        ClientError::Busy => (StatusCode::TOO_MANY_REQUESTS, "TooManyExecutions"),
-        ClientError::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage"),
-        ClientError::Failed(_) | ClientError::SandboxFailed => {
-            (StatusCode::BAD_GATEWAY, "EngineFailed")
-        }
-        ClientError::Refused(Refusal::TooLarge(_)) => {
-            (StatusCode::BAD_REQUEST, "ExecutionTooLarge")
-        }
-        ClientError::Refused(_) => (StatusCode::BAD_REQUEST, "ExecutionRejected"),
+        ClientError::Unreachable(_) | ClientError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ClientError::ConnectionLost(_) => StatusCode::BAD_GATEWAY,
+        ClientError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+        ClientError::AnswerTooLarge(_) | ClientError::AnswerInvalid(_) => StatusCode::BAD_GATEWAY,
+        ClientError::Busy => StatusCode::TOO_MANY_REQUESTS,
+        ClientError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        ClientError::Failed(_) | ClientError::SandboxFailed => StatusCode::BAD_GATEWAY,
+        ClientError::Refused(Refusal::TooLarge(_)) => StatusCode::BAD_REQUEST,
+        ClientError::Refused(_) => StatusCode::BAD_REQUEST,
     }
-}
-
-fn engine_message(error: &ClientError) -> String {
-    match error {
-        ClientError::Unreachable(_) | ClientError::Unavailable => {
-            "The engine cannot be reached. Nothing was run.".to_owned()
-        }
-        ClientError::ConnectionLost(_) => {
-            "The engine ended its answer early. The code may have run.".to_owned()
-        }
-        ClientError::Timeout(after) => format!(
-            "The engine did not answer within {} s. The code may have run.",
-            after.as_secs()
-        ),
-        ClientError::AnswerTooLarge(limit) => {
-            format!("The engine's answer is larger than {limit} bytes.")
-        }
-        ClientError::AnswerInvalid(_) => "The engine's answer cannot be read.".to_owned(),
-        ClientError::Busy => "The engine is busy. Try again later.".to_owned(),
-        ClientError::NoSpace => {
-            "There is no room on the disk for the execution's files. Nothing was run.".to_owned()
-        }
-        ClientError::Failed(_) | ClientError::SandboxFailed => {
-            "The engine failed to run the code.".to_owned()
-        }
-        ClientError::Refused(Refusal::TooLarge(size)) => {
-            format!("The execution takes {size} bytes, which is more than the engine accepts.")
-        }
-        ClientError::Refused(_) => "The engine refused the execution.".to_owned(),
-    }
-}
-
-fn list(runtimes: &[Runtime]) -> String {
-    if runtimes.is_empty() {
-        return "nothing".to_owned();
-    }
-    let names: Vec<String> = runtimes
-        .iter()
-        .map(|r| format!("{} {}", r.language, r.version))
-        .collect();
-    names.join(", ")
 }

@@ -5,11 +5,12 @@
 
 use serde::Serialize;
 
+use crate::adapter::azure::body::{ErrorResponse, Value};
 use crate::adapter::azure::dialect::ResponseForm;
-use crate::adapter::azure::error::ApiError;
-use crate::adapter::azure::{ErrorResponse, Value};
+use crate::adapter::azure::error::ErrorMeta;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::outcome::Outcome;
+use crate::adapter::session::error::SessionError;
 use crate::adapter::session::registry::{State, Tracked};
 use crate::piston::Verdict;
 
@@ -50,9 +51,9 @@ impl<'a> Resource<'a> {
             State::Running => Self::without_result(tracked, "Running"),
             State::Ended(result) => match &**result {
                 Ok(outcome) => Self::with_result(tracked, outcome, form),
-                Err(ApiError::ExecutionCanceled) => Self::without_result(tracked, "Canceled"),
+                Err(SessionError::Canceled) => Self::without_result(tracked, "Canceled"),
                 Err(error) => Self {
-                    error: Some(ErrorResponse::new(error)),
+                    error: Some(ErrorResponse::new(ErrorMeta::of_session(error))),
                     ..Self::without_result(tracked, "Failed")
                 },
             },

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::adapter::azure::{Value, success_or_failure};
+use crate::adapter::azure::body::{Value, success_or_failure};
 use crate::adapter::model::outcome::{Outcome, StageOutput};
 use crate::piston::Verdict;
 

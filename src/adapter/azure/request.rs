@@ -144,6 +144,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<ExecutionRe
             given.return_jupyter_format_execution_result,
         )?,
         is_shell: program.is_shell,
+        has_exit_status: program.form.is_shell(),
     };
     Ok(ExecutionRequest {
         execution,

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::adapter::azure::Rendered;
+use crate::adapter::azure::body::Rendered;
 use crate::adapter::azure::query::Query;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::package::Package;

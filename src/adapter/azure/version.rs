@@ -1,7 +1,5 @@
 //! Versions of Azure's API.
 
-use crate::adapter::azure::error::ApiError;
-
 /// The API versions whose dialects are spoken, oldest first.
 pub const API_VERSIONS: [&str; 6] = [
     "2024-02-02-preview",
@@ -18,8 +16,16 @@ pub const NEWEST: &str = API_VERSIONS[API_VERSIONS.len() - 1];
 /// Those whose `executionResult` is text.
 pub const VALUE_IS_TEXT: [&str; 2] = ["2024-10-02-preview", "2025-02-02-preview"];
 
+/// `api-version` is not one of Azure's.
+#[derive(Debug, thiserror::Error)]
+#[error("api-version '{given}' is not supported. Supported are {}.", API_VERSIONS.join(", "))]
+pub struct UnknownVersion {
+    /// What the client asked for.
+    given: String,
+}
+
 /// The suffix `-preview` may be left out; no `api-version` at all means the newest.
-pub fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
+pub fn api_version(given: &str) -> Result<Option<&'static str>, UnknownVersion> {
     if given.is_empty() {
         return Ok(None);
     }
@@ -29,7 +35,7 @@ pub fn api_version(given: &str) -> Result<Option<&'static str>, ApiError> {
                 .strip_suffix("-preview")
                 .is_some_and(|date| given == date)
     });
-    known.map(Some).ok_or_else(|| ApiError::ApiVersion {
+    known.map(Some).ok_or_else(|| UnknownVersion {
         given: given.chars().take(64).collect(),
     })
 }

@@ -13,6 +13,7 @@ mod listing;
 mod name;
 mod root;
 mod store;
+mod transfers;
 
 pub use crate::adapter::files::content::Content;
 pub use crate::adapter::files::draft::{Draft, Sealed};
@@ -21,6 +22,7 @@ pub use crate::adapter::files::listing::{Entry, Kind};
 pub use crate::adapter::files::name::{FilePath, FolderPath, Names};
 pub use crate::adapter::files::root::FileLimits;
 pub use crate::adapter::files::store::FileStore;
+pub use crate::adapter::files::transfers::Transfers;
 
 #[cfg(test)]
 mod tests;

@@ -17,12 +17,13 @@ use crate::adapter::azure::error::ApiError;
 use crate::adapter::azure::{FilesQuery, render_entry, render_list, render_uploaded};
 use crate::adapter::files::{Draft, Entry, FilePath, FolderPath, Sealed, blocking};
 use crate::adapter::http::disposition::Disposition;
-use crate::adapter::http::handler::{Answer, respond};
 use crate::adapter::http::multipart::{Multipart, Piece, boundary};
 use crate::adapter::http::request_body::RequestBody;
 use crate::adapter::http::request_log::RequestLog;
+use crate::adapter::http::response::{Answer, respond};
 use crate::adapter::http::response_body::{AnswerBody, FileBody};
 use crate::adapter::http::route::FilesAction;
+use crate::adapter::session::error::SessionError;
 use crate::adapter::session::{Phase, Session};
 
 /// How long an upload may take.
@@ -40,25 +41,6 @@ const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// What may be done with files at a time. An upload or download holds descriptors and some hundred
-/// kilobytes, a list some megabytes.
-#[derive(Debug)]
-pub struct Transfers {
-    lists: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
-    downloads: Arc<Semaphore>,
-}
-
-impl Default for Transfers {
-    fn default() -> Self {
-        Self {
-            lists: Arc::new(Semaphore::new(4)),
-            uploads: Arc::new(Semaphore::new(8)),
-            downloads: Arc::new(Semaphore::new(64)),
-        }
-    }
-}
-
 /// Waits for a place among those who do the same.
 async fn turn(
     session: &Session,
@@ -67,7 +49,7 @@ async fn turn(
     let place = timeout(TURN_TIME, Arc::clone(places).acquire_owned());
     tokio::select! {
         place = place => place.ok().and_then(Result::ok).ok_or(ApiError::TooManyTransfers),
-        () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
+        () = session.reached(Phase::Draining) => Err(SessionError::ShuttingDown.into()),
     }
 }
 
@@ -190,7 +172,7 @@ async fn upload(
     let mut files = Files::new(session, folder);
     let mut seen = 0;
     loop {
-        match multipart.next().map_err(malformed)? {
+        match multipart.next_event().map_err(malformed)? {
             Some(Piece::Part(part)) => files.begin(part).await?,
             Some(Piece::Data(data)) => files.write(data).await?,
             Some(Piece::PartEnd) => files.end().await?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
@@ -15,42 +15,38 @@ use crate::adapter::azure::dialect::Dialect;
 use crate::adapter::azure::error::ApiError;
 use crate::adapter::azure::version::API_VERSIONS;
 use crate::adapter::azure::{self, Query, Rendered};
-use crate::adapter::files::FileError;
 use crate::adapter::http::connections::Turn;
 use crate::adapter::http::head::check_head;
 use crate::adapter::http::request_body::{RequestBody, check_json};
 use crate::adapter::http::request_log::RequestLog;
+use crate::adapter::http::response::{
+    Answer, JSON, SESSION_GUID, TEXT, failure, guid_of, header_value, respond, session_failure,
+    with_type,
+};
 use crate::adapter::http::response_body::AnswerBody;
 use crate::adapter::http::route::{Action, route};
-use crate::adapter::http::{cors, file_handler};
+use crate::adapter::http::{cors, file_handler, metrics_page};
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::operation_id::OperationId;
 use crate::adapter::model::trace::TraceContext;
+use crate::adapter::session::error::{SessionError, outcome_label};
 use crate::adapter::session::registry::{State, Waiting};
 use crate::adapter::session::reset::delete;
 use crate::adapter::session::run::begin;
 use crate::adapter::session::usage::SessionRecord;
-use crate::adapter::session::{Phase, Session};
-use crate::adapter::telemetry::metrics;
-use crate::error_chain::error_chain;
+use crate::adapter::session::{Phase, Session, package_list};
 use crate::piston::{RawAnswer, is_untyped};
-
-/// The content type of every JSON response.
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-
-/// Which container this is. What the engine has answered has it, too, for that may have nothing else
-/// that tells it from what hyper answers by itself.
-pub const SESSION_GUID: HeaderName = HeaderName::from_static("x-ms-session-guid");
-
-/// An answer on its way.
-pub type Answer = Response<AnswerBody>;
 
 /// Answers one request, whatever it is.
 pub async fn answer(session: &Arc<Session>, request: Request<Incoming>, turn: Turn) -> Answer {
     let counted = session.count_request();
     let (head, incoming) = request.into_parts();
-    let trace = TraceContext::of(&head.headers);
+    let trace = TraceContext::of(
+        head.headers
+            .get_all("traceparent")
+            .iter()
+            .map(HeaderValue::as_bytes),
+    );
     let mut log = RequestLog::start(&session.metrics, trace);
     let mut body = RequestBody::new(&head.headers, incoming, &turn);
     let checked = check_head(&head);
@@ -175,7 +171,7 @@ async fn run(
             log.outcome(outcome_of(&state));
             respond(rendered)
         }
-        Err(error) => failure(error, log),
+        Err(error) => session_failure(error, log),
     };
     let identifier = tracked.identifier.as_ref();
     if session.executions.find(identifier, id.as_str()).is_some() {
@@ -200,7 +196,7 @@ fn outcome_of(state: &State) -> &'static str {
     match state {
         State::NotStarted => "not_started",
         State::Running => "running",
-        State::Ended(result) => metrics::word_of(result),
+        State::Ended(result) => outcome_label(result),
     }
 }
 
@@ -271,7 +267,7 @@ fn list_sessions(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
 
 async fn metadata(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
     Query::parse(head.uri.query().unwrap_or_default())?;
-    let packages = session.packages.list(session).await?;
+    let packages = package_list::list(session).await?;
     Ok(respond(azure::metadata(session, packages)))
 }
 
@@ -318,10 +314,10 @@ async fn pass_execute(
         let client = &session.client;
         Ok(client.post_execute(held.bytes, passed, deadline).await?)
     };
-    let result = tokio::select! {
+    let result: Result<_, ApiError> = tokio::select! {
         answer = passing => answer,
-        () = session.canceled() => Err(ApiError::ExecutionCanceled),
-        () = session.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
+        () = session.canceled() => Err(SessionError::Canceled.into()),
+        () = session.reached(Phase::Killing) => Err(SessionError::ShuttingDown.into()),
     };
     if result.is_ok() {
         timings.ran();
@@ -329,7 +325,7 @@ async fn pass_execute(
     // What is passed on is not read, the language and the outcome neither.
     let outcome = match &result {
         Ok(_) => "passed",
-        Err(error) => error.told().code,
+        Err(error) => error.metadata().code,
     };
     session.metrics.execution(timings, outcome, |_| false);
     result.map(|answer| pass_on(session, answer))
@@ -370,9 +366,9 @@ struct Ready {
 
 fn ready(session: &Session) -> Result<Answer, ApiError> {
     if session.phase() != Phase::Serving {
-        return Err(ApiError::ShuttingDown);
+        return Err(SessionError::ShuttingDown.into());
     }
-    session.readiness.check().map_err(ApiError::NotReady)?;
+    session.readiness.check().map_err(SessionError::NotReady)?;
     Ok(respond(Rendered::ok(&Ready { status: "ready" })))
 }
 
@@ -383,53 +379,10 @@ async fn about(session: &Session) -> Answer {
 }
 
 async fn metrics_page(session: &Session) -> Answer {
-    let page = metrics::page(session).await;
-    let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+    let page = metrics_page::page(session).await;
+    let content_type = HeaderValue::from_static(metrics_page::CONTENT_TYPE);
     with_type(Response::new(Full::from(page).into()), content_type)
-}
-
-fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
-    let told = error.told();
-    log.failed(error);
-    match error {
-        ApiError::Engine(cause) => log.cause(error_chain(cause)),
-        ApiError::File(cause @ FileError::Disk(_)) => log.cause(error_chain(cause)),
-        _ => {}
-    }
-    let mut response = respond(Rendered::error(error));
-    let headers = response.headers_mut();
-    headers.insert("x-ms-error-code", HeaderValue::from_static(told.code));
-    if let Some(seconds) = told.retry_after {
-        headers.insert(header::RETRY_AFTER, seconds.into());
-    }
-    if let ApiError::MethodNotAllowed { allow } = error {
-        headers.insert(header::ALLOW, HeaderValue::from_static(allow));
-    }
-    response
-}
-
-/// An answer of JSON.
-pub fn respond(rendered: Rendered) -> Answer {
-    let mut response = Response::new(Full::new(rendered.body).into());
-    *response.status_mut() = rendered.status;
-    with_type(response, JSON)
-}
-
-fn with_type(mut response: Answer, content_type: HeaderValue) -> Answer {
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, content_type);
-    response
 }
 
 static SUPPORTED_VERSIONS: LazyLock<HeaderValue> =
     LazyLock::new(|| header_value(&API_VERSIONS.join(", ")));
-
-fn guid_of(session: &Session) -> HeaderValue {
-    header_value(&session.guid.to_string())
-}
-
-/// For text of our own, which is visible ASCII.
-fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
-}

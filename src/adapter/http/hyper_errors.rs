@@ -157,8 +157,9 @@ fn explained(answer: &[u8]) -> Option<Bytes> {
     if !is_bare {
         return None;
     }
-    let code = error.told().code;
-    let body = Rendered::error(&error).body;
+    let meta = error.metadata();
+    let code = meta.code;
+    let body = Rendered::error(meta).body;
     let own = format!(
         "content-type: application/json; charset=utf-8\r\nx-ms-error-code: {code}\r\n\
          content-length: {}\r\n",

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 use crate::adapter::azure::Rendered;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::http::accept;
-use crate::adapter::http::handler::JSON;
+use crate::adapter::http::accept::accept;
+use crate::adapter::http::metrics_page::{CONTENT_TYPE, page};
+use crate::adapter::http::response::JSON;
 use crate::adapter::session::Session;
-use crate::adapter::telemetry::metrics::{CONTENT_TYPE, page};
 
 /// Connections at a time; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 16;
@@ -73,12 +73,12 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Response<Full<
 }
 
 fn refusal(error: &ApiError) -> Response<Full<Bytes>> {
-    let rendered = Rendered::error(error);
+    let rendered = Rendered::error(error.metadata());
     let mut response = Response::new(Full::new(rendered.body));
     *response.status_mut() = rendered.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
-    let code = HeaderValue::from_static(error.told().code);
+    let code = HeaderValue::from_static(error.metadata().code);
     headers.insert("x-ms-error-code", code);
     response
 }

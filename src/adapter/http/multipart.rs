@@ -88,7 +88,7 @@ impl Multipart {
     ///
     /// # Errors
     /// Where the body is malformed.
-    pub fn next(&mut self) -> Result<Option<Piece>, Malformed> {
+    pub fn next_event(&mut self) -> Result<Option<Piece>, Malformed> {
         if self.delimiter.is_empty() {
             match first_line(&self.buffer)? {
                 Some(boundary) => self.delimiter = delimiter(boundary)?,
@@ -115,7 +115,7 @@ impl Multipart {
             }
             Found::Closing { .. } => {
                 self.state = State::Over;
-                self.next()
+                self.next_event()
             }
             Found::Nothing { up_to } => {
                 self.buffer.advance(up_to);
@@ -271,7 +271,7 @@ mod tests {
         let mut chunks = body.chunks(size);
         let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
         loop {
-            match multipart.next()? {
+            match multipart.next_event()? {
                 Some(Piece::Part(part)) => {
                     parts.push((part.filename.unwrap_or_default(), Vec::new()));
                 }
@@ -340,12 +340,12 @@ mod tests {
             let whole = {
                 let mut form = Multipart::new(None).unwrap();
                 form.push(line.as_bytes());
-                form.next().is_ok()
+                form.next_event().is_ok()
             };
             let mut form = Multipart::new(None).unwrap();
             let cut = line.bytes().all(|byte| {
                 form.push(&[byte]);
-                form.next().is_ok()
+                form.next_event().is_ok()
             });
             assert_eq!(whole, cut, "{padding}");
         }
@@ -353,10 +353,10 @@ mod tests {
         let head = "x".repeat(MAX_HEAD_BYTES - 2);
         for piece in ["--x", "\r\n", &head, "\r", "\n", "\r"] {
             form.push(piece.as_bytes());
-            assert_eq!(form.next(), Ok(None));
+            assert_eq!(form.next_event(), Ok(None));
         }
         form.push(b"\n");
-        assert!(matches!(form.next(), Ok(Some(Piece::Part(_)))));
+        assert!(matches!(form.next_event(), Ok(Some(Piece::Part(_)))));
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
         let body = one(&[b'\r'; 100_000]);
         for chunk in body.chunks(1000) {
             multipart.push(chunk);
-            while !matches!(multipart.next().unwrap(), None | Some(Piece::End)) {}
+            while !matches!(multipart.next_event().unwrap(), None | Some(Piece::End)) {}
             assert!(multipart.buffer.len() < 200);
         }
     }

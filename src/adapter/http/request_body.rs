@@ -1,5 +1,6 @@
 //! Reads a request's body within bounds of size, time and of what all requests hold together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::adapter::azure::error::ApiError;
 use crate::adapter::http::connections::{BodyTurn, Turn};
+use crate::adapter::session::error::SessionError;
 use crate::adapter::session::{Phase, Session};
 
 /// How long a body may take to arrive.
@@ -22,6 +24,9 @@ const AHEAD_OF_BYTES: usize = 64 << 10;
 const DISCARD_BYTES: usize = 1 << 30;
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
+/// A body of at most so many bytes is small, and so much of one of the largest is kept for them.
+const SMALL_BODY: usize = 64 << 10;
+const SMALL_SHARE: usize = 4;
 /// Whether a body declares itself as JSON. A web page of any origin can send a body that declares
 /// itself as nothing, or as text, without asking first.
 ///
@@ -92,7 +97,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyIncomplete`],
-    /// [`ApiError::TooManyBodies`], [`ApiError::ShuttingDown`].
+    /// [`ApiError::TooManyBodies`], [`SessionError::ShuttingDown`].
     pub async fn read(&mut self, session: &Session) -> Result<Held, ApiError> {
         let limit = session.config.max_body;
         let announced = self.incoming.size_hint().lower();
@@ -109,7 +114,7 @@ impl RequestBody {
                 if length > limit {
                     return Err(ApiError::BodyTooLarge { limit });
                 }
-                take_share(&mut share, session.take_body_bytes(data.len(), length)?);
+                take_share(&mut share, take_body_bytes(session, data.len(), length)?);
                 bytes.extend_from_slice(&data);
             }
             Ok(())
@@ -120,7 +125,7 @@ impl RequestBody {
             read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
                 seconds: BODY_TIMEOUT.as_secs(),
             }))?,
-            () = session.reached(Phase::Draining) => return Err(ApiError::ShuttingDown),
+            () = session.reached(Phase::Draining) => return Err(SessionError::ShuttingDown.into()),
         }
         Ok(Held {
             bytes: bytes.freeze(),
@@ -137,14 +142,14 @@ impl RequestBody {
     ///
     /// # Errors
     /// [`ApiError::BodyTimeout`] where nothing comes, [`ApiError::BodyIncomplete`],
-    /// [`ApiError::ShuttingDown`].
+    /// [`SessionError::ShuttingDown`].
     pub async fn next_chunk(&mut self, session: &Session) -> Result<Option<Bytes>, ApiError> {
         self.waits = false;
         tokio::select! {
             read = timeout(BODY_TIMEOUT, self.next_data()) => read.unwrap_or(Err(ApiError::BodyTimeout {
                 seconds: BODY_TIMEOUT.as_secs(),
             })),
-            () = session.reached(Phase::Draining) => Err(ApiError::ShuttingDown),
+            () = session.reached(Phase::Draining) => Err(SessionError::ShuttingDown.into()),
         }
     }
 
@@ -187,6 +192,28 @@ impl RequestBody {
         }
         self.has_ended = true;
     }
+}
+
+/// Takes a share of what all bodies may hold, for a body that comes to `length` with it. The
+/// last of it is for small bodies, so that few large ones do not keep all others out.
+///
+/// # Errors
+/// [`ApiError::TooManyBodies`].
+fn take_body_bytes(
+    session: &Session,
+    bytes: usize,
+    length: usize,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    let semaphore = Arc::clone(&session.body_bytes);
+    let kept = match length {
+        ..=SMALL_BODY => 0,
+        _ => session.config.max_body / SMALL_SHARE,
+    };
+    u32::try_from(bytes)
+        .ok()
+        .filter(|_| semaphore.available_permits() >= bytes.saturating_add(kept))
+        .and_then(|bytes| semaphore.try_acquire_many_owned(bytes).ok())
+        .ok_or(ApiError::TooManyBodies)
 }
 
 fn take_share(share: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {

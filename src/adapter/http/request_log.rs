@@ -7,14 +7,11 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::adapter::azure::error::ApiError;
 use crate::adapter::model::identifier::Identifier;
-use crate::adapter::model::outcome::Outcome;
 use crate::adapter::model::timings::{Arrival, Timings, millis};
 use crate::adapter::model::trace::TraceContext;
 use crate::adapter::session::registry::Tracked;
 use crate::adapter::telemetry::metrics::{self, Metrics};
-use crate::error_chain::error_chain;
 
 /// What is known of a request so far. Dropping it writes the line.
 #[derive(Debug)]
@@ -97,12 +94,11 @@ impl RequestLog {
         self.outcome = Some(outcome);
     }
 
-    /// The answer is this error.
-    pub fn failed(&mut self, error: &ApiError) {
-        let code = error.told().code;
+    /// The response is the error of this code, perhaps for a limit that was reached.
+    pub fn failed(&mut self, code: &'static str, limit: Option<&'static str>) {
         self.outcome = Some(code);
         self.error = Some(code);
-        if let Some(limit) = error.limit() {
+        if let Some(limit) = limit {
             self.metrics.limit(limit);
         }
     }
@@ -140,7 +136,7 @@ impl Drop for RequestLog {
         };
         self.metrics.request(&metrics::Request {
             route: self.route,
-            status: self.status,
+            status: self.status.map(|status| status.as_u16()),
             error: self.error,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
@@ -163,25 +159,4 @@ impl Drop for RequestLog {
             "request"
         );
     }
-}
-
-/// Writes the line of an execution that ends while no request waits for it.
-pub fn ended_alone(tracked: &Tracked, result: &Result<Outcome, ApiError>) {
-    let timings = tracked.timings().clone();
-    tracing::info!(
-        trace_id = tracked.trace.map(|trace| display(trace.trace_id)),
-        parent_id = tracked.trace.map(|trace| display(trace.parent_id)),
-        operation_id = tracked.id.as_str(),
-        identifier = tracked.identifier.as_ref().map(Identifier::as_str),
-        language = timings.named_language(),
-        outcome = metrics::word_of(result),
-        cause = match result {
-            Err(ApiError::Engine(cause)) => Some(error_chain(cause)),
-            _ => None,
-        },
-        queue_ms = timings.in_queue().map(millis),
-        engine_ms = timings.in_engine().map(millis),
-        total_ms = millis(timings.arrived().elapsed()),
-        "execution"
-    );
 }

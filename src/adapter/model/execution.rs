@@ -29,4 +29,6 @@ pub struct Execution {
     pub jupyter_format: bool,
     /// Whether it is a shell command, given by `shellCommand` or `execCommandAndArgs`.
     pub is_shell: bool,
+    /// Whether its status is an exit code, as in shell pools; not where it began on `/execute`.
+    pub has_exit_status: bool,
 }

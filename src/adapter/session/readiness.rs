@@ -10,33 +10,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::adapter::backend::translate;
 use crate::adapter::model::outcome::Outcome;
-use crate::adapter::session::Session;
-use crate::piston::{ClientError, ExecuteRequest, File, Runtime};
+use crate::piston::ClientError;
 
 /// How long a proof is good for.
 const PROOF: Duration = Duration::from_secs(30);
 /// How soon a failed check is repeated.
-const RETRY: Duration = Duration::from_millis(500);
-const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Programs that print 42, best first: the language, the file, the source.
-const CHECKS: [(&str, &str, &str); 8] = [
-    ("python", "ready.py", "print(42)\n"),
-    ("bash", "ready.sh", "echo 42\n"),
-    ("javascript", "ready.js", "console.log(42)\n"),
-    ("perl", "ready.pl", "print \"42\\n\";\n"),
-    ("ruby", "ready.rb", "puts 42\n"),
-    ("php", "ready.php", "<?php echo \"42\\n\";\n"),
-    ("lua", "ready.lua", "print(42)\n"),
-    (
-        "c",
-        "ready.c",
-        "#include <stdio.h>\nint main(void) { puts(\"42\"); return 0; }\n",
-    ),
-];
-
+pub const RETRY: Duration = Duration::from_millis(500);
 /// Whether a real execution works, as far as it is known.
 #[derive(Debug)]
 pub struct Readiness {
@@ -86,8 +66,8 @@ impl Readiness {
         }
     }
 
-    /// Logs what changes.
-    fn set(&self, works: Result<(), String>) {
+    /// Notes the result of a check, and logs what changes.
+    pub fn set(&self, works: Result<(), String>) {
         let mut state = self.state();
         if state.works != works {
             match &works {
@@ -107,7 +87,7 @@ impl Readiness {
     }
 
     /// Waits until a check is due. Executions of clients move the time on, or call it forward.
-    async fn due(&self) {
+    pub async fn due(&self) {
         loop {
             let due = self.state().due;
             if due <= Instant::now() {
@@ -115,97 +95,5 @@ impl Readiness {
             }
             let _ = timeout_at(due, self.doubt.notified()).await;
         }
-    }
-}
-
-/// Keeps the session's readiness true, for ever.
-pub async fn watch(session: &Session) {
-    loop {
-        session.readiness.due().await;
-        match session.gate.try_acquire() {
-            Some(_pass) => session.readiness.set(check(session).await),
-            // Where every place is taken, executions are under way, and they will tell.
-            None => tokio::time::sleep(RETRY).await,
-        }
-    }
-}
-
-async fn check(session: &Session) -> Result<(), String> {
-    let runtimes = session.refresh_runtimes().await.map_err(|e| cause(&e))?;
-    let mut request = program(&runtimes)?;
-    let deadline = Instant::now() + CHECK_TIMEOUT + Duration::from_secs(5);
-    let response = session.client.execute(&mut request, deadline).await;
-    let outcome = response
-        .and_then(|response| translate::outcome(&request, response, usize::MAX))
-        .map_err(|e| cause(&e))?;
-    if outcome.exit_code == 0 && outcome.stdout() == "42\n" {
-        return Ok(());
-    }
-    Err(format!(
-        "a {} program that prints 42 ended with exit code {} ({})",
-        request.language,
-        outcome.exit_code,
-        outcome.verdict.as_str()
-    ))
-}
-
-/// Words for a client: what the engine did, nothing that it said.
-fn cause(error: &ClientError) -> String {
-    match error {
-        ClientError::Unreachable(_) => "the engine cannot be reached".to_owned(),
-        ClientError::ConnectionLost(_) => "the engine closed the connection".to_owned(),
-        ClientError::AnswerInvalid(_) => "the engine's answer cannot be read".to_owned(),
-        ClientError::Refused(_) => "the engine refused a program that prints 42".to_owned(),
-        ClientError::Timeout(_)
-        | ClientError::AnswerTooLarge(_)
-        | ClientError::Busy
-        | ClientError::Unavailable
-        | ClientError::NoSpace
-        | ClientError::SandboxFailed
-        | ClientError::Failed(_) => error.to_string(),
-    }
-}
-
-fn program(runtimes: &[Runtime]) -> Result<ExecuteRequest, String> {
-    let installed = |language: &str| runtimes.iter().any(|r| r.language == language);
-    let (language, file, source) = CHECKS
-        .into_iter()
-        .find(|(language, ..)| installed(language))
-        .ok_or_else(|| {
-            let known: Vec<&str> = CHECKS.iter().map(|(language, ..)| *language).collect();
-            format!("the engine has none of {}", known.join(", "))
-        })?;
-    Ok(ExecuteRequest {
-        language: language.to_owned(),
-        version: "*".to_owned(),
-        files: vec![File::text(file, source)],
-        run_timeout: Some(CHECK_TIMEOUT.as_millis() as u64),
-        ..ExecuteRequest::default()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn runtimes(languages: &[&str]) -> Vec<Runtime> {
-        let runtime = |language: &&str| Runtime {
-            language: (*language).to_owned(),
-            version: "1.0.0".to_owned(),
-            aliases: Vec::new(),
-            runtime: None,
-        };
-        languages.iter().map(runtime).collect()
-    }
-
-    #[test]
-    fn the_check_uses_a_language_that_is_there() {
-        assert_eq!(program(&runtimes(&["c", "bash"])).unwrap().language, "bash");
-        assert_eq!(program(&runtimes(&["c"])).unwrap().files[0].name, "ready.c");
-        assert!(
-            program(&runtimes(&["cobol"]))
-                .unwrap_err()
-                .contains("python")
-        );
     }
 }

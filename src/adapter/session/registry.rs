@@ -14,14 +14,14 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::adapter::azure::error::ApiError;
-use crate::adapter::http::request_log::ended_alone;
 use crate::adapter::model::execution::Execution;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::operation_id::OperationId;
 use crate::adapter::model::outcome::Outcome;
-use crate::adapter::model::timings::{Arrival, Timings};
+use crate::adapter::model::timings::{Arrival, Timings, millis};
 use crate::adapter::model::trace::TraceContext;
+use crate::adapter::session::error::{SessionError, outcome_label};
+use crate::error_chain::error_chain;
 
 /// Ended executions that are remembered.
 const MAX_KEPT: usize = 1000;
@@ -67,7 +67,7 @@ pub enum State {
     /// The engine has it.
     Running,
     /// It is over.
-    Ended(Arc<Result<Outcome, ApiError>>),
+    Ended(Arc<Result<Outcome, SessionError>>),
 }
 
 impl fmt::Debug for Tracked {
@@ -83,7 +83,7 @@ impl Tracked {
             id,
             identifier: execution.identifier.clone(),
             is_asynchronous: execution.is_asynchronous,
-            is_shell: execution.is_shell,
+            is_shell: execution.has_exit_status,
             trace: arrival.trace,
             digest,
             state: watch::Sender::new(State::NotStarted),
@@ -103,14 +103,14 @@ impl Tracked {
             State::NotStarted | State::Running => true,
             State::Ended(result) => match &**result {
                 Ok(_) => true,
-                Err(ApiError::ExecutionCanceled) => false,
+                Err(SessionError::Canceled) => false,
                 Err(error) => error.may_have_run(),
             },
         }
     }
 
     /// Waits for its end.
-    pub async fn ended(&self) -> Arc<Result<Outcome, ApiError>> {
+    pub async fn ended(&self) -> Arc<Result<Outcome, SessionError>> {
         let mut state = self.state.subscribe();
         loop {
             if let State::Ended(result) = &*state.borrow_and_update() {
@@ -147,7 +147,7 @@ impl Tracked {
         }
     }
 
-    fn end(&self, result: Result<Outcome, ApiError>) {
+    fn end(&self, result: Result<Outcome, SessionError>) {
         self.state.send_replace(State::Ended(Arc::new(result)));
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -165,7 +165,7 @@ impl Waiting {
     }
 
     /// The end of the execution.
-    pub async fn ended(&self) -> Arc<Result<Outcome, ApiError>> {
+    pub async fn ended(&self) -> Arc<Result<Outcome, SessionError>> {
         self.0.ended().await
     }
 }
@@ -232,6 +232,7 @@ impl Executions {
             output_streams_max_length,
             jupyter_format,
             is_shell,
+            has_exit_status: _,
         } = execution;
         // Languages are found in any case.
         let language = language.to_lowercase();
@@ -245,8 +246,8 @@ impl Executions {
     /// canceled, gives way.
     ///
     /// # Errors
-    /// [`ApiError::OperationIdConflict`] where the id is that of a different execution.
-    pub fn register(&self, tracked: Tracked) -> Result<Registered, ApiError> {
+    /// [`SessionError::OperationIdConflict`] where the id is that of a different execution.
+    pub fn register(&self, tracked: Tracked) -> Result<Registered, SessionError> {
         let mut kept = self.kept();
         kept.forget_old();
         let identifier = tracked.identifier.as_ref();
@@ -269,13 +270,13 @@ impl Executions {
     /// The same execution, if it runs or has run under this identifier and id.
     ///
     /// # Errors
-    /// [`ApiError::OperationIdConflict`] where the id is that of a different execution.
+    /// [`SessionError::OperationIdConflict`] where the id is that of a different execution.
     pub fn find_existing(
         &self,
         identifier: Option<&Identifier>,
         id: &OperationId,
         digest: Digest,
-    ) -> Result<Option<Arc<Tracked>>, ApiError> {
+    ) -> Result<Option<Arc<Tracked>>, SessionError> {
         let mut kept = self.kept();
         kept.forget_old();
         kept.find_existing(identifier, id, digest)
@@ -283,11 +284,11 @@ impl Executions {
 
     /// One has ended. It is remembered, unless nothing of it can be asked for: it was not run and
     /// its client knows that, or the client has gone without having had an id.
-    pub fn end(&self, tracked: &Arc<Tracked>, result: Result<Outcome, ApiError>) {
+    pub fn end(&self, tracked: &Arc<Tracked>, result: Result<Outcome, SessionError>) {
         let is_kept = match &result {
             Ok(_) => true,
             Err(_) if tracked.is_asynchronous => true,
-            Err(ApiError::ExecutionCanceled) => tracked.id.is_given,
+            Err(SessionError::Canceled) => tracked.id.is_given,
             Err(error) => error.may_have_run(),
         };
         let bytes = result.as_ref().map_or(0, Outcome::size);
@@ -302,7 +303,7 @@ impl Executions {
         // Whoever gave no id waits, or has a line of its own that says that it went away.
         let may_be_alone = tracked.is_asynchronous || tracked.id.is_given;
         if may_be_alone && tracked.state.receiver_count() == 0 {
-            ended_alone(tracked, &result);
+            log_detached_completion(tracked, &result);
         }
         tracked.end(result);
     }
@@ -338,14 +339,14 @@ impl Kept {
         identifier: Option<&Identifier>,
         id: &OperationId,
         digest: Digest,
-    ) -> Result<Option<Arc<Tracked>>, ApiError> {
+    ) -> Result<Option<Arc<Tracked>>, SessionError> {
         // Nobody else knows an id that was just made.
         if !id.is_given {
             return Ok(None);
         }
         match self.by_id.get(&key(identifier, id.as_str())) {
             Some(known) if !known.counts() => Ok(None),
-            Some(known) if known.digest != digest => Err(ApiError::OperationIdConflict),
+            Some(known) if known.digest != digest => Err(SessionError::OperationIdConflict),
             known => Ok(known.cloned()),
         }
     }
@@ -391,6 +392,27 @@ impl Kept {
     }
 }
 
+/// Writes the line of an execution that ends while no request waits for it.
+fn log_detached_completion(tracked: &Tracked, result: &Result<Outcome, SessionError>) {
+    let timings = tracked.timings().clone();
+    tracing::info!(
+        trace_id = tracked.trace.map(|trace| display(trace.trace_id)),
+        parent_id = tracked.trace.map(|trace| display(trace.parent_id)),
+        operation_id = tracked.id.as_str(),
+        identifier = tracked.identifier.as_ref().map(Identifier::as_str),
+        language = timings.named_language(),
+        outcome = outcome_label(result),
+        cause = match result {
+            Err(SessionError::Engine(cause)) => Some(error_chain(cause)),
+            _ => None,
+        },
+        queue_ms = timings.in_queue().map(millis),
+        engine_ms = timings.in_engine().map(millis),
+        total_ms = millis(timings.arrived().elapsed()),
+        "execution"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,7 +422,7 @@ mod tests {
     use crate::adapter::model::outcome::StageOutput;
     use crate::piston::Verdict;
 
-    fn register(executions: &Executions, id: &str, body: &str) -> Result<Registered, ApiError> {
+    fn register(executions: &Executions, id: &str, body: &str) -> Result<Registered, SessionError> {
         let query = Query::default();
         let execution = parse(&Dialect::Executions, query, body.as_bytes())
             .unwrap()
@@ -460,7 +482,7 @@ mod tests {
         let executions = Executions::default();
         let first = begin(&executions, "one");
         let other = || register(&executions, "one", r#"{"code":"2"}"#);
-        let refused = |result| matches!(result, Err(ApiError::OperationIdConflict));
+        let refused = |result| matches!(result, Err(SessionError::OperationIdConflict));
         assert!(refused(other()));
         executions.end(&first, Ok(outcome(1)));
         assert!(refused(other()));
@@ -516,7 +538,7 @@ mod tests {
     async fn one_that_was_not_run_may_be_tried_again() {
         let executions = Executions::default();
         let first = begin(&executions, "one");
-        executions.end(&first, Err(ApiError::QueueTimeout));
+        executions.end(&first, Err(SessionError::QueueTimeout));
         assert!(executions.find(None, "one").is_none());
         begin(&executions, "one");
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::adapter::EngineKind;
-use crate::adapter::azure::error::ApiError;
 use crate::adapter::files::{FileError, blocking};
-use crate::adapter::session::Session;
+use crate::adapter::session::error::SessionError;
+use crate::adapter::session::state::Session;
+use crate::config::EngineKind;
 use crate::error_chain::error_chain;
 
 /// How long executions, and the processes behind them, may take to end.
@@ -20,19 +20,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// it is done, and belong to the new session. It goes on when its client hangs up.
 ///
 /// # Errors
-/// [`ApiError::DeletionFailed`], or [`FileError::Undeleted`], where something of the old session is
+/// [`SessionError::DeletionFailed`], or [`FileError::Undeleted`], where something of the old session is
 /// left.
-pub async fn delete(session: &Arc<Session>) -> Result<(), ApiError> {
+pub async fn delete(session: &Arc<Session>) -> Result<(), SessionError> {
     let deleting = Arc::clone(session);
     let deletion = tokio::spawn(async move {
         let _counted = deleting.count_request();
         clear(&deleting).await
     });
     let ended = deletion.await;
-    ended.unwrap_or(Err(ApiError::DeletionFailed("it was interrupted")))
+    ended.unwrap_or(Err(SessionError::DeletionFailed("it was interrupted")))
 }
 
-async fn clear(session: &Session) -> Result<(), ApiError> {
+async fn clear(session: &Session) -> Result<(), SessionError> {
     let deadline = Instant::now() + PATIENCE;
     // First in line, so that whoever comes from now on waits behind it.
     let mut alone = pin!(session.life.write());
@@ -46,7 +46,7 @@ async fn clear(session: &Session) -> Result<(), ApiError> {
         Some(taken) => taken,
         None => timeout_at(deadline, alone)
             .await
-            .map_err(|_| ApiError::DeletionFailed("an execution does not end"))?,
+            .map_err(|_| SessionError::DeletionFailed("an execution does not end"))?,
     };
     if session.config.engine == EngineKind::Embedded {
         wait_for_the_engine(session, deadline).await?;
@@ -68,7 +68,7 @@ async fn clear(session: &Session) -> Result<(), ApiError> {
 
 /// Waits until no process of a job is left that could still write. Real Piston does not end a job
 /// that nobody waits for, but its jobs cannot write to the session's files.
-async fn wait_for_the_engine(session: &Session, deadline: Instant) -> Result<(), ApiError> {
+async fn wait_for_the_engine(session: &Session, deadline: Instant) -> Result<(), SessionError> {
     while Instant::now() < deadline {
         let about = session.client.about(deadline).await;
         if about.is_ok_and(|about| about.jobs.is_some_and(|jobs| jobs.running == 0)) {
@@ -76,5 +76,5 @@ async fn wait_for_the_engine(session: &Session, deadline: Instant) -> Result<(),
         }
         sleep(PAUSE).await;
     }
-    Err(ApiError::DeletionFailed("a process does not end"))
+    Err(SessionError::DeletionFailed("a process does not end"))
 }

@@ -9,16 +9,16 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::adapter::EngineKind;
-use crate::adapter::azure::error::ApiError;
 use crate::adapter::backend::translate::{self, Marker, ResolvedLanguage, ValueOptions};
 use crate::adapter::files::blocking;
 use crate::adapter::model::execution::Execution;
 use crate::adapter::model::operation_id::OperationId;
 use crate::adapter::model::outcome::Outcome;
 use crate::adapter::model::timings::Arrival;
+use crate::adapter::session::error::SessionError;
 use crate::adapter::session::registry::{Registered, Tracked};
-use crate::adapter::session::{Phase, Session};
+use crate::adapter::session::state::{Phase, Session};
+use crate::config::EngineKind;
 use crate::limiter::QueueSlot;
 use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
 
@@ -33,14 +33,14 @@ const MOST_BESIDE_A_VALUE: usize = 32 << 10;
 /// own, whether anybody waits for it or not; `share` is its part of what all bodies may hold.
 ///
 /// # Errors
-/// [`ApiError`] where there is no place for it, or its id is that of a different execution.
+/// [`SessionError`] where there is no place for it, or its id is that of a different execution.
 pub fn begin(
     session: &Arc<Session>,
     id: OperationId,
     execution: Execution,
     share: Option<OwnedSemaphorePermit>,
     arrival: Arrival,
-) -> Result<Arc<Tracked>, ApiError> {
+) -> Result<Arc<Tracked>, SessionError> {
     let executions = &session.executions;
     let digest = executions.digest(&execution);
     let identifier = execution.identifier.as_ref();
@@ -76,7 +76,7 @@ pub fn begin(
 struct Job {
     session: Arc<Session>,
     tracked: Arc<Tracked>,
-    result: Option<Result<Outcome, ApiError>>,
+    result: Option<Result<Outcome, SessionError>>,
 }
 
 impl Job {
@@ -85,7 +85,7 @@ impl Job {
         let result = tokio::select! {
             biased;
             result = run(&session, &self.tracked, execution, place) => result,
-            () = session.reached(Phase::Killing) => Err(ApiError::ShuttingDown),
+            () = session.reached(Phase::Killing) => Err(SessionError::ShuttingDown),
         };
         self.result = Some(result);
     }
@@ -94,7 +94,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         let result = self.result.take();
-        let result = result.unwrap_or(Err(ApiError::ExecutionCanceled));
+        let result = result.unwrap_or(Err(SessionError::Canceled));
         self.session.count_execution(&self.tracked, &result);
         self.session.executions.end(&self.tracked, result);
     }
@@ -105,7 +105,7 @@ async fn run(
     tracked: &Tracked,
     execution: Execution,
     place: QueueSlot,
-) -> Result<Outcome, ApiError> {
+) -> Result<Outcome, SessionError> {
     let _alive = session.life.read().await;
     // Once more, for a session that was deleted meanwhile.
     session.sessions.used_by(tracked.identifier.as_ref());
@@ -157,10 +157,10 @@ async fn run(
 
 /// What there is instead of what was asked for: the engine, which has just said that it does not have
 /// it, is asked, for it may have had it before.
-async fn not_found(session: &Session, request: ExecuteRequest) -> ApiError {
+async fn not_found(session: &Session, request: ExecuteRequest) -> SessionError {
     // Where it does not say, what it said before is as good as can be told.
     let _ = session.refresh_runtimes().await;
-    ApiError::RuntimeNotFound {
+    SessionError::RuntimeNotFound {
         language: request.language,
         version: request.version,
         available: session.known_runtimes().to_vec(),
@@ -169,7 +169,7 @@ async fn not_found(session: &Session, request: ExecuteRequest) -> ApiError {
 
 /// Adds the session's files to a request for an engine that does not share the data directory.
 /// What the request has already comes first.
-async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(), ApiError> {
+async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(), SessionError> {
     let store = session.files.clone();
     if store.is_empty() {
         return Ok(());

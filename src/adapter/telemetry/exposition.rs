@@ -8,7 +8,7 @@ const PREFIX: &str = "session_adapter_";
 
 /// What the values of a family are.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub enum Kind {
     Counter,
     Gauge,
     Histogram,
@@ -16,11 +16,11 @@ pub(super) enum Kind {
 
 /// A page on its way.
 #[derive(Debug, Default)]
-pub(super) struct Page(String);
+pub struct Page(String);
 
 impl Page {
     /// Begins a family.
-    pub(super) fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -31,7 +31,7 @@ impl Page {
     }
 
     /// A value of a family.
-    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.put(format_args!("{PREFIX}{name}"));
         for (number, (label, text)) in labels.iter().enumerate() {
             let open = if number == 0 { '{' } else { ',' };
@@ -42,13 +42,13 @@ impl Page {
     }
 
     /// A family of one value without labels.
-    pub(super) fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    pub fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
 
     /// A family of times: `buckets` has the count for each bound, and one for what is above all.
-    pub(super) fn histogram(
+    pub fn histogram(
         &mut self,
         name: &str,
         help: &str,
@@ -70,7 +70,7 @@ impl Page {
     }
 
     /// The whole text.
-    pub(super) fn into_text(self) -> String {
+    pub fn into_text(self) -> String {
         self.0
     }
 

@@ -15,18 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
-use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::adapter::azure::error::ApiError;
-use crate::adapter::model::outcome::Outcome;
 use crate::adapter::model::timings::Timings;
-use crate::adapter::session::Session;
 use crate::adapter::telemetry::exposition::{Kind, Page};
 
-/// What the page is.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Languages that are told apart; real Piston has about a hundred.
 const MAX_LANGUAGES: usize = 128;
 /// The language of what the engine does not list, and of requests that are passed on unread.
@@ -35,19 +28,6 @@ const OTHER: &str = "other";
 const BOUNDS: [f64; 15] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 240.0,
 ];
-/// What the engine may say of its sandbox under `GET /`, and is told.
-const LAYERS: [&str; 7] = [
-    "as_root",
-    "landlock",
-    "limits",
-    "network",
-    "no_new_privileges",
-    "own_users",
-    "seccomp",
-];
-/// How long the engine may take to tell of itself.
-const ABOUT: Duration = Duration::from_secs(1);
-
 /// The counters of a session.
 #[derive(Debug)]
 pub struct Metrics {
@@ -95,7 +75,7 @@ pub struct Request {
     /// The fixed name of its route.
     pub route: &'static str,
     /// Its answer, unless the client went away.
-    pub status: Option<StatusCode>,
+    pub status: Option<u16>,
     /// The code of its error.
     pub error: Option<&'static str>,
     /// Bytes of its body.
@@ -134,7 +114,7 @@ impl Metrics {
 
     /// Counts a request.
     pub fn request(&self, request: &Request) {
-        let status = request.status.map_or(0, |status| status.as_u16());
+        let status = request.status.unwrap_or(0);
         let mut counts = self.counts();
         *counts.requests.entry((request.route, status)).or_default() += 1;
         if let Some(code) = request.error {
@@ -177,106 +157,29 @@ impl Metrics {
         }
     }
 
+    /// Adds what was counted to a page.
+    pub fn write(&self, page: &mut Page) {
+        self.counts().write(page);
+    }
+
+    /// Seconds since 1970 at which the session began.
+    pub fn start_time(&self) -> f64 {
+        let since_epoch = self.began_at.duration_since(UNIX_EPOCH);
+        since_epoch.unwrap_or_default().as_secs_f64()
+    }
+
+    /// For how long the session has been there.
+    pub fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How an execution ended, in one word: how the program did, or the code of the error.
-pub fn word_of(result: &Result<Outcome, ApiError>) -> &'static str {
-    match result {
-        Ok(outcome) => outcome.verdict.as_str(),
-        Err(error) => error.told().code,
-    }
-}
-
-/// The page, as it is now.
-pub async fn page(session: &Session) -> String {
-    let engine = session.client.about(Instant::now() + ABOUT).await;
-    let engine = engine.unwrap_or_default();
-    let mut page = Page::default();
-    about_session(&mut page, session);
-    session.metrics.counts().write(&mut page);
-    if let Some(jobs) = engine.jobs {
-        page.family(
-            "engine_jobs",
-            Kind::Gauge,
-            "Jobs of the engine: running, or waiting for a place.",
-        );
-        page.sample("engine_jobs", &[("state", "running")], jobs.running);
-        page.sample("engine_jobs", &[("state", "waiting")], jobs.waiting);
-    }
-    if let Some(Value::Object(sandbox)) = engine.sandbox {
-        page.family(
-            "sandbox_layer",
-            Kind::Gauge,
-            "Whether a layer of the engine's sandbox is on; network and as_root are rights that jobs have.",
-        );
-        for layer in LAYERS {
-            if let Some(found) = sandbox.get(layer) {
-                let is_on = !matches!(found, Value::Null | Value::Bool(false));
-                page.sample("sandbox_layer", &[("layer", layer)], u8::from(is_on));
-            }
-        }
-    }
-    page.into_text()
-}
-
-fn about_session(page: &mut Page, session: &Session) {
-    let metrics = &session.metrics;
-    page.family(
-        "build_info",
-        Kind::Gauge,
-        "Always 1; the version of this program and its kind of engine.",
-    );
-    let engine = session.config.engine.to_string();
-    let labels = [
-        ("version", env!("CARGO_PKG_VERSION")),
-        ("engine", engine.as_str()),
-    ];
-    page.sample("build_info", &labels, 1);
-    let since_epoch = metrics.began_at.duration_since(UNIX_EPOCH);
-    page.single(
-        "start_time_seconds",
-        Kind::Gauge,
-        "When the session began, in seconds since 1970.",
-        since_epoch.unwrap_or_default().as_secs_f64(),
-    );
-    page.single(
-        "uptime_seconds",
-        Kind::Gauge,
-        "For how long the session has been there.",
-        metrics.began.elapsed().as_secs_f64(),
-    );
-    page.single(
-        "ready",
-        Kind::Gauge,
-        "Whether a real execution works, as far as it is known.",
-        u8::from(session.readiness.check().is_ok()),
-    );
-    page.single(
-        "connections",
-        Kind::Gauge,
-        "Connections that are open.",
-        metrics.connections.load(Ordering::Relaxed),
-    );
-    for (name, help, running, waiting) in [
-        (
-            "executions_now",
-            "Executions, readiness checks included: running, or waiting for their turn.",
-            session.gate.running(),
-            session.gate.waiting(),
-        ),
-        (
-            "executions_most",
-            "How many executions may run and wait.",
-            session.config.max_jobs,
-            session.config.queue,
-        ),
-    ] {
-        page.family(name, Kind::Gauge, help);
-        page.sample(name, &[("state", "running")], running);
-        page.sample(name, &[("state", "waiting")], waiting);
     }
 }
 

@@ -1,4 +1,4 @@
 //! What is counted, and its text for Prometheus.
 
-mod exposition;
+pub mod exposition;
 pub mod metrics;

@@ -1,0 +1,191 @@
+//! The HTTP server: accepts, bounds, answers, and goes down without losing what runs.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::adapter::config::AdapterConfig;
+use crate::adapter::files::{FileLimits, FileStore};
+use crate::adapter::http::accept::accept;
+use crate::adapter::http::connections::{Place, Places};
+use crate::adapter::http::hyper_errors::Explaining;
+use crate::adapter::http::{handler, metrics_listener};
+use crate::adapter::session::{Phase, Session, probe};
+
+/// Connections at a time, where that leaves as many descriptors for all else. For one more another is
+/// closed that waits for its client.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long a connection may be idle, or take to send its header; long enough that a proxy rarely
+/// sends a request as its connection is closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// What is read ahead of a connection. Hyper answers a head that is larger with 431; the bounds
+/// that are told to clients are below it.
+const READ_AHEAD: usize = 128 << 10;
+/// How long a client may take none of an answer before its connection is broken.
+const UNTAKEN_MILLIS: u32 = 75_000;
+/// What answers need to get out once the executions behind them have ended.
+const FLUSH: Duration = Duration::from_secs(3);
+/// What executions need to end once they are killed.
+const KILL: Duration = Duration::from_secs(1);
+
+/// Why the adapter cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The HTTP client that talks to the engine.
+    #[error("cannot set up the client of the engine: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The directory of the session's files.
+    #[error("cannot open the data directory: {0}")]
+    Data(#[source] io::Error),
+    /// A task that never ends has ended: the one that watches the engine, or tells the metrics.
+    #[error("a task in the background has ended: {0:?}")]
+    Background(Option<tokio::task::JoinError>),
+}
+
+/// Where an adapter is asked.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everything.
+    pub sessions: TcpListener,
+    /// For `GET /metrics` alone.
+    pub metrics: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(sessions: TcpListener) -> Self {
+        Self {
+            sessions,
+            metrics: None,
+        }
+    }
+}
+
+/// Serves until `shutdown` resolves, then lets executions end for as long as the configuration
+/// allows, and kills those that remain.
+///
+/// # Errors
+/// [`AdapterError`] where nothing could be served at all.
+pub async fn serve(
+    listeners: impl Into<Listeners>,
+    config: AdapterConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AdapterError> {
+    let listeners = listeners.into();
+    let listener = listeners.sessions;
+    let drain_timeout = config.drain_timeout;
+    let limits = FileLimits {
+        bytes: config.data_bytes,
+        entries: config.data_files,
+    };
+    let files = FileStore::open(&config.data_dir, limits).map_err(AdapterError::Data)?;
+    let session = Arc::new(Session::new(config, files)?);
+    let mut background = JoinSet::new();
+    background.spawn({
+        let session = Arc::clone(&session);
+        async move { probe::watch(&session).await }
+    });
+    if let Some(listener) = listeners.metrics {
+        background.spawn(metrics_listener::serve(listener, Arc::clone(&session)));
+    }
+    let graceful = GracefulShutdown::new();
+    let places = Places::new(most_connections(), Arc::clone(&session.metrics));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = background.join_next() => return Err(AdapterError::Background(ended.err())),
+            (stream, place) = next(&listener, &places) => {
+                tokio::spawn(connection(stream, place, Arc::clone(&session), &graceful));
+            }
+        }
+    }
+
+    drop(listener);
+    session.go_on_to(Phase::Draining);
+    tracing::info!(
+        running = session.gate.running(),
+        waiting = session.gate.waiting(),
+        "draining"
+    );
+    let deadline = Instant::now() + drain_timeout;
+    if timeout_at(deadline, session.idle()).await.is_err() {
+        tracing::warn!(running = session.gate.running(), "killing what still runs");
+        session.go_on_to(Phase::Killing);
+        let _ = timeout(KILL, session.idle()).await;
+    }
+    if timeout(FLUSH, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some connections did not take their answer in time");
+    }
+    Ok(())
+}
+
+/// How many connections there may be.
+fn most_connections() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let half = descriptors.map_or(usize::MAX, |most| {
+        usize::try_from(most / 2).unwrap_or(usize::MAX)
+    });
+    half.clamp(1, MAX_CONNECTIONS)
+}
+
+/// The next connection, and a place for it.
+async fn next(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+    let stream = accept(listener).await;
+    (stream, places.take().await)
+}
+
+/// Answers the requests of one connection. Hyper drops a request whose client hangs up, and with
+/// it everything that was done for it.
+fn connection(
+    stream: TcpStream,
+    place: Place,
+    session: Arc<Session>,
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = ()> + use<> {
+    // A socket that will not take the option is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    let _ = set_tcp_user_timeout(&stream, UNTAKEN_MILLIS);
+    let connected = session.metrics.connected();
+    let place = Arc::new(place);
+    let own = Arc::clone(&place);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let session = Arc::clone(&session);
+        let turn = own.request();
+        async move { Ok::<_, Infallible>(handler::answer(&session, request, turn).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(READ_AHEAD)
+        .serve_connection(
+            TokioIo::new(Explaining::new(stream, Arc::clone(&place))),
+            service,
+        );
+    let watched = graceful.watch(connection);
+    async move {
+        let _connected = connected;
+        let ended = tokio::select! {
+            ended = watched => ended,
+            () = place.closed() => return,
+        };
+        match ended {
+            // 400, 414 or 431 was answered; nothing else of the request is known.
+            Err(error) if error.is_parse() => tracing::info!(%error, "malformed request"),
+            // The client went away or was too slow: its requests have lines of their own.
+            Ok(()) | Err(_) => {}
+        }
+    }
+}

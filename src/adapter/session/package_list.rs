@@ -1,0 +1,56 @@
+//! Asks Python which packages programs can use.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::adapter::model::package::Package;
+use crate::adapter::session::error::SessionError;
+use crate::adapter::session::state::Session;
+use crate::piston::{ExecuteRequest, File};
+
+const LIST: &str = "\
+import importlib.metadata, json
+found = {d.metadata['Name']: d.version for d in importlib.metadata.distributions() if d.metadata['Name']}
+print(json.dumps([{'name': n, 'version': found[n]} for n in sorted(found, key=str.lower)]))
+";
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may wait for a place to run in.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks Python, until it has answered once. There are none where there is no Python, and where it
+/// does not say.
+///
+/// # Errors
+/// [`SessionError`] where there is no place for an execution, or none works.
+pub async fn list(session: &Session) -> Result<&[Package], SessionError> {
+    if session.packages.found.get().is_none()
+        && let Some(found) = ask(session).await?
+    {
+        // Where two ask at a time, they learn the same.
+        let _ = session.packages.found.set(found);
+    }
+    Ok(session.packages.found.get().map_or(&[], Vec::as_slice))
+}
+
+async fn ask(session: &Session) -> Result<Option<Vec<Package>>, SessionError> {
+    let runtimes = session.known_runtimes();
+    if !runtimes.iter().any(|runtime| runtime.language == "python") {
+        return Ok(None);
+    }
+    let latest = Instant::now() + PATIENCE;
+    let _pass = session
+        .admit(session.join()?, Some(latest), TIMEOUT)
+        .await?;
+    let mut request = ExecuteRequest {
+        language: "python".to_owned(),
+        version: "*".to_owned(),
+        files: vec![File::text("packages.py", LIST)],
+        run_timeout: Some(TIMEOUT.as_millis() as u64),
+        ..ExecuteRequest::default()
+    };
+    let response = session.client.execute(&mut request, latest).await?;
+    // Real Piston keeps little output: what it has cut is no list.
+    Ok(serde_json::from_str(&response.run.stdout).ok())
+}
