@@ -1,7 +1,9 @@
 //! The Azure side: what session pools and agent frameworks speak, on port 2000.
 //!
-//! The way of a request: [`server`] accepts it, [`route`] names the action, [`api`] parses it,
-//! [`execute`] runs it on the engine with [`translate`], and [`api`] renders the outcome.
+//! A request goes down the layers and its response comes back up: [`http`] accepts it and names the
+//! action, [`azure`] reads its dialect, the [`session`] runs it through the [`backend`] on the engine,
+//! and [`azure`] renders the outcome. A layer imports only layers below it; `tests/architecture.rs`
+//! holds that against the code.
 
 pub mod azure;
 pub mod backend;

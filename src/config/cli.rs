@@ -70,7 +70,7 @@ pub struct Flags {
     #[arg(long, value_name = "NAME")]
     pub(super) allow_host: Vec<String>,
     /// Origin of web pages that may use the session from a browser, besides those of the host itself,
-    /// such as https://app.example; may be repeated; `*` allows all [env: ALLOW_ORIGIN, with commas]
+    /// such as `https://app.example`; may be repeated; `*` allows all [env: ALLOW_ORIGIN, with commas]
     /// [default: none]
     #[arg(long, value_name = "ORIGIN")]
     pub(super) allow_origin: Vec<String>,

@@ -19,7 +19,7 @@ pub struct Outcome {
     /// The value of a Python program's last expression, as JSON; `None` where it has none.
     pub value: Option<Box<RawValue>>,
     /// Whether the value was longer than what the engine keeps of stderr. The next one should be
-    /// told with a smaller [`ValueOptions::most`].
+    /// asked for with a smaller limit.
     pub value_overflowed: bool,
     /// Wall-clock time in milliseconds of the stage that decided.
     pub time_ms: u64,

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// it is done, and belong to the new session. It goes on when its client hangs up.
 ///
 /// # Errors
-/// [`SessionError::DeletionFailed`], or [`FileError::Undeleted`], where something of the old session is
+/// [`SessionError::DeletionFailed`], or `FileError::Undeleted`, where something of the old session is
 /// left.
 pub async fn delete(session: &Arc<Session>) -> Result<(), SessionError> {
     let deleting = Arc::clone(session);

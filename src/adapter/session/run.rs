@@ -1,6 +1,6 @@
 //! Runs an execution.
 //!
-//! Every execution is a job of the engine: a fresh process. [`run`] is the place where one that
+//! Every execution is a job of the engine: a fresh process. `run` is the place where one that
 //! asks for a kernel that lives with the session would be told from one that asks for a job.
 
 use std::sync::Arc;
