@@ -417,6 +417,11 @@ impl JobContext<'_> {
                     }
                 }
                 read = read(&mut stderr, &mut err_buffer), if stderr.is_some() => {
+                    // What is said of a program's death follows what it printed, also where both have
+                    // arrived before this task got to run.
+                    if let Some(Ok(waiting)) = stdout.as_ref().map(|pipe| pipe.try_read(&mut out_buffer)) {
+                        output.push(Stream::Stdout, out_buffer.get(..waiting).unwrap_or_default());
+                    }
                     output.push(Stream::Stderr, err_buffer.get(..read).unwrap_or_default());
                     if read == 0 {
                         stderr = None;
