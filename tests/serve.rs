@@ -716,3 +716,20 @@ fn parent(pid: i32) -> Option<i32> {
 async fn gone(pid: i32) {
     eventually("the process is gone", async || parent(pid).is_none()).await;
 }
+
+#[tokio::test]
+async fn a_program_that_floods_while_its_value_is_looked_at_has_reached_the_output_limit() {
+    let program = Program::start(&[]).await;
+    for flood in ["100", "2"] {
+        let code = format!(
+            "import os\nclass A:\n  def __repr__(self):\n    for _ in range(40):\n      \
+             os.write({flood}, b'x' * 65536)\n    os.abort()\nA()"
+        );
+        let body = json!({ "code": code }).to_string();
+        let ran = raw::post(program.addr, "/python/execute", &body)
+            .await
+            .json();
+        assert_eq!(ran["outcome"], "output_limit", "{flood}");
+        assert_eq!(ran["status"], "Failure", "{flood}");
+    }
+}

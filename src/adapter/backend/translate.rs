@@ -101,9 +101,12 @@ pub fn outcome_with_value(
     if marker.take_from(&mut run.output).is_cut && !taken.is_cut {
         run.output = format!("{}{}", run.stdout, run.stderr);
     }
-    let value_overflowed = taken.is_cut && run.status == Some(Status::StderrLimit);
+    // Real Piston keeps so little of stderr that a value alone can pass its limit, when the program has
+    // ended. An engine that tells the outcome keeps enough for every value: there it was the program,
+    // which may still run while its value is looked at.
+    let value_overflowed =
+        taken.is_cut && run.status == Some(Status::StderrLimit) && run.outcome.is_none();
     if value_overflowed {
-        // The program had ended; it was its value that the engine had no room for.
         (run.code, run.signal, run.status) = (Some(0), None, None);
         run.outcome = Some(Verdict::Success);
     }
