@@ -16,7 +16,7 @@ use std::str::FromStr;
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Version};
 
 /// Whether a browser says that a request comes from a page of another site.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -34,8 +34,8 @@ pub enum AccessError {
     Host(String),
     /// The request comes from a web page of another origin.
     #[error(
-        "Requests from the origin '{0}' are refused: allowed are pages of the host itself, and \
-         origins given by --allow-origin or ALLOW_ORIGIN."
+        "Requests from the origin '{0}' are refused: allowed are pages of the same host and port, \
+         and origins given by --allow-origin or ALLOW_ORIGIN."
     )]
     Origin(String),
     /// The request comes from a web page of another site, which does not name itself.
@@ -90,7 +90,8 @@ impl FromStr for AllowedOrigin {
             return Ok(Self::Any);
         }
         Origin::parse(text).map(Self::One).ok_or_else(|| {
-            "allowed are origins such as https://app.example or http://localhost:3000, or *"
+            "allowed are origins without a path or a slash at the end, such as \
+             https://app.example or http://localhost:3000, or *"
                 .to_owned()
         })
     }
@@ -100,11 +101,13 @@ impl fmt::Display for AllowedOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("*"),
-            Self::One(origin) => write!(
-                f,
-                "{}://{}:{}",
-                origin.scheme, origin.place.host, origin.place.port
-            ),
+            Self::One(Origin { scheme, place }) => {
+                write!(f, "{scheme}://{}", place.host)?;
+                match (*scheme, place.port) {
+                    ("http", 80) | ("https", 443) => Ok(()),
+                    (_, port) => write!(f, ":{port}"),
+                }
+            }
         }
     }
 }
@@ -190,13 +193,15 @@ impl AccessPolicy {
             return Err(AccessError::Host(shown(refused)));
         }
         let host = named.last().unwrap_or_default();
+        if host.is_empty() && head.version >= Version::HTTP_11 {
+            return Err(AccessError::Host(String::new()));
+        }
         let mut origins = head.headers.get_all(ORIGIN).iter();
         let (origin, other) = (origins.next(), origins.next());
         let Some(value) = origin else {
-            let site = head.headers.get(SEC_FETCH_SITE).map(text_of);
-            return match site.as_deref() {
-                Some("cross-site") => Err(AccessError::CrossSite),
-                _ => Ok(None),
+            return match is_cross_site(head) {
+                true => Err(AccessError::CrossSite),
+                false => Ok(None),
             };
         };
         let text = text_of(value);
@@ -207,8 +212,7 @@ impl AccessPolicy {
         if self.allows_origin(&origin) {
             return Ok(Some(value.clone()));
         }
-        let site = head.headers.get(SEC_FETCH_SITE).map(text_of);
-        if !origin.is_of(host) || site.as_deref() == Some("cross-site") {
+        if !origin.is_of(host) || is_cross_site(head) {
             return Err(refused());
         }
         Ok(None)
@@ -232,6 +236,12 @@ impl AccessPolicy {
             AllowedOrigin::One(allowed) => allowed == origin,
         })
     }
+}
+
+/// Whether any of the headers says so.
+fn is_cross_site(head: &Parts) -> bool {
+    let mut sites = head.headers.get_all(SEC_FETCH_SITE).iter().map(text_of);
+    sites.any(|site| site.to_ascii_lowercase().contains("cross-site"))
 }
 
 fn is_address(host: &str) -> bool {
@@ -395,6 +405,10 @@ mod tests {
             policy(&[], &[]).check(&head("/", &headers))
         };
         assert_eq!(check("cross-site"), Err(AccessError::CrossSite));
+        assert_eq!(
+            check("same-origin, Cross-Site"),
+            Err(AccessError::CrossSite)
+        );
         for site in ["same-origin", "same-site", "none"] {
             assert_eq!(check(site), Ok(None), "{site}");
         }

@@ -10,13 +10,14 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat,
-    statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, mkdirat,
+    openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -84,10 +85,12 @@ pub struct DataDir {
     path: PathBuf,
     lock: OwnedFd,
     is_temporary: bool,
+    is_marked: AtomicBool,
 }
 
 impl DataDir {
-    /// Locks the directory that an operator has given, checks that it may be used, and marks it.
+    /// Locks the directory that an operator has given, and checks that it may be used. It is to be
+    /// [marked](Self::mark) once the start has succeeded.
     ///
     /// With `adopt` it may hold anything; what it holds becomes the session's.
     ///
@@ -113,14 +116,31 @@ impl DataDir {
                 });
             }
         }
-        let reserved = open_reserved(&folder).map_err(failed)?;
-        mark(&reserved).map_err(failed)?;
-        // Those that an adapter did not complete before it died.
-        delete_uploads(reserved).map_err(|left| failed(left.into()))?;
         Ok(Self {
             path: path.to_owned(),
             lock: folder,
             is_temporary: false,
+            is_marked: AtomicBool::new(false),
+        })
+    }
+
+    /// Marks the directory as the session's, and deletes uploads that an earlier adapter did not
+    /// complete. To be called when nothing else can stop the start: a directory that was adopted in vain
+    /// is not the session's. `owner` is the user who serves from now on, where it is not this one.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn mark(&self, owner: Option<u32>) -> Result<(), DataDirError> {
+        let marked = open_reserved(&self.lock).and_then(|reserved| {
+            if let Some(owner) = owner {
+                give_reserved(&reserved, owner)?;
+            }
+            self.is_marked.store(true, Ordering::Relaxed);
+            Ok(delete_uploads(reserved)?)
+        });
+        marked.map_err(|source| DataDirError::Io {
+            path: self.path.clone(),
+            source,
         })
     }
 
@@ -140,6 +160,7 @@ impl DataDir {
             path,
             lock,
             is_temporary: true,
+            is_marked: AtomicBool::new(false),
         })
     }
 
@@ -161,11 +182,20 @@ impl DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
+        // What is left is deleted at the next start, and what a program has made of the mark is for an
+        // operator to judge where it cannot be mended.
         if self.is_temporary {
-            // What is left is deleted at the next start.
             let _ = delete_tree(&self.path);
+        } else if self.is_marked.load(Ordering::Relaxed) {
+            let _ = open_reserved(&self.lock);
         }
     }
+}
+
+/// Deletes the temporary data directories that adapters of this user left when they were killed.
+pub fn delete_abandoned() {
+    // What cannot be read now may be at the next start.
+    let _ = crate::tree::delete_abandoned(&temp_dir(), TEMPORARY_PREFIX);
 }
 
 /// Locks the directory, waiting a moment for the last jobs of an adapter that was killed. False where
@@ -184,19 +214,70 @@ fn lock(folder: &OwnedFd) -> io::Result<bool> {
 
 /// Whether an earlier run has marked the directory.
 fn is_marked(folder: &OwnedFd) -> bool {
-    openat(folder, RESERVED, OPEN_DIR, Mode::empty())
-        .and_then(|reserved| statat(&reserved, MARK, AtFlags::SYMLINK_NOFOLLOW))
-        .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
+    open_own(folder.as_fd(), RESERVED).is_ok_and(|reserved| has_mark(&reserved))
+}
+
+fn has_mark(reserved: &OwnedFd) -> bool {
+    statat(reserved, MARK, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| is_mark(&found))
+}
+
+/// A mark holds nothing but its text: it is no place to keep something in.
+fn is_mark(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+        && found.st_size == MARK_TEXT.len() as i64
+        && found.st_nlink == 1
+}
+
+/// Opens a directory; one of this user's own also where a program has taken its modes away.
+fn open_own(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    let me = rustix::process::geteuid().as_raw();
+    let opened = match openat(parent, name, OPEN_DIR, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let handle = openat(parent, name, OPEN_DIR | OFlags::PATH, Mode::empty())?;
+            if fstat(&handle)?.st_uid != me {
+                return Err(Errno::ACCESS);
+            }
+            rustix::fs::chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), Mode::RWXU)?;
+            openat(parent, name, OPEN_DIR, Mode::empty())?
+        }
+        other => other?,
+    };
+    restore_own_modes(&opened)?;
+    Ok(opened)
+}
+
+/// Gives this user back the rights to a directory of its own. Where jobs share the user, they can take
+/// them away.
+///
+/// # Errors
+/// What the kernel says.
+pub fn restore_own_modes(folder: &OwnedFd) -> rustix::io::Result<()> {
+    let found = fstat(folder)?;
+    let mode = Mode::from_raw_mode(found.st_mode);
+    if found.st_uid == rustix::process::geteuid().as_raw() && !mode.contains(Mode::RWXU) {
+        fchmod(folder, mode | Mode::RWXU)?;
+    }
+    Ok(())
+}
+
+/// Whether this is what the root of an ext file system has, and not a directory that somebody gave
+/// its name: no job and no ordinary user makes one of root's.
+pub fn is_lost_and_found(folder: &OwnedFd) -> bool {
+    statat(folder, LOST_AND_FOUND, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| {
+        found.st_uid == 0 && FileType::from_raw_mode(found.st_mode) == FileType::Directory
+    })
 }
 
 /// Some names of what is in the directory, and how much there is.
 fn foreign_entries(folder: &OwnedFd) -> io::Result<(Vec<String>, usize)> {
+    let has_lost_and_found = is_lost_and_found(folder);
     let mut names = Vec::new();
     let mut count = 0;
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") || name == LOST_AND_FOUND.as_bytes() {
+        if matches!(name, b"." | b"..") || (has_lost_and_found && name == LOST_AND_FOUND.as_bytes())
+        {
             continue;
         }
         count += 1;
@@ -207,24 +288,31 @@ fn foreign_entries(folder: &OwnedFd) -> io::Result<(Vec<String>, usize)> {
     Ok((names, count))
 }
 
+/// Puts the mark in its place, whatever a program has made of it.
 fn mark(reserved: &OwnedFd) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    match openat(reserved, MARK, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => File::from(file).write_all(MARK_TEXT.as_bytes()),
-        Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(error.into()),
+    if has_mark(reserved) {
+        return Ok(());
     }
+    let own = openat(reserved, c".", OPEN_DIR, Mode::empty())?;
+    delete_contents(own, |name| name.to_bytes() != MARK.as_bytes())?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(reserved, MARK, flags, Mode::RUSR | Mode::WUSR)?;
+    File::from(file).write_all(MARK_TEXT.as_bytes())
 }
 
-/// Deletes what is in the reserved directory but the mark.
+/// Deletes the uploads under way, and whatever else a program has put beside the mark.
 ///
 /// # Errors
 /// Names what is left.
 pub fn delete_uploads(reserved: OwnedFd) -> Result<(), Undeleted> {
-    delete_contents(reserved, |name| name.to_bytes() == MARK.as_bytes())
+    let keeps_mark = has_mark(&reserved);
+    delete_contents(reserved, |name| {
+        keeps_mark && name.to_bytes() == MARK.as_bytes()
+    })
 }
 
-/// Opens the reserved directory of a data directory, and makes it where it is missing.
+/// Opens the reserved directory of a data directory. Makes it where it is missing, and marks it where
+/// the mark is.
 ///
 /// Programs of the session can rename what is in the data directory, and put something else in its
 /// place. What is not a directory of this user alone is deleted.
@@ -233,22 +321,20 @@ pub fn delete_uploads(reserved: OwnedFd) -> Result<(), Undeleted> {
 /// Where it can neither be opened nor made.
 pub fn open_reserved(data_dir: impl AsFd) -> io::Result<OwnedFd> {
     let data_dir = data_dir.as_fd();
-    match openat(data_dir, RESERVED, OPEN_DIR, Mode::empty()) {
+    match open_own(data_dir, RESERVED) {
         Ok(reserved) => {
             let found = fstat(&reserved)?;
             let is_private = found.st_mode & 0o077 == 0;
             // Root is about to hand it over to the user that serves.
             let me = rustix::process::geteuid();
             if is_private && (found.st_uid == me.as_raw() || me.is_root()) {
+                mark(&reserved)?;
                 return Ok(reserved);
             }
             delete_contents(reserved, |_| false)?;
         }
-        Err(error @ Errno::ACCESS) => {
-            let kind = io::Error::from(error).kind();
-            let message = format!("{RESERVED} in it belongs to another user");
-            return Err(io::Error::new(kind, message));
-        }
+        // Another user's, and not to be got rid of.
+        Err(Errno::ACCESS) => return Err(Errno::ACCESS.into()),
         // It is missing, or not a directory.
         Err(_) => {}
     }
@@ -257,7 +343,9 @@ pub fn open_reserved(data_dir: impl AsFd) -> io::Result<OwnedFd> {
         let _ = unlinkat(data_dir, RESERVED, flags);
     }
     mkdirat(data_dir, RESERVED, Mode::RWXU)?;
-    Ok(openat(data_dir, RESERVED, OPEN_DIR, Mode::empty())?)
+    let reserved = openat(data_dir, RESERVED, OPEN_DIR, Mode::empty())?;
+    mark(&reserved)?;
+    Ok(reserved)
 }
 
 /// Whether an entry of a data directory itself is this program's and not the session's.
@@ -274,7 +362,7 @@ pub fn used_space(data_dir: OwnedFd) -> Space {
             in_reserved = is_reserved(name);
         }
         let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-        let is_mark = name.to_bytes() == MARK.as_bytes() && found.st_size == MARK_TEXT.len() as i64;
+        let is_mark = name.to_bytes() == MARK.as_bytes() && is_mark(found);
         !in_reserved || (depth == 0 && !is_directory) || (depth > 0 && !is_mark)
     })
 }
@@ -284,21 +372,11 @@ pub fn used_space_at(data_dir: &Path) -> Space {
     openat(CWD, data_dir, OPEN_DIR, Mode::empty()).map_or_else(|_| Space::default(), used_space)
 }
 
-/// Gives the reserved directory, and what is in it, to the user who serves from now on.
-///
-/// # Errors
-/// Where it cannot be opened, or is not this process's to give.
-pub fn give_reserved(data_dir: &Path, user: u32) -> io::Result<()> {
-    let folder = openat(CWD, data_dir, OPEN_DIR, Mode::empty())?;
-    let Ok(reserved) = openat(&folder, RESERVED, OPEN_DIR, Mode::empty()) else {
-        // A temporary directory has none before the first upload.
-        return Ok(());
-    };
+fn give_reserved(reserved: &OwnedFd, user: u32) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     let flags = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(&reserved, MARK, Some(uid), Some(gid), flags)?;
-    rustix::fs::fchown(&reserved, Some(uid), Some(gid))?;
-    Ok(())
+    rustix::fs::chownat(reserved, MARK, Some(uid), Some(gid), flags)?;
+    Ok(rustix::fs::fchown(reserved, Some(uid), Some(gid))?)
 }
 
 #[cfg(test)]
@@ -317,6 +395,20 @@ mod tests {
         all.into_iter().map(seen).collect()
     }
 
+    fn open_and_mark(path: &Path, adopt: bool) {
+        DataDir::open(path, adopt).unwrap().mark(None).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_was_adopted_in_vain_is_not_marked() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("document"), "mine").unwrap();
+        let before = snapshot(temp.path());
+        drop(DataDir::open(temp.path(), true).unwrap());
+        assert_eq!(snapshot(temp.path()), before);
+        assert!(DataDir::open(temp.path(), false).is_err());
+    }
+
     #[test]
     fn a_directory_with_foreign_files_is_refused_untouched_unless_adopted() {
         let temp = tempfile::tempdir().unwrap();
@@ -328,7 +420,7 @@ mod tests {
         assert!(refused.contains("and 1 more"), "{refused}");
         assert!(refused.contains("--adopt-data-dir"), "{refused}");
         assert_eq!(snapshot(temp.path()), before);
-        drop(DataDir::open(temp.path(), true).unwrap());
+        open_and_mark(temp.path(), true);
         // Adopted once, it is the session's.
         DataDir::open(temp.path(), false).unwrap();
     }
@@ -336,8 +428,7 @@ mod tests {
     #[test]
     fn an_empty_directory_is_marked_and_may_be_used_again() {
         let temp = tempfile::tempdir().unwrap();
-        std::fs::create_dir(temp.path().join(LOST_AND_FOUND)).unwrap();
-        drop(DataDir::open(temp.path(), false).unwrap());
+        open_and_mark(temp.path(), false);
         std::fs::write(temp.path().join("of the session"), "x").unwrap();
         DataDir::open(temp.path(), false).unwrap();
     }
@@ -377,7 +468,8 @@ mod tests {
         let opened = || {
             let reserved = open_reserved(&folder).unwrap();
             assert_eq!(fstat(&reserved).unwrap().st_mode & 0o777, 0o700);
-            std::fs::remove_dir(&place).unwrap();
+            assert!(has_mark(&reserved));
+            std::fs::remove_dir_all(&place).unwrap();
         };
         opened();
         std::fs::write(&place, "x").unwrap();
@@ -394,7 +486,7 @@ mod tests {
     #[test]
     fn what_is_always_there_does_not_count() {
         let temp = tempfile::tempdir().unwrap();
-        drop(DataDir::open(temp.path(), false).unwrap());
+        open_and_mark(temp.path(), false);
         assert_eq!(used_space_at(temp.path()), Space::default());
         std::fs::write(temp.path().join(RESERVED).join("upload"), [1; 10_000]).unwrap();
         std::fs::write(temp.path().join("file"), [1; 10_000]).unwrap();
@@ -404,6 +496,52 @@ mod tests {
         // Not a place to hide something in.
         std::fs::write(temp.path().join(RESERVED).join(MARK), [1; 10_000]).unwrap();
         assert_eq!(used_space_at(temp.path()).entries, 3);
+    }
+
+    #[test]
+    fn only_roots_lost_and_found_is_the_file_systems() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join(LOST_AND_FOUND)).unwrap();
+        let opened = DataDir::open(temp.path(), false);
+        assert_eq!(opened.is_ok(), rustix::process::geteuid().is_root());
+    }
+
+    #[test]
+    fn the_mark_holds_its_text_and_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let place = temp.path().join(RESERVED).join(MARK);
+        let folder = openat(CWD, temp.path(), OPEN_DIR, Mode::empty()).unwrap();
+        open_reserved(&folder).unwrap();
+        let spoil: [&dyn Fn(); 4] = [
+            &|| std::fs::write(&place, "hidden").unwrap(),
+            &|| std::fs::create_dir_all(place.join("a")).unwrap(),
+            &|| symlink("/etc/passwd", &place).unwrap(),
+            &|| std::fs::hard_link(temp.path().join("outside"), &place).unwrap(),
+        ];
+        std::fs::write(temp.path().join("outside"), MARK_TEXT).unwrap();
+        for spoil in spoil {
+            std::fs::remove_file(&place).unwrap();
+            spoil();
+            assert!(!is_marked(&folder));
+            let reserved = open_reserved(&folder).unwrap();
+            assert!(has_mark(&reserved));
+            delete_uploads(reserved).unwrap();
+            assert_eq!(std::fs::read_to_string(&place).unwrap(), MARK_TEXT);
+        }
+    }
+
+    #[test]
+    fn modes_that_a_program_took_away_are_given_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = openat(CWD, temp.path(), OPEN_DIR, Mode::empty()).unwrap();
+        open_reserved(&folder).unwrap();
+        for mode in [0o000, 0o500] {
+            let place = temp.path().join(RESERVED);
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(is_marked(&folder));
+            let reserved = open_reserved(&folder).unwrap();
+            assert_eq!(fstat(&reserved).unwrap().st_mode & 0o777, 0o700);
+        }
     }
 
     #[test]

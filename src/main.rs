@@ -109,6 +109,7 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
         MetricsPlace::Path | MetricsPlace::Off => None,
     };
     startup::warn_if_open(&settings, &[Some(&listener), metrics.as_ref()]);
+    startup::delete_abandoned();
     let (engine, data_dir) = match settings.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
         EngineKind::Piston => (None, Some(own_data_dir(&settings)?)),
@@ -196,7 +197,12 @@ impl RunningEngine {
             .loopback()
             .ok_or("the embedded engine listens on loopback only")?;
         // Ahead of everything that changes something: it fails where another adapter is running.
-        let listener = bind(address).await?;
+        let listener = bind(address).await.map_err(|error| {
+            format!(
+                "{error} (the engine's address, --piston-url; a second adapter on this machine may \
+                 take any free port: --piston-url http://127.0.0.1:0)"
+            )
+        })?;
         let config = engine_config(settings);
         let data_dir_is_temporary = config.data_dir.is_none();
         let engine = Engine::start(config)?;
@@ -254,7 +260,11 @@ impl RunningEngine {
 /// The directory of the session's files where the engine does not have them.
 fn own_data_dir(settings: &Settings) -> Result<DataDir, DataDirError> {
     match &settings.data_dir {
-        Some(path) => DataDir::open(path, settings.adopt_data_dir),
+        Some(path) => {
+            let data_dir = DataDir::open(path, settings.adopt_data_dir)?;
+            data_dir.mark(None)?;
+            Ok(data_dir)
+        }
         None => DataDir::temporary(),
     }
 }

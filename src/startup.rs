@@ -13,6 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::config::{LogFormat, Settings};
+use crate::data_dir;
+use crate::engine;
 use crate::engine::sandbox::SandboxReport;
 use crate::piston::{Client, ClientLimits, Runtime};
 
@@ -88,6 +90,13 @@ impl Signals {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
         }
     }
+}
+
+/// Deletes what adapters of this user left in the directory for temporary files when they were killed,
+/// whichever engine they had.
+pub fn delete_abandoned() {
+    data_dir::delete_abandoned();
+    engine::delete_abandoned();
 }
 
 /// Warns where others than this machine can reach a listener and nothing says that this is meant.

@@ -27,6 +27,9 @@ fn main() -> ExitCode {
             a_directory_that_was_not_given_is_temporary_and_goes_with_the_program,
             what_a_killed_adapter_left_is_deleted_at_the_next_start,
             no_request_reaches_the_reserved_directory,
+            a_directory_stays_its_own_whatever_a_program_makes_of_the_mark,
+            what_a_killed_adapter_with_the_other_engine_left_is_deleted_too,
+            a_relative_directory_works_as_an_absolute_one,
         ],
         OwnUsers => [what_cannot_be_deleted_is_named],
         Mounts => [a_directory_where_the_image_has_its_own_is_left_alone],
@@ -326,4 +329,49 @@ async fn a_directory_where_the_image_has_its_own_is_left_alone() {
     let deleted = send(&program, "DELETE", "/session").await;
     assert_eq!(deleted.status, 204, "{}", deleted.text());
     assert_eq!(snapshot(Path::new(&data)), before);
+}
+
+async fn a_directory_stays_its_own_whatever_a_program_makes_of_the_mark() {
+    let directory = open_folder();
+    let arguments = ["--data-dir", path_of(&directory)];
+    for code in [
+        "import os; os.rename('.session-adapter', 'x')",
+        "import os; os.rename('.session-adapter', 'y'); open('.session-adapter', 'w')",
+        "import os; os.rename('.session-adapter', 'z'); os.mkdir('.session-adapter', 0)",
+    ] {
+        let mut program = Program::start(&arguments).await;
+        run_python(&program, code).await;
+        assert_eq!(upload(&program, "uploaded").await, 200, "{code}");
+        run_python(&program, code).await;
+        program.signal(Signal::TERM);
+        assert_eq!(program.ended().await, Some(0), "{code}");
+    }
+    let program = Program::start(&arguments).await;
+    let deleted = send(&program, "DELETE", "/session").await;
+    assert_eq!(deleted.status, 404, "{}", deleted.text());
+    run_python(&program, "1").await;
+    let deleted = send(&program, "DELETE", "/session").await;
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+async fn what_a_killed_adapter_with_the_other_engine_left_is_deleted_too() {
+    let temp = open_folder();
+    let piston = ["--engine", "piston"];
+    let mut killed = Program::start_without_data_dir(temp.path(), &piston).await;
+    let left = PathBuf::from(killed.started["data_dir"].as_str().unwrap());
+    killed.signal(Signal::KILL);
+    killed.ended().await;
+    assert!(left.exists());
+    let _running = Program::start_without_data_dir(temp.path(), &[]).await;
+    assert!(!left.exists());
+}
+
+async fn a_relative_directory_works_as_an_absolute_one() {
+    let folder = open_folder();
+    let shell = format!("cd {} && mkdir -m 0755 data", path_of(&folder));
+    let program = Program::start_after(&shell, &["--data-dir", "data"]).await;
+    let written = run_python(&program, "open('new', 'w').write('x')").await;
+    assert_eq!(written["outcome"], "success", "{written}");
+    assert!(folder.path().join("data/new").exists());
 }

@@ -69,7 +69,10 @@ impl Session {
     /// What the session really has in the data directory, uploads under way included.
     fn on_disk(&self) -> usize {
         let reserved = self.data.path().join(".session-adapter");
-        let uploads = fs::read_dir(reserved).map_or(0, Iterator::count);
+        let reserved = fs::read_dir(reserved).into_iter().flatten().flatten();
+        let uploads = reserved
+            .filter(|entry| entry.file_name() != "data-directory")
+            .count();
         let entries = fs::read_dir(self.data.path()).unwrap().flatten();
         let own = entries.filter(|entry| entry.file_name() != ".session-adapter");
         own.count() + uploads

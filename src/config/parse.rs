@@ -134,12 +134,10 @@ pub(super) fn toml_file(path: &str) -> Result<String, String> {
 }
 
 pub(super) fn writable_directory(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if is_writable_directory(&path) {
-        Ok(path)
-    } else {
-        Err("allowed is a directory that exists and can be written".to_owned())
-    }
+    // Absolute: the sandbox's processes start elsewhere.
+    let path = PathBuf::from(text).canonicalize().ok();
+    path.filter(|path| is_writable_directory(path))
+        .ok_or_else(|| "allowed is a directory that exists and can be written".to_owned())
 }
 
 /// Whether this process may create files in `path`.

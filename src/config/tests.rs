@@ -114,7 +114,7 @@ fn hosts_and_origins_are_repeated_flags_or_a_list() {
     ];
     assert_eq!(
         allowed(judge(&[], &environment).unwrap()),
-        ["one.example two.example", "https://a.example:443"]
+        ["one.example two.example", "https://a.example"]
     );
     let flags = [
         "--allow-host",

@@ -102,6 +102,9 @@ impl Engine {
                 missing: missing.join(", "),
             });
         }
+        if let Some(data_dir) = &data_dir {
+            data_dir.mark(spawner.service)?;
+        }
         let path = search_path(spawner.report.own_users);
         // If jobs share a user, an earlier job could tamper with the interpreter of a later one. And
         // the limit on processes depends on how many the user has when a program is started.
@@ -187,6 +190,13 @@ impl Engine {
     pub fn kill_all(&self) {
         self.inner.stop.send_replace(true);
     }
+}
+
+/// Deletes the directories for jobs that engines of this user left when they were killed. Starting an
+/// engine does so, too.
+pub fn delete_abandoned() {
+    // What cannot be read now may be at the next start.
+    let _ = crate::tree::delete_abandoned(&crate::tree::temp_dir(), sandbox::WORK_PREFIX);
 }
 
 /// The runtimes that an engine with this configuration finds on this machine.

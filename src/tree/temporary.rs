@@ -38,7 +38,11 @@ pub fn temporary_folder(parent: &Path, prefix: &str) -> io::Result<(PathBuf, Own
     }
 }
 
-fn delete_abandoned(parent: &Path, prefix: &str) -> io::Result<()> {
+/// Deletes the directories in `parent` of this prefix whose processes have died.
+///
+/// # Errors
+/// Where `parent` cannot be read.
+pub fn delete_abandoned(parent: &Path, prefix: &str) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let me = rustix::process::geteuid().as_raw();
     for entry in std::fs::read_dir(parent)?.flatten() {

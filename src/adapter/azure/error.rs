@@ -83,7 +83,10 @@ pub enum ApiError {
         identifier: String,
     },
     /// The body is declared as something else than JSON.
-    #[error("The body must be declared as application/json by Content-Type, not as '{given}'.")]
+    #[error(
+        "The body must be declared as application/json by Content-Type; it is {}.",
+        declared(given)
+    )]
     MediaType {
         /// The content type; empty where there is none.
         given: String,
@@ -315,5 +318,12 @@ fn engine_status(error: &ClientError) -> StatusCode {
         ClientError::Failed(_) | ClientError::SandboxFailed => StatusCode::BAD_GATEWAY,
         ClientError::Refused(Refusal::TooLarge(_)) => StatusCode::BAD_REQUEST,
         ClientError::Refused(_) => StatusCode::BAD_REQUEST,
+    }
+}
+
+fn declared(content_type: &str) -> String {
+    match content_type {
+        "" => "not declared at all".to_owned(),
+        given => format!("declared as '{given}'"),
     }
 }

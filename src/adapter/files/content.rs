@@ -26,7 +26,7 @@ pub struct Content {
 
 impl Content {
     pub(super) fn open(shared: &DataRoot, path: &FilePath) -> Result<Self, FileError> {
-        let (folder, found) = folder::look_up(&shared.root, path)?;
+        let (folder, found) = folder::look_up(shared.folder(), path)?;
         // Opening a FIFO would wait, and opening a device may do anything.
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(FileError::NotFound);

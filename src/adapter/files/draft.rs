@@ -66,7 +66,7 @@ impl Drop for Hidden {
 impl Draft {
     pub(super) fn new(shared: Arc<DataRoot>, path: FilePath) -> Result<Self, FileError> {
         let room = shared.room_for(1)?;
-        let folder = open_reserved(&shared.root).map_err(FileError::of_io)?;
+        let folder = open_reserved(shared.folder()).map_err(FileError::of_io)?;
         let name = format!("upload-{}", Uuid::new_v4().simple());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = openat(&folder, name.as_str(), flags | OFlags::CLOEXEC, FILE)
@@ -117,7 +117,7 @@ impl Sealed {
     /// # Errors
     /// [`FileError::Conflict`] where a folder is in its place.
     pub fn check(&self) -> Result<(), FileError> {
-        match folder::look_up(&self.hidden.shared.root, &self.path) {
+        match folder::look_up(self.hidden.shared.folder(), &self.path) {
             Ok((_, found)) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
                 Err(FileError::Conflict)
             }
@@ -134,7 +134,7 @@ impl Sealed {
     pub fn commit(mut self) -> Result<Entry, FileError> {
         let shared = &self.hidden.shared;
         shared.room_for(0)?;
-        let into: OwnedFd = folder::make(&shared.root, &self.path.folder)?;
+        let into: OwnedFd = folder::make(shared.folder(), &self.path.folder)?;
         let (hidden, name) = (self.hidden.name.as_str(), self.path.name.as_str());
         renameat(&self.hidden.folder, hidden, &into, name).map_err(|error| match error {
             // Nobody else takes it away.

@@ -61,9 +61,16 @@ impl DataRoot {
         *self.empty.lock().unwrap_or_else(PoisonError::into_inner) = Some(changed);
     }
 
+    /// The data directory, with the rights to it that a program may have taken away.
+    pub(super) fn folder(&self) -> &OwnedFd {
+        // Where it fails, what is done next says why.
+        let _ = data_dir::restore_own_modes(&self.root);
+        &self.root
+    }
+
     /// Another descriptor of the data directory.
     pub(super) fn root(&self) -> Result<OwnedFd, FileError> {
-        folder::open(&self.root, &FolderPath::default())
+        folder::open(self.folder(), &FolderPath::default())
     }
 
     /// Bytes that may still be added, along with so many entries.

@@ -4,8 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, unlinkat};
 
 use crate::adapter::files::content::{self, Content};
 use crate::adapter::files::draft::Draft;
@@ -14,8 +13,8 @@ use crate::adapter::files::folder;
 use crate::adapter::files::listing::{self, Entry, Kind};
 use crate::adapter::files::name::{FilePath, FolderPath, Names};
 use crate::adapter::files::root::{Changed, DataRoot, FileLimits};
-use crate::data_dir::{self, LOST_AND_FOUND, RESERVED, is_reserved};
-use crate::tree::{Next, OPEN_DIR, delete_contents};
+use crate::data_dir::{self, LOST_AND_FOUND, is_reserved, open_reserved};
+use crate::tree::{Next, delete_contents};
 
 /// The session's files. Clones are the same store.
 #[derive(Debug, Clone)]
@@ -36,8 +35,7 @@ impl FileStore {
         Ok(Self {
             names: Names::new(&data_dir.to_string_lossy()),
             shared: Arc::new(DataRoot {
-                has_lost_and_found: statat(&root, LOST_AND_FOUND, AtFlags::SYMLINK_NOFOLLOW)
-                    .is_ok(),
+                has_lost_and_found: data_dir::is_lost_and_found(&root),
                 root,
                 limits,
                 links_are_own: protected.is_ok_and(|text| text.trim() == "1"),
@@ -56,7 +54,7 @@ impl FileStore {
     /// # Errors
     /// [`FileError::NotFound`], [`FileError::Denied`].
     pub fn list(&self, folder: &FolderPath, recursive: bool) -> Result<Vec<Entry>, FileError> {
-        let opened = folder::open(&self.shared.root, folder)?;
+        let opened = folder::open(self.shared.folder(), folder)?;
         Ok(listing::list(opened, folder, recursive))
     }
 
@@ -65,7 +63,7 @@ impl FileStore {
     /// # Errors
     /// [`FileError::NotFound`], also for what is neither.
     pub fn entry(&self, path: &FilePath) -> Result<Entry, FileError> {
-        let (_, found) = folder::look_up(&self.shared.root, path)?;
+        let (_, found) = folder::look_up(self.shared.folder(), path)?;
         match FileType::from_raw_mode(found.st_mode) {
             FileType::RegularFile | FileType::Directory => {
                 Ok(Entry::new(path.name.as_str(), "", &found))
@@ -95,7 +93,7 @@ impl FileStore {
     /// # Errors
     /// [`FileError::NotFound`], and [`FileError::Conflict`] for a folder.
     pub fn delete(&self, path: &FilePath) -> Result<(), FileError> {
-        let (folder, found) = folder::look_up(&self.shared.root, path)?;
+        let (folder, found) = folder::look_up(self.shared.folder(), path)?;
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
             return Err(FileError::Conflict);
         }
@@ -108,14 +106,8 @@ impl FileStore {
     /// [`FileError::Undeleted`] names what could not be deleted; the rest is deleted all the same.
     pub fn clear(&self) -> Result<(), FileError> {
         let root = self.shared.root()?;
-        match openat(&root, RESERVED, OPEN_DIR, Mode::empty()) {
-            Ok(reserved) => data_dir::delete_uploads(reserved)?,
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                // A program has put something else in its place, or has just taken it away again.
-                let _ = unlinkat(&root, RESERVED, AtFlags::empty());
-            }
-            Err(_) => {}
-        }
+        let reserved = open_reserved(&root).map_err(FileError::of_io)?;
+        data_dir::delete_uploads(reserved)?;
         let has_lost_and_found = self.shared.has_lost_and_found;
         Ok(delete_contents(root, |name| {
             is_reserved(name)

@@ -45,4 +45,5 @@ pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 pub(super) use files::installed_with;
 pub(super) use link::{JobLink, LinkError, SpawnerHandle};
 pub(super) use protocol::{Cause, Ended, PrestartOrder, Setup, StageOrder};
+pub(super) use spawner::WORK_PREFIX;
 pub(super) use sys::become_service;

@@ -19,7 +19,6 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
-use crate::data_dir::give_reserved;
 use crate::tree::{delete_tree, temporary_folder};
 
 use super::disk;
@@ -46,7 +45,7 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_CLEANUP_ATTEMPTS: u8 = 3;
 
 /// Prefix of the directories that hold the jobs' directories.
-const WORK_PREFIX: &str = "session-jobs-";
+pub(in crate::engine) const WORK_PREFIX: &str = "session-jobs-";
 
 /// The first argument that makes this executable run as the spawner.
 pub const SPAWNER_ARGUMENT: &str = "__spawner";
@@ -216,7 +215,6 @@ fn start(proof: SingleThreaded, setup: &Setup) -> Result<Started, SpawnerError> 
     };
     if let Some(service) = slots.service {
         disk::open_to_group(&data_dir, service)
-            .and_then(|()| give_reserved(&data_dir, service))
             .map_err(|source| data_dir_failed(&data_dir, source))?;
     }
     let mut policy = Policy::new(setup, data_dir.clone(), slots.service);
