@@ -13,6 +13,13 @@ pub fn children_of(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The process that has started this one, or looks after it since that has ended.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Whether a process has not ended yet. One that only waits to be collected has.
 pub fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
