@@ -2,7 +2,7 @@
 //!
 //! A request goes down the layers and its response comes back up: [`http`] accepts it and names the
 //! action, [`azure`] reads its dialect, the [`session`] runs it through the [`backend`] on the engine,
-//! and [`azure`] renders the outcome. A layer imports only layers below it; `tests/architecture.rs`
+//! and [`azure`] renders the outcome. A layer imports only layers below it; `tests/repository/architecture.rs`
 //! holds that against the code.
 
 pub mod azure;

@@ -22,6 +22,7 @@
 mod adapter;
 pub mod command;
 pub mod conditional;
+pub mod engine;
 pub mod eventually;
 pub mod exposition;
 pub mod folder;
