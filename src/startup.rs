@@ -211,7 +211,12 @@ async fn runtimes_of(piston_url: &str) -> Option<Vec<Runtime>> {
 }
 
 fn client(piston_url: &str) -> Result<Client, reqwest::Error> {
-    Client::new(piston_url, ClientLimits { answer: 1 << 20 })
+    Client::new(
+        piston_url,
+        ClientLimits {
+            max_response_bytes: 1 << 20,
+        },
+    )
 }
 
 /// Asks the adapter at `url` whether an execution works.

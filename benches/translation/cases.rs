@@ -12,13 +12,13 @@ use serde_json::json;
 use session_adapter::adapter::azure::dialect::{Dialect, ResponseForm};
 use session_adapter::adapter::azure::{self, ExecutionRequest, Query};
 use session_adapter::adapter::backend::translate::{
-    self, Marker, ResolvedLanguage, Terms, ValueOptions,
+    self, Marker, ResolvedLanguage, RunLimits, ValueOptions,
 };
 use session_adapter::adapter::http::route::{Action, route};
 use session_adapter::adapter::model::execution::Execution;
 use session_adapter::adapter::model::operation_id::OperationId;
 use session_adapter::adapter::model::timings::Arrival;
-use session_adapter::adapter::session::registry::{Executions, State, Tracked};
+use session_adapter::adapter::session::registry::{ExecutionHandle, ExecutionRegistry, State};
 use session_adapter::piston::{ExecuteRequest, ExecuteResponse, WorkingDirectory};
 use tokio::time::Instant;
 
@@ -136,13 +136,13 @@ impl Case {
             name: "python".to_owned(),
             language: "python".to_owned(),
         };
-        let terms = Terms {
+        let limits = RunLimits {
             run_timeout: Duration::from_secs(60),
             max_run_timeout: Duration::from_secs(220),
             memory: 512 << 20,
-            working_directory: self.tells_value.then_some(WorkingDirectory::Data),
         };
-        let mut request = translate::piston_request(execution, language, &terms);
+        let mut request = translate::piston_request(execution, language, limits);
+        request.working_directory = self.tells_value.then_some(WorkingDirectory::Data);
         if self.tells_value {
             let options = ValueOptions {
                 most: 512 << 10,
@@ -165,19 +165,19 @@ impl Case {
     }
 
     /// The execution as it is remembered.
-    pub fn track(&self, execution: &Execution) -> Tracked {
+    pub fn track(&self, execution: &Execution) -> ExecutionHandle {
         let id = OperationId::given(b"an-execution").expect("an id");
         let arrived = Arrival {
             at: Instant::now(),
             trace: None,
         };
-        let digest = Executions::default().digest(execution);
-        Tracked::new(id, execution, digest, arrived)
+        let digest = ExecutionRegistry::default().digest(execution);
+        ExecutionHandle::new(id, execution, digest, arrived)
     }
 
     /// The answer.
-    pub fn render(&self, tracked: &Tracked, form: ResponseForm, state: &State) -> Bytes {
-        let rendered = azure::render(form, tracked, state);
+    pub fn render(&self, handle: &ExecutionHandle, form: ResponseForm, state: &State) -> Bytes {
+        let rendered = azure::render(form, handle, state);
         rendered.expect("an answer").body
     }
 
@@ -187,10 +187,10 @@ impl Case {
         let ExecutionRequest {
             execution, form, ..
         } = self.parse(&dialect, query);
-        let tracked = self.track(&execution);
+        let handle = self.track(&execution);
         let (request, body) = self.translate(execution);
         let state = self.read(&request);
-        let rendered = azure::render(form, &tracked, &state).expect("an answer");
+        let rendered = azure::render(form, &handle, &state).expect("an answer");
         body.len() + rendered.body.len()
     }
 }

@@ -5,7 +5,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::RngSeed;
 
 use crate::adapter::azure::Query;
-use crate::adapter::backend::translate::{ends_in_print, outcome};
+use crate::adapter::backend::last_expression::ends_in_print;
+use crate::adapter::backend::translate::outcome;
 use crate::adapter::files::{FolderPath, Names};
 use crate::adapter::fuzzing::{self, pieces};
 use crate::adapter::model::identifier::Identifier;

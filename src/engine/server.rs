@@ -21,7 +21,7 @@ use super::request::Request as Execute;
 use super::runtimes::choose;
 use super::sandbox::LinkError;
 use super::state::EngineState;
-use crate::piston::{Message, is_untyped};
+use crate::piston::{Message, is_fetch_default_content_type};
 
 type JsonResponse = Response<Full<Bytes>>;
 
@@ -178,7 +178,7 @@ async fn execute(
 /// but its body parser reads only JSON: false means that it would ignore the body.
 fn check_type(headers: &HeaderMap) -> Result<bool, RequestError> {
     let value = match headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
-        Some(Ok(_)) if is_untyped(headers) => "application/json",
+        Some(Ok(_)) if is_fetch_default_content_type(headers) => "application/json",
         Some(Ok(value)) => value,
         _ => "",
     };

@@ -49,7 +49,7 @@ pub enum Recorded {
         /// The day, as YYYY-MM-DD.
         date: String,
     },
-    /// An example in Azure's published API description; Piston's answer is made to fit it.
+    /// An example in Azure's published API description; Piston's response is made to fit it.
     Azure {
         /// The version of the document.
         document: String,
@@ -81,7 +81,7 @@ pub struct AzureRequest {
     pub body_text: Option<String>,
 }
 
-/// One question to Piston and its answer.
+/// One question to Piston and its response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PistonExchange {

@@ -12,7 +12,7 @@ use super::response::Response;
 use crate::error_chain::error_chain;
 use crate::piston::Runtime;
 
-/// Longer than an ingress waits, so that what is reported is the adapter's own answer.
+/// Longer than an ingress waits, so that what is reported is the adapter's own response.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 const RUNTIMES: &str = "/api/v2/runtimes";
@@ -74,7 +74,7 @@ impl Caller {
     /// Sends a fixture's request.
     ///
     /// # Errors
-    /// In words, when there is no answer.
+    /// In words, when there is no response.
     pub async fn call(&self, request: &AzureRequest, body: Vec<u8>) -> Result<Response, String> {
         let method =
             Method::from_bytes(request.method.as_bytes()).map_err(|error| error_chain(&error))?;
@@ -117,11 +117,11 @@ impl Caller {
             url: self.url.clone(),
             reason,
         };
-        let answer = self.call(&request, Vec::new()).await.map_err(unusable)?;
-        if answer.status != 200 {
-            return Err(unusable(format!("status {}", answer.status)));
+        let response = self.call(&request, Vec::new()).await.map_err(unusable)?;
+        if response.status != 200 {
+            return Err(unusable(format!("status {}", response.status)));
         }
-        serde_json::from_slice(&answer.body).map_err(|error| unusable(error.to_string()))
+        serde_json::from_slice(&response.body).map_err(|error| unusable(error.to_string()))
     }
 }
 
@@ -131,7 +131,7 @@ impl Caller {
 /// lack, are skipped.
 ///
 /// # Errors
-/// When the fixtures cannot be read or the adapter does not list its runtimes. An answer that
+/// When the fixtures cannot be read or the adapter does not list its runtimes. A response that
 /// differs is no error but in the [`Report`].
 pub async fn replay(directory: &Path, url: &str) -> Result<Report, ReplayError> {
     replay_with(directory, url, |_| ()).await
@@ -178,7 +178,7 @@ fn reason_to_skip(fixture: &Fixture, runtimes: &[Runtime]) -> Option<String> {
 
 async fn replay_one(caller: &Caller, fixture: &Fixture) -> Outcome {
     match caller.call(&fixture.azure_request, fixture.sent()).await {
-        Ok(answer) => match response_difference(&fixture.azure_response, &answer) {
+        Ok(response) => match response_difference(&fixture.azure_response, &response) {
             None => Outcome::Passed,
             Some(difference) => Outcome::Failed(difference),
         },

@@ -7,9 +7,9 @@ use super::matching::Difference;
 /// What became of one fixture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The answer was the expected one.
+    /// The response was the expected one.
     Passed,
-    /// The answer differed.
+    /// The response differed.
     Failed(Difference),
     /// It was not replayed, for this reason.
     Skipped(String),
@@ -62,7 +62,7 @@ impl Report {
         self.count(|outcome| matches!(outcome, Outcome::Skipped(_)))
     }
 
-    /// Whether no answer differed.
+    /// Whether no response differed.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failed() == 0

@@ -67,7 +67,7 @@ fn without(member: &str) -> Answer {
 
 #[rustfmt::skip]
 fn faults() -> Vec<Fault> {
-    const LOST: &str = "closed the connection before its answer was complete";
+    const LOST: &str = "closed the connection before its response was complete";
     const NOT_PISTONS: &str = "the engine's answer is not Piston's";
     let lost = |name, answer| fault(name, answer, 502, "EngineConnectionLost", LOST);
     let invalid = |name, answer, cause| fault(name, answer, 502, "EngineAnswerInvalid", cause);

@@ -29,7 +29,7 @@ fn counted(page: &str) -> Vec<&str> {
     let is_counted = |line: &&str| {
         let (name, _) = line.split_once(['{', ' ']).unwrap();
         name.ends_with("_total")
-            && !name.ends_with("answer_bytes_total")
+            && !name.ends_with("response_bytes_total")
             && !line.contains("route=\"ready\"")
             && !line.contains("EngineNotReady")
     };
@@ -131,7 +131,7 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
     assert_eq!(value(&samples, "ready", ("", "")), 1.0);
     assert!(value(&samples, "uptime_seconds", ("", "")) > 0.0);
     assert!(value(&samples, "connections", ("", "")) >= 1.0);
-    assert!(value(&samples, "answer_bytes_total", ("", "")) > 500.0);
+    assert!(value(&samples, "response_bytes_total", ("", "")) > 500.0);
     // Real Piston says nothing of these.
     assert!(!page.contains("engine_jobs{") && !page.contains("sandbox_layer"));
     assert_eq!(piston.complaints(), Vec::<String>::new());
@@ -161,10 +161,10 @@ async fn what_runs_and_waits_is_told_and_who_is_turned_away() {
     }
     let (page, samples) = scrape(adapter.addr).await;
     for (name, state, expected) in [
-        ("executions_now", "running", 1.0),
-        ("executions_now", "waiting", 1.0),
-        ("executions_most", "running", 1.0),
-        ("executions_most", "waiting", 1.0),
+        ("executions", "running", 1.0),
+        ("executions", "waiting", 1.0),
+        ("executions_limit", "running", 1.0),
+        ("executions_limit", "waiting", 1.0),
         ("engine_jobs", "running", 3.0),
         ("engine_jobs", "waiting", 2.0),
     ] {

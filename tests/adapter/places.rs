@@ -129,7 +129,7 @@ async fn answers_that_nobody_takes_are_bounded() {
     let answer = raw::exchange(adapter.addr, &request).await;
     assert_eq!(answer.status, 200);
     let metrics = raw::get(adapter.addr, "/metrics").await.text();
-    assert!(metrics.contains("limits_hit_total{limit=\"answers\"}"));
+    assert!(metrics.contains("limits_hit_total{limit=\"responses\"}"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The answer of `POST /code/execute` (2024-02-02-preview, 2024-08-02-preview).
+//! The response of `POST /code/execute` (2024-02-02-preview, 2024-08-02-preview).
 
 use serde::Serialize;
 

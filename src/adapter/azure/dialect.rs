@@ -1,6 +1,6 @@
 //! Whose words a client uses, and the forms of responses that follow from it.
 
-/// Whose words a client uses; it decides the form of the answer.
+/// Whose words a client uses; it decides the form of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialect {
     /// `POST /{language}/execute`: a custom container's own, and `python/execute` of May 2024.
@@ -55,7 +55,7 @@ impl ResponseForm {
     }
 }
 
-/// The form of an answer with files.
+/// The form of a response with files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilesForm {
     /// `{"$id","value":[…]}`.

@@ -312,7 +312,9 @@ fn engine_status(error: &ClientError) -> StatusCode {
         ClientError::Unreachable(_) | ClientError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ClientError::ConnectionLost(_) => StatusCode::BAD_GATEWAY,
         ClientError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-        ClientError::AnswerTooLarge(_) | ClientError::AnswerInvalid(_) => StatusCode::BAD_GATEWAY,
+        ClientError::ResponseTooLarge(_) | ClientError::ResponseInvalid(_) => {
+            StatusCode::BAD_GATEWAY
+        }
         ClientError::Busy => StatusCode::TOO_MANY_REQUESTS,
         ClientError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         ClientError::Failed(_) | ClientError::SandboxFailed => StatusCode::BAD_GATEWAY,

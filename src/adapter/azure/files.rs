@@ -182,7 +182,7 @@ struct OldEntry {
     last_modified_time: Timestamp,
 }
 
-/// The running numbers of the objects in an answer.
+/// The running numbers of the objects in a response.
 #[derive(Default)]
 struct Ids(usize);
 

@@ -1,4 +1,4 @@
-//! Azure's dialects: what a request may look like, and what its answer looks like.
+//! Azure's dialects: what a request may look like, and what its response looks like.
 
 mod about;
 pub mod body;

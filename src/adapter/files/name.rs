@@ -188,7 +188,7 @@ mod tests {
             "a\nb",
             "..\\..\\x",
             "...",
-            ".hidden",
+            ".temporary",
             &"ü".repeat(127),
         ] {
             let file = names().file(FolderPath::default(), name).unwrap();

@@ -1,6 +1,6 @@
 //! `multipart/form-data` (RFC 7578), taken apart as its bytes come in.
 //!
-//! What is held is one chunk of the body and at most the head of a part.
+//! What is buffered is one chunk of the body and at most the head of a part.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memmem;
@@ -16,7 +16,7 @@ const MAX_PADDING: usize = 64;
 
 /// What comes next in a body.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum MultipartEvent {
     /// A part begins.
     Part(Disposition),
     /// Bytes of it.
@@ -88,7 +88,7 @@ impl Multipart {
     ///
     /// # Errors
     /// Where the body is malformed.
-    pub fn next_event(&mut self) -> Result<Option<Piece>, Malformed> {
+    pub fn next_event(&mut self) -> Result<Option<MultipartEvent>, Malformed> {
         if self.delimiter.is_empty() {
             match first_line(&self.buffer)? {
                 Some(boundary) => self.delimiter = delimiter(boundary)?,
@@ -101,12 +101,12 @@ impl Multipart {
             State::Body => Ok(self.body()),
             State::Over => {
                 self.buffer.clear();
-                Ok(Some(Piece::End))
+                Ok(Some(MultipartEvent::End))
             }
         }
     }
 
-    fn preamble(&mut self) -> Result<Option<Piece>, Malformed> {
+    fn preamble(&mut self) -> Result<Option<MultipartEvent>, Malformed> {
         match self.find() {
             Found::Boundary { at, line } => {
                 self.buffer.advance(at + line);
@@ -124,7 +124,7 @@ impl Multipart {
         }
     }
 
-    fn head(&mut self) -> Result<Option<Piece>, Malformed> {
+    fn head(&mut self) -> Result<Option<MultipartEvent>, Malformed> {
         let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") else {
             // All of the empty line but its last byte may be there.
             return match self.buffer.len() {
@@ -145,24 +145,24 @@ impl Multipart {
                 .eq_ignore_ascii_case(b"content-disposition")
                 .then(|| Disposition::parse(line[colon + 1..].trim_ascii()))
         });
-        Ok(Some(Piece::Part(disposition.unwrap_or_default())))
+        Ok(Some(MultipartEvent::Part(disposition.unwrap_or_default())))
     }
 
-    fn body(&mut self) -> Option<Piece> {
+    fn body(&mut self) -> Option<MultipartEvent> {
         let up_to = match self.find() {
             Found::Boundary { at: 0, line } => {
                 self.buffer.advance(line);
                 self.state = State::Head;
-                return Some(Piece::PartEnd);
+                return Some(MultipartEvent::PartEnd);
             }
             Found::Closing { at: 0 } => {
                 self.state = State::Over;
-                return Some(Piece::PartEnd);
+                return Some(MultipartEvent::PartEnd);
             }
             Found::Boundary { at, .. } | Found::Closing { at } => at,
             Found::Nothing { up_to } => up_to,
         };
-        (up_to > 0).then(|| Piece::Data(self.buffer.split_to(up_to).freeze()))
+        (up_to > 0).then(|| MultipartEvent::Data(self.buffer.split_to(up_to).freeze()))
     }
 
     /// Finds the next boundary. Bytes that only begin like one are not: a boundary fills its line.
@@ -187,8 +187,8 @@ impl Multipart {
             }
         }
         // The end may be the beginning of a boundary.
-        let held = self.delimiter.len() - 1;
-        let up_to = self.buffer.len().saturating_sub(held).max(from);
+        let buffered = self.delimiter.len() - 1;
+        let up_to = self.buffer.len().saturating_sub(buffered).max(from);
         Found::Nothing { up_to }
     }
 }
@@ -272,12 +272,14 @@ mod tests {
         let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
         loop {
             match multipart.next_event()? {
-                Some(Piece::Part(part)) => {
+                Some(MultipartEvent::Part(part)) => {
                     parts.push((part.filename.unwrap_or_default(), Vec::new()));
                 }
-                Some(Piece::Data(data)) => parts.last_mut().unwrap().1.extend_from_slice(&data),
-                Some(Piece::PartEnd) => {}
-                Some(Piece::End) => return Ok(parts),
+                Some(MultipartEvent::Data(data)) => {
+                    parts.last_mut().unwrap().1.extend_from_slice(&data)
+                }
+                Some(MultipartEvent::PartEnd) => {}
+                Some(MultipartEvent::End) => return Ok(parts),
                 None => multipart.push(chunks.next().ok_or("incomplete")?),
             }
         }
@@ -356,7 +358,10 @@ mod tests {
             assert_eq!(form.next_event(), Ok(None));
         }
         form.push(b"\n");
-        assert!(matches!(form.next_event(), Ok(Some(Piece::Part(_)))));
+        assert!(matches!(
+            form.next_event(),
+            Ok(Some(MultipartEvent::Part(_)))
+        ));
     }
 
     #[test]
@@ -378,7 +383,10 @@ mod tests {
         let body = one(&[b'\r'; 100_000]);
         for chunk in body.chunks(1000) {
             multipart.push(chunk);
-            while !matches!(multipart.next_event().unwrap(), None | Some(Piece::End)) {}
+            while !matches!(
+                multipart.next_event().unwrap(),
+                None | Some(MultipartEvent::End)
+            ) {}
             assert!(multipart.buffer.len() < 200);
         }
     }

@@ -1,4 +1,4 @@
-//! The body of an answer: bytes that are there, or a file that is read as the client takes it.
+//! The body of a response: bytes that are there, or a file that is read as the client takes it.
 
 use std::io;
 use std::pin::Pin;
@@ -11,34 +11,34 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::adapter::files::Content;
-use crate::adapter::http::connections::Turn;
+use crate::adapter::http::connections::RequestGuard;
 use crate::adapter::http::request_log::RequestLog;
-use crate::adapter::session::RequestGuard;
+use crate::adapter::session::InFlightGuard;
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
-pub enum AnswerBody {
+pub enum ResponseBody {
     /// Bytes.
     Whole(Full<Bytes>),
     /// A file.
     File(Box<FileBody>),
 }
 
-impl From<Full<Bytes>> for AnswerBody {
+impl From<Full<Bytes>> for ResponseBody {
     fn from(body: Full<Bytes>) -> Self {
         Self::Whole(body)
     }
 }
 
-impl AnswerBody {
-    /// The turn of its request ends with it.
-    pub fn hold(&mut self, turn: Turn) {
+impl ResponseBody {
+    /// The guard of its request ends with it.
+    pub fn attach_guard(&mut self, guard: RequestGuard) {
         match self {
             Self::Whole(body) => {
                 let bytes = std::mem::take(body).into_inner().unwrap_or_default();
-                *body = Full::new(turn.answer(bytes));
+                *body = Full::new(guard.response_bytes(bytes));
             }
-            Self::File(file) => file._turn = Some(turn),
+            Self::File(file) => file._guard = Some(guard),
         }
     }
 }
@@ -50,9 +50,9 @@ pub struct FileBody {
     length: u64,
     sent: u64,
     log: Option<RequestLog>,
-    _counted: Option<RequestGuard>,
-    _turn: Option<Turn>,
-    _place: OwnedSemaphorePermit,
+    _counted: Option<InFlightGuard>,
+    _guard: Option<RequestGuard>,
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -63,21 +63,21 @@ enum State {
 }
 
 impl FileBody {
-    /// The bytes of a file; `place` is given up when they are sent.
-    pub fn new(content: Content, place: OwnedSemaphorePermit) -> Self {
+    /// The bytes of a file; `permit` is given up when they are sent.
+    pub fn new(content: Content, permit: OwnedSemaphorePermit) -> Self {
         Self {
             length: content.length(),
             state: State::Open(content),
             sent: 0,
             log: None,
             _counted: None,
-            _turn: None,
-            _place: place,
+            _guard: None,
+            _permit: permit,
         }
     }
 
     /// The request is over, and its line is written, when the last byte is sent.
-    pub fn account(&mut self, log: RequestLog, counted: RequestGuard) {
+    pub fn log_on_completion(&mut self, log: RequestLog, counted: InFlightGuard) {
         self.log = Some(log);
         self._counted = Some(counted);
     }
@@ -117,7 +117,7 @@ impl Drop for FileBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -1,6 +1,6 @@
 //! The trace that a request belongs to: the header `traceparent` of W3C's Trace Context.
 //!
-//! It is logged, and goes nowhere else: the engine has nothing to say about it, and an answer tells
+//! It is logged, and goes nowhere else: the engine has nothing to say about it, and a response tells
 //! a client nothing that the client has not told itself.
 
 use std::fmt;

@@ -14,14 +14,14 @@ use crate::adapter::model::outcome::Outcome;
 use crate::piston::ClientError;
 
 /// How long a proof is good for.
-const PROOF: Duration = Duration::from_secs(30);
+const READY_TTL: Duration = Duration::from_secs(30);
 /// How soon a failed check is repeated.
 pub const RETRY: Duration = Duration::from_millis(500);
 /// Whether a real execution works, as far as it is known.
 #[derive(Debug)]
 pub struct Readiness {
     state: Mutex<State>,
-    doubt: Notify,
+    recheck: Notify,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Default for Readiness {
                 works: Err("no execution has been tried yet".to_owned()),
                 due: Instant::now(),
             }),
-            doubt: Notify::new(),
+            recheck: Notify::new(),
         }
     }
 }
@@ -55,13 +55,13 @@ impl Readiness {
 
     /// Counts an execution of a client that succeeded as a proof, and takes a fault of the engine
     /// as a reason to check again. A program that failed says nothing.
-    pub fn learn_from(&self, outcome: &Result<Outcome, ClientError>) {
+    pub fn observe(&self, outcome: &Result<Outcome, ClientError>) {
         match outcome {
             Ok(outcome) if outcome.exit_code == 0 => self.set(Ok(())),
             Ok(_) | Err(ClientError::Refused(_) | ClientError::Busy) => {}
             Err(_) => {
                 self.state().due = Instant::now();
-                self.doubt.notify_one();
+                self.recheck.notify_one();
             }
         }
     }
@@ -75,7 +75,7 @@ impl Readiness {
                 Err(cause) => tracing::warn!(cause, "not ready"),
             }
         }
-        let wait = if works.is_ok() { PROOF } else { RETRY };
+        let wait = if works.is_ok() { READY_TTL } else { RETRY };
         *state = State {
             works,
             due: Instant::now() + wait,
@@ -93,7 +93,7 @@ impl Readiness {
             if due <= Instant::now() {
                 return;
             }
-            let _ = timeout_at(due, self.doubt.notified()).await;
+            let _ = timeout_at(due, self.recheck.notified()).await;
         }
     }
 }

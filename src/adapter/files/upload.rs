@@ -28,8 +28,8 @@ const FILE: Mode = Mode::RUSR
 
 /// A file that is being written. Dropped, it leaves nothing behind.
 #[derive(Debug)]
-pub struct Draft {
-    hidden: Hidden,
+pub struct PendingUpload {
+    temporary: TemporaryFile,
     file: File,
     path: FilePath,
     /// Bytes that the data directory still takes.
@@ -38,15 +38,15 @@ pub struct Draft {
 
 /// A file that is written and not yet there. Dropped, it leaves nothing behind.
 #[derive(Debug)]
-pub struct Sealed {
-    hidden: Hidden,
+pub struct StagedFile {
+    temporary: TemporaryFile,
     entry: Entry,
     path: FilePath,
 }
 
 /// The file of an upload until it is complete.
 #[derive(Debug)]
-struct Hidden {
+struct TemporaryFile {
     shared: Arc<DataRoot>,
     /// The reserved directory, wherever a program may move it meanwhile.
     folder: OwnedFd,
@@ -54,7 +54,7 @@ struct Hidden {
     is_there: bool,
 }
 
-impl Drop for Hidden {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if self.is_there {
             // Where it fails a program of the session was faster.
@@ -63,7 +63,7 @@ impl Drop for Hidden {
     }
 }
 
-impl Draft {
+impl PendingUpload {
     pub(super) fn new(shared: Arc<DataRoot>, path: FilePath) -> Result<Self, FileError> {
         let room = shared.room_for(1)?;
         let folder = open_reserved(shared.folder()).map_err(FileError::of_io)?;
@@ -71,7 +71,7 @@ impl Draft {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = openat(&folder, name.as_str(), flags | OFlags::CLOEXEC, FILE)
             .map_err(FileError::of_write)?;
-        let hidden = Hidden {
+        let temporary = TemporaryFile {
             shared,
             folder,
             name,
@@ -80,7 +80,7 @@ impl Draft {
         // Whatever the umask is.
         fchmod(&file, FILE)?;
         Ok(Self {
-            hidden,
+            temporary,
             file: file.into(),
             path,
             room,
@@ -101,23 +101,23 @@ impl Draft {
     ///
     /// # Errors
     /// Where the disk fails.
-    pub fn seal(self) -> Result<Sealed, FileError> {
+    pub fn stage(self) -> Result<StagedFile, FileError> {
         let entry = Entry::new(self.path.name.as_str(), "", &fstat(&self.file)?);
-        Ok(Sealed {
-            hidden: self.hidden,
+        Ok(StagedFile {
+            temporary: self.temporary,
             entry,
             path: self.path,
         })
     }
 }
 
-impl Sealed {
+impl StagedFile {
     /// Whether the file can be put in its place, as things are now.
     ///
     /// # Errors
     /// [`FileError::Conflict`] where a folder is in its place.
     pub fn check(&self) -> Result<(), FileError> {
-        match folder::look_up(self.hidden.shared.folder(), &self.path) {
+        match folder::look_up(self.temporary.shared.folder(), &self.path) {
             Ok((_, found)) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
                 Err(FileError::Conflict)
             }
@@ -132,16 +132,16 @@ impl Sealed {
     /// [`FileError::Conflict`] where a folder is in its place, [`FileError::Full`] where others
     /// have used the room meanwhile.
     pub fn commit(mut self) -> Result<Entry, FileError> {
-        let shared = &self.hidden.shared;
+        let shared = &self.temporary.shared;
         shared.room_for(0)?;
         let into: OwnedFd = folder::make(shared.folder(), &self.path.folder)?;
-        let (hidden, name) = (self.hidden.name.as_str(), self.path.name.as_str());
-        renameat(&self.hidden.folder, hidden, &into, name).map_err(|error| match error {
+        let (temporary, name) = (self.temporary.name.as_str(), self.path.name.as_str());
+        renameat(&self.temporary.folder, temporary, &into, name).map_err(|error| match error {
             // Nobody else takes it away.
             Errno::NOENT => FileError::Deleted,
             error => FileError::of_write(error),
         })?;
-        self.hidden.is_there = false;
+        self.temporary.is_there = false;
         Ok(self.entry)
     }
 }

@@ -33,14 +33,14 @@ impl SessionRecord {
 
 /// The identifiers of this session.
 #[derive(Debug, Default)]
-pub struct Sessions {
+pub struct IdentifierLog {
     /// The one that was used last is the last.
     records: Mutex<Vec<SessionRecord>>,
 }
 
-impl Sessions {
+impl IdentifierLog {
     /// Notes a use.
-    pub fn used_by(&self, identifier: Option<&Identifier>) {
+    pub fn touch(&self, identifier: Option<&Identifier>) {
         let now = SystemTime::now();
         let mut records = self.records();
         let known = records
@@ -101,11 +101,11 @@ mod tests {
 
     #[test]
     fn a_session_is_known_once_it_was_used() {
-        let sessions = Sessions::default();
+        let sessions = IdentifierLog::default();
         assert_eq!(sessions.find(None), None);
-        sessions.used_by(Some(&named("demo-1")));
-        sessions.used_by(Some(&named("demo-2")));
-        sessions.used_by(Some(&named("demo-1")));
+        sessions.touch(Some(&named("demo-1")));
+        sessions.touch(Some(&named("demo-2")));
+        sessions.touch(Some(&named("demo-1")));
         let found = sessions.find(Some(&named("demo-1"))).unwrap();
         assert!(found.created_at <= found.last_accessed_at);
         assert_eq!(sessions.find(Some(&named("demo-3"))), None);
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn a_session_without_a_name_answers_to_any() {
-        let sessions = Sessions::default();
-        sessions.used_by(None);
+        let sessions = IdentifierLog::default();
+        sessions.touch(None);
         let found = sessions.find(Some(&named("demo-1"))).unwrap();
         assert_eq!(found.identifier, None);
         assert!(sessions.named().is_empty());
@@ -126,9 +126,9 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_makes_room() {
-        let sessions = Sessions::default();
+        let sessions = IdentifierLog::default();
         for number in 0..=MAX_SESSIONS {
-            sessions.used_by(Some(&named(&format!("demo-{number}"))));
+            sessions.touch(Some(&named(&format!("demo-{number}"))));
         }
         assert_eq!(sessions.named().len(), MAX_SESSIONS);
         assert_eq!(sessions.find(Some(&named("demo-0"))), None);
