@@ -68,7 +68,7 @@ fn without(member: &str) -> Answer {
 #[rustfmt::skip]
 fn faults() -> Vec<Fault> {
     const LOST: &str = "closed the connection before its response was complete";
-    const NOT_PISTONS: &str = "the engine's answer is not Piston's";
+    const NOT_PISTONS: &str = "the engine's response is not Piston's";
     let lost = |name, answer| fault(name, answer, 502, "EngineConnectionLost", LOST);
     let invalid = |name, answer, cause| fault(name, answer, 502, "EngineAnswerInvalid", cause);
     let stack = json!({"stack": "SyntaxError: Unexpected token\n    at /piston/api/node_modules/body-parser"});
