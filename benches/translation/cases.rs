@@ -1,4 +1,4 @@
-//! The way of a request without the wires: routed, parsed, translated, its answer read and rendered.
+//! The way of a request without the wires: routed, parsed, translated, its response read and rendered.
 
 // Each benchmark is a program of its own that needs a part of this.
 #![allow(dead_code)]
@@ -28,7 +28,7 @@ pub struct Case {
     pub name: &'static str,
     uri: Uri,
     body: Vec<u8>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
     /// Whether it goes by the embedded engine's rules, by which values are told.
     tells_value: bool,
 }
@@ -103,7 +103,7 @@ impl Case {
         name: &'static str,
         path: &str,
         body: serde_json::Value,
-        answer: serde_json::Value,
+        response: serde_json::Value,
         tells_value: bool,
     ) -> Self {
         let uri = format!("{path}?identifier=demo-1&api-version=2025-10-02-preview");
@@ -111,7 +111,7 @@ impl Case {
             name,
             uri: uri.parse().expect("a target"),
             body: body.to_string().into_bytes(),
-            answer: answer.to_string().into_bytes(),
+            response: response.to_string().into_bytes(),
             tells_value,
         }
     }
@@ -154,12 +154,12 @@ impl Case {
         (request, body)
     }
 
-    /// What became of it, by the engine's answer.
+    /// What became of it, by the engine's response.
     pub fn read(&self, request: &ExecuteRequest) -> State {
-        let answer: ExecuteResponse = serde_json::from_slice(&self.answer).expect("an answer");
+        let response: ExecuteResponse = serde_json::from_slice(&self.response).expect("a response");
         let outcome = match self.tells_value {
-            true => translate::outcome_with_value(request, answer, &Marker::random(), usize::MAX),
-            false => translate::outcome(request, answer, usize::MAX),
+            true => translate::outcome_with_value(request, response, &Marker::random(), usize::MAX),
+            false => translate::outcome(request, response, usize::MAX),
         };
         State::Ended(Arc::new(Ok(outcome.expect("an outcome"))))
     }
@@ -175,10 +175,10 @@ impl Case {
         ExecutionHandle::new(id, execution, digest, arrived)
     }
 
-    /// The answer.
+    /// The response.
     pub fn render(&self, handle: &ExecutionHandle, form: ResponseForm, state: &State) -> Bytes {
         let rendered = azure::render(form, handle, state);
-        rendered.expect("an answer").body
+        rendered.expect("a response").body
     }
 
     /// All of it.
@@ -190,7 +190,7 @@ impl Case {
         let handle = self.track(&execution);
         let (request, body) = self.translate(execution);
         let state = self.read(&request);
-        let rendered = azure::render(form, &handle, &state).expect("an answer");
+        let rendered = azure::render(form, &handle, &state).expect("a response");
         body.len() + rendered.body.len()
     }
 }

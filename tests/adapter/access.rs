@@ -27,7 +27,7 @@ async fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: &str,
-) -> raw::Answer {
+) -> raw::Response {
     raw::exchange(addr, request(method, path, headers, body)).await
 }
 

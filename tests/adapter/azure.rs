@@ -1,14 +1,14 @@
 //! Azure's official examples, all of them, against the program with its embedded engine. Each has
 //! a session of its own, for they share their ids.
 //!
-//! Besides what an example says, every answer is held against the schema of its version
+//! Besides what an example says, every response is held against the schema of its version
 //! (`support/schema.rs`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::form::upload;
-use crate::support::raw::{self, Answer};
+use crate::support::raw::{self, Response};
 use crate::support::{Program, eventually};
 use serde_json::{Value, json};
 
@@ -38,13 +38,13 @@ impl Example {
         let text = fs::read_to_string(path).unwrap();
         // Their line feeds are spelled with the wrong slash.
         let json: Value = serde_json::from_str(&text.replace("63/n", "63\\n")).unwrap();
-        let (status, answer) = json["responses"]
+        let (status, response) = json["responses"]
             .as_object()
             .unwrap()
             .iter()
             .next()
             .unwrap();
-        let headers = answer["headers"].as_object();
+        let headers = response["headers"].as_object();
         Self {
             name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
             operation,
@@ -54,7 +54,7 @@ impl Example {
                 .to_owned(),
             parameters: json["parameters"].clone(),
             status: status.parse().unwrap(),
-            body: answer.get("body").cloned(),
+            body: response.get("body").cloned(),
             headers: headers.map_or(Vec::new(), |headers| headers.keys().cloned().collect()),
         }
     }
@@ -111,11 +111,11 @@ fn examples() -> Vec<Example> {
 }
 
 /// Sends one request of an example.
-async fn send(program: &Program, method: &str, target: &str, body: &str) -> Answer {
+async fn send(program: &Program, method: &str, target: &str, body: &str) -> Response {
     raw::exchange(program.addr, raw::request(method, target, &[], body)).await
 }
 
-async fn execute(program: &Program, example: &Example, request: &Value) -> Answer {
+async fn execute(program: &Program, example: &Example, request: &Value) -> Response {
     let id = match example.given("operation-id").as_str() {
         "" => "testExecutionId".to_owned(),
         id => id.to_owned(),
@@ -135,39 +135,39 @@ fn asynchronous(code: &str) -> Value {
 }
 
 /// The execution once it has ended.
-async fn end_of(program: &Program, example: &Example) -> Answer {
+async fn end_of(program: &Program, example: &Example) -> Response {
     let target = example.target("/executions/testExecutionId");
-    let mut answer = None;
+    let mut response = None;
     eventually("the execution has ended", async || {
         let now = send(program, "GET", &target, "").await;
         let status = now.json()["status"].take();
-        answer = Some(now);
+        response = Some(now);
         status != "Running" && status != "NotStarted"
     })
     .await;
-    answer.unwrap()
+    response.unwrap()
 }
 
 /// What an example takes for granted, and then its request.
-async fn play(program: &Program, example: &Example) -> Answer {
+async fn play(program: &Program, example: &Example) -> Response {
     let addr = program.addr;
     let session = format!("/executions?identifier={}", example.given("identifier"));
     let file = |name: &str| example.target(name);
     match example.operation.as_str() {
         "CodeExecution_Execute" => {
             upload(addr, "/files", "previouslyuploadedfile.txt", b"").await;
-            let answer = execute(
+            let response = execute(
                 program,
                 example,
                 &example.parameters["codeExecutionRequest"],
             )
             .await;
             match example.name.ends_with("Async_Completed") {
-                true => Answer {
-                    headers: answer.headers,
+                true => Response {
+                    headers: response.headers,
                     ..end_of(program, example).await
                 },
-                false => answer,
+                false => response,
             }
         }
         "CodeExecution_Get" if example.name.ends_with("Running") => {
@@ -233,7 +233,7 @@ async fn play(program: &Program, example: &Example) -> Answer {
     }
 }
 
-/// Where an answer is not as the example has it.
+/// Where a response is not as the example has it.
 fn difference(expected: &Value, found: &Value, name: &str) -> Option<String> {
     let differs = || Some(format!("{name}: {found} instead of {expected}"));
     match (expected, found) {
@@ -267,25 +267,25 @@ fn difference(expected: &Value, found: &Value, name: &str) -> Option<String> {
     }
 }
 
-fn judge(example: &Example, answer: &Answer) -> Option<String> {
-    if answer.status != example.status {
-        return Some(format!("status {}: {}", answer.status, answer.text()));
+fn judge(example: &Example, response: &Response) -> Option<String> {
+    if response.status != example.status {
+        return Some(format!("status {}: {}", response.status, response.text()));
     }
     let missing = example
         .headers
         .iter()
-        .find(|name| answer.header(name).is_empty());
+        .find(|name| response.header(name).is_empty());
     if let Some(missing) = missing {
         return Some(format!("no header {missing}"));
     }
     match (&example.body, example.operation.as_str()) {
-        (None, _) => (!answer.body.is_empty()).then(|| "there is a body".to_owned()),
+        (None, _) => (!response.body.is_empty()).then(|| "there is a body".to_owned()),
         (Some(Value::String(bytes)), "SessionResourceFiles_GetContent") => {
-            (*bytes != answer.text()).then(|| answer.text())
+            (*bytes != response.text()).then(|| response.text())
         }
         (Some(body), _) => {
             // A program that lists the data directory also sees what is this program's own there.
-            let text = answer.text().replace(r".session-adapter\n", "");
+            let text = response.text().replace(r".session-adapter\n", "");
             difference(body, &serde_json::from_str(&text).unwrap(), "body")
         }
     }
@@ -298,8 +298,8 @@ async fn every_official_example_is_answered_as_azure_does() {
     let mut failures = Vec::new();
     for example in &examples {
         let program = Program::start(&[]).await;
-        let answer = play(&program, example).await;
-        if let Some(why) = judge(example, &answer) {
+        let response = play(&program, example).await;
+        if let Some(why) = judge(example, &response) {
             failures.push(format!("{} {}: {why}", example.version, example.name));
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::raw::{self, Connection};
-use crate::support::{Adapter, Answer, Gate, StandIn, eventually};
+use crate::support::{Adapter, Gate, ScriptedResponse, StandIn, eventually};
 
 const CODE: &str = r#"{"code":"1"}"#;
 
@@ -20,9 +20,9 @@ async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
     connection
         .send(format!("{head}Expect: 100-continue\r\n\r\n"))
         .await;
-    let answer = connection.answer().await;
-    assert_eq!(answer.status, 413);
-    assert_eq!(answer.json()["error"]["code"], "RequestBodyTooLarge");
+    let response = connection.read_response().await;
+    assert_eq!(response.status, 413);
+    assert_eq!(response.json()["error"]["code"], "RequestBodyTooLarge");
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_client_that_sends_too_much_still_reads_its_answer() {
 #[tokio::test]
 async fn an_error_that_needs_no_body_reaches_a_client_that_sends_one() {
     let piston = StandIn::script()
-        .always(Answer::stdout("1\n"))
+        .always(ScriptedResponse::stdout("1\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -58,23 +58,26 @@ async fn an_error_that_needs_no_body_reaches_a_client_that_sends_one() {
         connection
             .send(raw::request("POST", path, &[], &body))
             .await;
-        assert_eq!(connection.answer().await.status, status, "{path}");
+        assert_eq!(connection.read_response().await.status, status, "{path}");
         connection.send(execution()).await;
-        assert_eq!(connection.answer().await.status, 200, "after {path}");
+        assert_eq!(connection.read_response().await.status, 200, "after {path}");
     }
     let mut connection = Connection::to(adapter.addr).await;
     let head = "POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n";
     connection
         .send(format!("{head}Expect: 100-continue\r\n\r\n"))
         .await;
-    let answer = connection.answer().await;
-    assert_eq!((answer.status, answer.header("connection")), (404, "close"));
+    let response = connection.read_response().await;
+    assert_eq!(
+        (response.status, response.header("connection")),
+        (404, "close")
+    );
 }
 
 #[tokio::test]
 async fn bodies_that_are_held_together_are_bounded() {
     let piston = StandIn::script()
-        .always(Answer::stdout("1\n"))
+        .always(ScriptedResponse::stdout("1\n"))
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| config.max_body = 10_000).await;
@@ -89,8 +92,8 @@ async fn bodies_that_are_held_together_are_bounded() {
     let body = format!(r#"{{"code":"{}"}}"#, "x".repeat(500));
     let mut refused = None;
     eventually("a body too many is refused", async || {
-        let answer = raw::post(adapter.addr, "/execute", &body).await;
-        refused = (answer.status != 200).then_some(answer);
+        let response = raw::post(adapter.addr, "/execute", &body).await;
+        refused = (response.status != 200).then_some(response);
         refused.is_some()
     })
     .await;
@@ -105,7 +108,10 @@ async fn bodies_that_are_held_together_are_bounded() {
 
 #[tokio::test]
 async fn a_body_of_just_the_limit_is_taken() {
-    let piston = StandIn::script().always(Answer::stdout("")).start().await;
+    let piston = StandIn::script()
+        .always(ScriptedResponse::stdout(""))
+        .start()
+        .await;
     let adapter = Adapter::with(&piston, |config| config.max_body = CODE.len()).await;
     assert_eq!(raw::post(adapter.addr, "/execute", CODE).await.status, 200);
     let longer = format!("{CODE} ");
@@ -124,15 +130,15 @@ async fn a_body_that_never_comes_is_given_up() {
     connection
         .send("POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
         .await;
-    let answer = connection.answer().await;
-    assert_eq!(answer.status, 408);
-    assert_eq!(answer.json()["error"]["code"], "RequestTimeout");
+    let response = connection.read_response().await;
+    assert_eq!(response.status, 408);
+    assert_eq!(response.json()["error"]["code"], "RequestTimeout");
 }
 
 #[tokio::test]
 async fn more_than_the_queue_holds_get_429_and_the_rest_their_answer() {
     let gate = Gate::closed();
-    let held = Answer::stdout("done\n").held_by(&gate);
+    let held = ScriptedResponse::stdout("done\n").held_by(&gate);
     let piston = StandIn::script().always(held).start().await;
     let adapter = Adapter::with(&piston, |config| {
         config.max_jobs = 1;
@@ -141,7 +147,7 @@ async fn more_than_the_queue_holds_get_429_and_the_rest_their_answer() {
     .await;
     let mut running = Connection::to(adapter.addr).await;
     running.send(execution()).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     // Of two more, one waits and one is turned away, whichever comes first.
     let mut waiting = [
         Connection::to(adapter.addr).await,
@@ -152,23 +158,23 @@ async fn more_than_the_queue_holds_get_429_and_the_rest_their_answer() {
     }
     let [one, other] = &mut waiting;
     let (refused, waits) = tokio::select! {
-        refused = one.answer() => (refused, other),
-        refused = other.answer() => (refused, one),
+        refused = one.read_response() => (refused, other),
+        refused = other.read_response() => (refused, one),
     };
     assert_eq!(refused.status, 429);
     assert_eq!(refused.json()["error"]["code"], "TooManyExecutions");
     assert_eq!(refused.header("retry-after"), "1");
     gate.open();
-    assert_eq!(running.answer().await.status, 200);
-    assert_eq!(waits.answer().await.status, 200);
+    assert_eq!(running.read_response().await.status, 200);
+    assert_eq!(waits.read_response().await.status, 200);
 }
 
 #[tokio::test]
 async fn a_client_that_hangs_up_gives_up_its_execution_and_its_place() {
     let gate = Gate::closed();
     let piston = StandIn::script()
-        .answer(Answer::Never)
-        .always(Answer::stdout("next\n").held_by(&gate))
+        .respond(ScriptedResponse::Never)
+        .always(ScriptedResponse::stdout("next\n").held_by(&gate))
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| {
@@ -178,49 +184,52 @@ async fn a_client_that_hangs_up_gives_up_its_execution_and_its_place() {
     .await;
     let mut running = Connection::to(adapter.addr).await;
     running.send(execution()).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     drop(running);
-    piston.left_times(1).await;
+    piston.abandoned(1).await;
 
     let mut next = Connection::to(adapter.addr).await;
     next.send(execution()).await;
-    piston.asked_times(2).await;
+    piston.received(2).await;
     gate.open();
-    assert_eq!(next.answer().await.json()["stdout"], "next\n");
+    assert_eq!(next.read_response().await.json()["stdout"], "next\n");
 }
 
 #[tokio::test]
 async fn an_execution_that_could_not_end_in_time_is_not_started() {
-    let piston = StandIn::script().always(Answer::Never).start().await;
+    let piston = StandIn::script()
+        .always(ScriptedResponse::Never)
+        .start()
+        .await;
     let adapter = Adapter::with(&piston, |config| config.max_jobs = 1).await;
     let mut running = Connection::to(adapter.addr).await;
     running.send(execution()).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     let mut waiting = Connection::to(adapter.addr).await;
     tokio::time::pause();
     let patient = r#"{"code":"1","timeoutInSeconds":220}"#;
     waiting
         .send(raw::request("POST", "/python/execute", &[], patient))
         .await;
-    let answer = waiting.answer().await;
-    assert_eq!(answer.status, 429);
-    assert_eq!(piston.asked().len(), 1);
+    let response = waiting.read_response().await;
+    assert_eq!(response.status, 429);
+    assert_eq!(piston.requests().len(), 1);
 }
 
 #[tokio::test]
 async fn an_answer_of_a_gigabyte_is_not_held() {
     let piston = StandIn::script()
-        .answer(Answer::stdout("x").claiming(1 << 30))
-        .answer(Answer::huge(3 << 20))
+        .respond(ScriptedResponse::stdout("x").claiming(1 << 30))
+        .respond(ScriptedResponse::huge(3 << 20))
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| config.output_limit = 1024).await;
     for _ in 0..2 {
-        let answer = raw::post(adapter.addr, "/python/execute", CODE).await;
-        assert_eq!(answer.status, 502);
-        assert_eq!(answer.json()["error"]["code"], "EngineAnswerInvalid");
+        let response = raw::post(adapter.addr, "/python/execute", CODE).await;
+        assert_eq!(response.status, 502);
+        assert_eq!(response.json()["error"]["code"], "EngineAnswerInvalid");
     }
-    assert_eq!(piston.asked().len(), 2);
+    assert_eq!(piston.requests().len(), 2);
 }
 
 #[tokio::test]
@@ -238,25 +247,25 @@ async fn slow_headers_do_not_hold_a_connection_for_ever() {
 #[tokio::test]
 async fn a_megabyte_of_output_makes_a_response_of_little_more_than_four() {
     let piston = StandIn::script()
-        .always(Answer::huge(1_000_000))
+        .always(ScriptedResponse::huge(1_000_000))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
     for path in ["/python/execute", "/execute"] {
-        let answer = raw::post(adapter.addr, path, r#"{"code":"1"}"#).await;
-        let length = answer.body.len();
+        let response = raw::post(adapter.addr, path, r#"{"code":"1"}"#).await;
+        let length = response.body.len();
         assert!((4_000_000..=4_100_000).contains(&length), "{length} bytes");
-        let answer = answer.json();
+        let response = response.json();
         for output in [
-            &answer["stdout"],
-            &answer["run"]["stdout"],
-            &answer["run"]["output"],
-            &answer["properties"]["stdout"],
+            &response["stdout"],
+            &response["run"]["stdout"],
+            &response["run"]["output"],
+            &response["properties"]["stdout"],
         ] {
             assert_eq!(output.as_str().unwrap().len(), 1_000_000);
         }
         for stage in ["run", "compile"] {
-            assert_eq!(answer["properties"].get(stage), None);
+            assert_eq!(response["properties"].get(stage), None);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::raw::{self, Connection};
-use crate::support::{Adapter, Answer, Gate, StandIn, eventually};
+use crate::support::{Adapter, Gate, ScriptedResponse, StandIn, eventually};
 use tokio::net::TcpStream;
 
 fn execution() -> Vec<u8> {
@@ -14,16 +14,16 @@ fn execution() -> Vec<u8> {
 async fn what_runs_gets_its_answer_and_new_work_is_refused() {
     let gate = Gate::closed();
     let piston = StandIn::script()
-        .answer(Answer::stdout("finished\n").held_by(&gate))
+        .respond(ScriptedResponse::stdout("finished\n").held_by(&gate))
         .start()
         .await;
     let mut adapter = Adapter::in_front_of(&piston).await;
     let mut idle = Connection::to(adapter.addr).await;
     idle.send(raw::request("GET", "/ready", &[], "")).await;
-    assert_eq!(idle.answer().await.status, 200);
+    assert_eq!(idle.read_response().await.status, 200);
     let mut running = Connection::to(adapter.addr).await;
     running.send(execution()).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
 
     adapter.shut_down();
     eventually("no connection is accepted any more", async || {
@@ -31,19 +31,22 @@ async fn what_runs_gets_its_answer_and_new_work_is_refused() {
     })
     .await;
     idle.send(raw::request("GET", "/ready", &[], "")).await;
-    let ready = idle.answer().await;
+    let ready = idle.read_response().await;
     assert_eq!((ready.status, ready.header("connection")), (503, "close"));
     assert_eq!(ready.json()["error"]["code"], "ShuttingDown");
 
     gate.open();
-    let answer = running.answer().await;
-    assert_eq!(answer.json()["stdout"], "finished\n");
+    let response = running.read_response().await;
+    assert_eq!(response.json()["stdout"], "finished\n");
     adapter.ended().await.unwrap();
 }
 
 #[tokio::test]
 async fn what_does_not_end_in_time_is_killed_and_told_so() {
-    let piston = StandIn::script().always(Answer::Never).start().await;
+    let piston = StandIn::script()
+        .always(ScriptedResponse::Never)
+        .start()
+        .await;
     let mut adapter = Adapter::with(&piston, |config| {
         config.drain_timeout = Duration::from_millis(50);
         config.max_jobs = 1;
@@ -51,21 +54,21 @@ async fn what_does_not_end_in_time_is_killed_and_told_so() {
     .await;
     let mut running = Connection::to(adapter.addr).await;
     running.send(execution()).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     let mut waiting = Connection::to(adapter.addr).await;
     waiting.send(raw::request("GET", "/health", &[], "")).await;
-    waiting.answer().await;
+    waiting.read_response().await;
     waiting.send(execution()).await;
 
     adapter.shut_down();
     for connection in [&mut running, &mut waiting] {
-        let answer = connection.answer().await;
-        assert_eq!(answer.status, 503);
-        assert_eq!(answer.json()["error"]["code"], "ShuttingDown");
+        let response = connection.read_response().await;
+        assert_eq!(response.status, 503);
+        assert_eq!(response.json()["error"]["code"], "ShuttingDown");
     }
     adapter.ended().await.unwrap();
-    piston.left_times(1).await;
-    assert_eq!(piston.asked().len(), 1);
+    piston.abandoned(1).await;
+    assert_eq!(piston.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -74,14 +77,14 @@ async fn a_body_that_is_still_coming_is_not_waited_for() {
     let mut adapter = Adapter::in_front_of(&piston).await;
     let mut slow = Connection::to(adapter.addr).await;
     slow.send(raw::request("GET", "/health", &[], "")).await;
-    slow.answer().await;
+    slow.read_response().await;
     slow.send("POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
         .await;
     // The adapter has read the head once it answers something that came later.
     raw::get(adapter.addr, "/health").await;
     adapter.shut_down();
-    let answer = slow.answer().await;
-    assert_eq!(answer.json()["error"]["code"], "ShuttingDown");
+    let response = slow.read_response().await;
+    assert_eq!(response.json()["error"]["code"], "ShuttingDown");
     adapter.ended().await.unwrap();
 }
 
@@ -92,7 +95,7 @@ async fn an_idle_adapter_ends_at_once_whatever_its_connections_do() {
     let _silent = Connection::to(adapter.addr).await;
     let mut kept = Connection::to(adapter.addr).await;
     kept.send(raw::request("GET", "/health", &[], "")).await;
-    assert_eq!(kept.answer().await.text(), "OK\n");
+    assert_eq!(kept.read_response().await.text(), "OK\n");
     adapter.shut_down();
     adapter.ended().await.unwrap();
     kept.closed().await;

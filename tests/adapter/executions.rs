@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::support::raw::{self, Connection};
-use crate::support::{Adapter, Answer, Gate, StandIn, eventually};
+use crate::support::{Adapter, Gate, ScriptedResponse, StandIn, eventually};
 use serde_json::{Value, json};
 
 const NEWEST: &str = "2025-10-02-preview";
@@ -27,9 +27,9 @@ fn asynchronous() -> Value {
 async fn end_of(addr: SocketAddr, location: &str) -> Value {
     let mut resource = Value::Null;
     eventually("the execution has ended", async || {
-        let answer = raw::get(addr, location).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        resource = answer.json();
+        let response = raw::get(addr, location).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        resource = response.json();
         !matches!(
             resource["status"].as_str().unwrap(),
             "NotStarted" | "Running"
@@ -42,8 +42,8 @@ async fn end_of(addr: SocketAddr, location: &str) -> Value {
 #[tokio::test]
 async fn an_asynchronous_execution_is_answered_at_once_and_asked_for_later() {
     let gate = Gate::closed();
-    let answer = Answer::stdout("63\n").held_by(&gate);
-    let piston = StandIn::script().answer(answer).start().await;
+    let response = ScriptedResponse::stdout("63\n").held_by(&gate);
+    let piston = StandIn::script().respond(response).start().await;
     let adapter = Adapter::in_front_of(&piston).await;
 
     let accepted = raw::exchange(adapter.addr, request(None, &asynchronous())).await;
@@ -60,7 +60,7 @@ async fn an_asynchronous_execution_is_answered_at_once_and_asked_for_later() {
     assert_eq!(resource["executionType"], "Asynchronous");
     assert_eq!(resource["status"], "Running");
     assert_eq!(resource.get("result"), None);
-    piston.asked_times(1).await;
+    piston.received(1).await;
     let running = raw::get(adapter.addr, location).await;
     assert_eq!(running.json()["status"], "Running");
     assert_eq!(running.header("operation-id"), id);
@@ -77,7 +77,7 @@ async fn an_asynchronous_execution_is_answered_at_once_and_asked_for_later() {
 async fn one_that_waits_for_its_turn_has_not_started() {
     let gate = Gate::closed();
     let piston = StandIn::script()
-        .always(Answer::stdout("1\n").held_by(&gate))
+        .always(ScriptedResponse::stdout("1\n").held_by(&gate))
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| {
@@ -87,7 +87,7 @@ async fn one_that_waits_for_its_turn_has_not_started() {
     .await;
     let first = raw::exchange(adapter.addr, request(Some("first"), &asynchronous())).await;
     assert_eq!(first.status, 200);
-    piston.asked_times(1).await;
+    piston.received(1).await;
     let second = raw::exchange(adapter.addr, request(Some("second"), &asynchronous())).await;
     assert_eq!(second.json()["status"], "NotStarted");
     let third = raw::exchange(adapter.addr, request(Some("third"), &asynchronous())).await;
@@ -102,16 +102,16 @@ async fn one_that_waits_for_its_turn_has_not_started() {
 #[tokio::test]
 async fn a_repeated_id_is_the_same_execution_and_runs_once() {
     let piston = StandIn::script()
-        .answer(Answer::stdout("first\n"))
-        .always(Answer::stdout("second\n"))
+        .respond(ScriptedResponse::stdout("first\n"))
+        .always(ScriptedResponse::stdout("second\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
     let body = json!({"code": "print(1)"});
     for _ in 0..3 {
-        let answer = raw::exchange(adapter.addr, request(Some("once"), &body)).await;
-        assert_eq!(answer.header("operation-id"), "once");
-        assert_eq!(answer.json()["result"]["stdout"], "first\n");
+        let response = raw::exchange(adapter.addr, request(Some("once"), &body)).await;
+        assert_eq!(response.header("operation-id"), "once");
+        assert_eq!(response.json()["result"]["stdout"], "first\n");
     }
     // Neither the dialect nor whether the client waits is part of the execution.
     let wrapped =
@@ -122,33 +122,33 @@ async fn a_repeated_id_is_the_same_execution_and_runs_once() {
         "/Python/execute?identifier=demo-1",
     ] {
         for body in [&body, &wrapped] {
-            let answer = raw::exchange(adapter.addr, request_to(path, Some("once"), body)).await;
-            assert_eq!(answer.json()["properties"]["stdout"], "first\n", "{path}");
+            let response = raw::exchange(adapter.addr, request_to(path, Some("once"), body)).await;
+            assert_eq!(response.json()["properties"]["stdout"], "first\n", "{path}");
         }
     }
-    assert_eq!(piston.asked().len(), 1);
+    assert_eq!(piston.requests().len(), 1);
 }
 
-/// Asserts that the answer refuses an operation id that is in use.
-fn assert_conflict(answer: &raw::Answer, what: &str) {
-    assert_eq!(answer.status, 409, "{what}: {}", answer.text());
+/// Asserts that the response refuses an operation id that is in use.
+fn assert_conflict(response: &raw::Response, what: &str) {
+    assert_eq!(response.status, 409, "{what}: {}", response.text());
     assert_eq!(
-        answer.header("x-ms-error-code"),
+        response.header("x-ms-error-code"),
         "OperationIdConflict",
         "{what}"
     );
-    let error = answer.json()["error"].take();
+    let error = response.json()["error"].take();
     assert_eq!(error["code"], "OperationIdConflict", "{what}");
     assert_eq!(error["target"], "operation-id", "{what}");
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("operation-id"), "{message}");
-    assert_eq!(answer.header("operation-location"), "", "{what}");
+    assert_eq!(response.header("operation-location"), "", "{what}");
 }
 
 #[tokio::test]
 async fn an_id_is_bound_to_all_that_decides_what_runs_and_how_it_ends() {
     let piston = StandIn::script()
-        .always(Answer::stdout("ran\n"))
+        .always(ScriptedResponse::stdout("ran\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -175,20 +175,20 @@ async fn an_id_is_bound_to_all_that_decides_what_runs_and_how_it_ends() {
         }
         for kind in ["Synchronous", "Asynchronous"] {
             other["executionType"] = json!(kind);
-            let answer = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
-            assert_conflict(&answer, field);
+            let response = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
+            assert_conflict(&response, field);
         }
     }
     let again = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
     assert_eq!(again.status, 200);
-    assert_eq!(piston.asked().len(), 1);
+    assert_eq!(piston.requests().len(), 1);
 
     // A shell command is not the same execution as code for its shell.
     let shell = json!({"shellCommand": "ls"});
     raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
     let code = json!({"code": "ls", "language": "bash"});
-    let answer = raw::exchange(adapter.addr, request(Some("shell"), &code)).await;
-    assert_conflict(&answer, "shell");
+    let response = raw::exchange(adapter.addr, request(Some("shell"), &code)).await;
+    assert_conflict(&response, "shell");
     let page = raw::get(adapter.addr, "/metrics").await.text();
     let counted = r#"session_adapter_errors_total{code="OperationIdConflict"} 21"#;
     assert!(page.contains(counted), "{page}");
@@ -198,31 +198,31 @@ async fn an_id_is_bound_to_all_that_decides_what_runs_and_how_it_ends() {
 async fn an_id_conflicts_while_its_execution_runs_and_after_it_has_failed() {
     let gate = Gate::closed();
     let piston = StandIn::script()
-        .answer(Answer::empty(500).held_by(&gate))
+        .respond(ScriptedResponse::empty(500).held_by(&gate))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
     raw::exchange(adapter.addr, request(Some("mine"), &asynchronous())).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     let other = json!({"code": "print('other')"});
-    let answer = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
-    assert_conflict(&answer, "running");
+    let response = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
+    assert_conflict(&response, "running");
     gate.open();
     let location = "/executions/mine?identifier=demo-1";
     let ended = end_of(adapter.addr, location).await;
     assert_eq!(ended["error"]["error"]["code"], "EngineFailed");
     // It may have run.
-    let answer = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
-    assert_conflict(&answer, "failed");
-    assert_eq!(piston.asked().len(), 1);
+    let response = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
+    assert_conflict(&response, "failed");
+    assert_eq!(piston.requests().len(), 1);
 }
 
 #[tokio::test]
 async fn each_identifier_has_operation_ids_of_its_own() {
     let piston = StandIn::script()
-        .answer(Answer::stdout("first\n"))
-        .answer(Answer::stdout("second\n"))
-        .answer(Answer::stdout("nameless\n"))
+        .respond(ScriptedResponse::stdout("first\n"))
+        .respond(ScriptedResponse::stdout("second\n"))
+        .respond(ScriptedResponse::stdout("nameless\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -232,34 +232,34 @@ async fn each_identifier_has_operation_ids_of_its_own() {
     let outputs = ["first\n", "second\n", "nameless\n"];
     for (begun, (query, output)) in queries.iter().zip(outputs).enumerate() {
         for other in &queries[begun..] {
-            let answer = raw::get(adapter.addr, &resource(other)).await;
-            assert_eq!(answer.status, 404, "{other}: {}", answer.text());
-            assert_eq!(answer.header("x-ms-error-code"), "ExecutionNotFound");
+            let response = raw::get(adapter.addr, &resource(other)).await;
+            assert_eq!(response.status, 404, "{other}: {}", response.text());
+            assert_eq!(response.header("x-ms-error-code"), "ExecutionNotFound");
         }
         let path = format!("/executions{query}");
-        let answer = raw::exchange(adapter.addr, request_to(&path, Some("shared"), &body)).await;
-        assert_eq!(answer.json()["result"]["stdout"], output, "{query}");
-        assert_ne!(answer.header("operation-location"), "");
+        let response = raw::exchange(adapter.addr, request_to(&path, Some("shared"), &body)).await;
+        assert_eq!(response.json()["result"]["stdout"], output, "{query}");
+        assert_ne!(response.header("operation-location"), "");
     }
     for (query, output) in queries.iter().zip(outputs) {
-        let answer = raw::get(adapter.addr, &resource(query)).await;
-        assert_eq!(answer.json()["result"]["stdout"], output, "{query}");
+        let response = raw::get(adapter.addr, &resource(query)).await;
+        assert_eq!(response.json()["result"]["stdout"], output, "{query}");
     }
     // An identifier in the body is as good as one in the query.
     let named = json!({"code": "print(1)", "identifier": "demo-2"});
-    let answer = raw::exchange(
+    let response = raw::exchange(
         adapter.addr,
         request_to("/executions", Some("shared"), &named),
     )
     .await;
-    assert_eq!(answer.json()["result"]["stdout"], "second\n");
-    assert_eq!(piston.asked().len(), 3);
+    assert_eq!(response.json()["result"]["stdout"], "second\n");
+    assert_eq!(piston.requests().len(), 3);
 }
 
 #[tokio::test]
 async fn an_id_that_the_adapter_chose_is_bound_as_well() {
     let piston = StandIn::script()
-        .answer(Answer::stdout("first\n"))
+        .respond(ScriptedResponse::stdout("first\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -269,43 +269,46 @@ async fn an_id_that_the_adapter_chose_is_bound_as_well() {
     let again = raw::exchange(adapter.addr, request(Some(id), &body)).await;
     assert_eq!(again.json()["result"]["stdout"], "first\n");
     let other = json!({"code": "print(2)"});
-    let answer = raw::exchange(adapter.addr, request(Some(id), &other)).await;
-    assert_conflict(&answer, "a chosen id");
+    let response = raw::exchange(adapter.addr, request(Some(id), &other)).await;
+    assert_conflict(&response, "a chosen id");
 }
 
 #[tokio::test]
 async fn who_hung_up_comes_back_with_the_id_and_finds_the_result() {
     let gate = Gate::closed();
-    let answer = Answer::stdout("late\n").held_by(&gate);
-    let piston = StandIn::script().answer(answer).start().await;
+    let response = ScriptedResponse::stdout("late\n").held_by(&gate);
+    let piston = StandIn::script().respond(response).start().await;
     let adapter = Adapter::in_front_of(&piston).await;
     let body = json!({"code": "print('late')"});
     let mut impatient = Connection::to(adapter.addr).await;
     impatient.send(request(Some("mine"), &body)).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     drop(impatient);
     gate.open();
-    let answer = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
-    assert_eq!(answer.json()["result"]["stdout"], "late\n");
-    assert_eq!(piston.asked().len(), 1);
+    let response = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
+    assert_eq!(response.json()["result"]["stdout"], "late\n");
+    assert_eq!(piston.requests().len(), 1);
 }
 
 #[tokio::test]
 async fn who_hung_up_without_an_id_leaves_nothing_running() {
-    let piston = StandIn::script().always(Answer::Never).start().await;
+    let piston = StandIn::script()
+        .always(ScriptedResponse::Never)
+        .start()
+        .await;
     let adapter = Adapter::in_front_of(&piston).await;
     let mut impatient = Connection::to(adapter.addr).await;
     let body = json!({"code": "while True: pass"});
     impatient.send(request(None, &body)).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     drop(impatient);
-    piston.left_times(1).await;
+    piston.abandoned(1).await;
 }
 
 #[tokio::test]
 async fn an_error_of_the_engine_is_a_failed_execution() {
     let piston = StandIn::script()
-        .always(Answer::json(500, &json!({})))
+        .always(ScriptedResponse::json(500, &json!({})))
         .start()
         .await;
     let adapter = Adapter::start(Adapter::config(piston.url())).await;
@@ -319,9 +322,9 @@ async fn an_error_of_the_engine_is_a_failed_execution() {
 #[tokio::test]
 async fn one_that_was_refused_before_it_ran_may_be_tried_again_under_its_id() {
     let piston = StandIn::script()
-        .answer(Answer::json(503, &json!({})))
-        .answer(Answer::json(503, &json!({})))
-        .always(Answer::stdout("ran\n"))
+        .respond(ScriptedResponse::json(503, &json!({})))
+        .respond(ScriptedResponse::json(503, &json!({})))
+        .always(ScriptedResponse::stdout("ran\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -338,12 +341,12 @@ async fn one_that_was_refused_before_it_ran_may_be_tried_again_under_its_id() {
 
 #[tokio::test]
 async fn the_versions_tell_the_same_execution_in_their_own_forms() {
-    let answer = Answer::json(
+    let response = ScriptedResponse::json(
         200,
         &json!({"run": {"code": 3, "signal": null, "stdout": "", "stderr": "", "output": "",
             "status": "RE"}, "language": "bash", "version": "5.2.15"}),
     );
-    let piston = StandIn::script().always(answer).start().await;
+    let piston = StandIn::script().always(response).start().await;
     let adapter = Adapter::in_front_of(&piston).await;
     let shell = json!({"shellCommand": "exit 3", "executionType": "Asynchronous"});
     raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
@@ -369,25 +372,25 @@ async fn the_versions_tell_the_same_execution_in_their_own_forms() {
 async fn what_is_not_known_is_not_found() {
     let piston = StandIn::script().start().await;
     let adapter = Adapter::in_front_of(&piston).await;
-    let answer = raw::get(adapter.addr, "/executions/nobody").await;
-    assert_eq!(answer.status, 404);
-    assert_eq!(answer.header("x-ms-error-code"), "ExecutionNotFound");
-    let answer = raw::get(adapter.addr, "/executions/nobody?api-version=1999").await;
-    assert_eq!(answer.json()["error"]["code"], "InvalidApiVersion");
+    let response = raw::get(adapter.addr, "/executions/nobody").await;
+    assert_eq!(response.status, 404);
+    assert_eq!(response.header("x-ms-error-code"), "ExecutionNotFound");
+    let response = raw::get(adapter.addr, "/executions/nobody?api-version=1999").await;
+    assert_eq!(response.json()["error"]["code"], "InvalidApiVersion");
 }
 
 #[tokio::test]
 async fn the_adapter_does_not_end_before_an_asynchronous_execution_has() {
     let gate = Gate::closed();
     let piston = StandIn::script()
-        .answer(Answer::stdout("x\n").held_by(&gate))
+        .respond(ScriptedResponse::stdout("x\n").held_by(&gate))
         .start()
         .await;
     let mut adapter = Adapter::in_front_of(&piston).await;
     let mut kept = Connection::to(adapter.addr).await;
     kept.send(request(Some("slow"), &asynchronous())).await;
-    assert_eq!(kept.answer().await.status, 200);
-    piston.asked_times(1).await;
+    assert_eq!(kept.read_response().await.status, 200);
+    piston.received(1).await;
     adapter.shut_down();
     eventually("no connection is accepted any more", async || {
         tokio::net::TcpStream::connect(adapter.addr).await.is_err()
@@ -400,7 +403,7 @@ async fn the_adapter_does_not_end_before_an_asynchronous_execution_has() {
         "",
     ))
     .await;
-    assert_eq!(kept.answer().await.json()["status"], "Running");
+    assert_eq!(kept.read_response().await.json()["status"], "Running");
     gate.open();
     adapter.ended().await.unwrap();
 }
@@ -408,8 +411,8 @@ async fn the_adapter_does_not_end_before_an_asynchronous_execution_has() {
 #[tokio::test]
 async fn deleting_the_session_cancels_what_runs_and_forgets_what_ran() {
     let piston = StandIn::script()
-        .answer(Answer::stdout("done\n"))
-        .always(Answer::Never)
+        .respond(ScriptedResponse::stdout("done\n"))
+        .always(ScriptedResponse::Never)
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -422,7 +425,7 @@ async fn deleting_the_session_cancels_what_runs_and_forgets_what_ran() {
     passed
         .send(request_to("/api/v2/execute", None, &body))
         .await;
-    piston.asked_times(4).await;
+    piston.received(4).await;
 
     let path = "/session?identifier=demo-1&api-version=2025-02-02-preview";
     let session = raw::get(adapter.addr, path).await.json();
@@ -433,9 +436,9 @@ async fn deleting_the_session_cancels_what_runs_and_forgets_what_ran() {
     let deleted = raw::exchange(adapter.addr, raw::request("DELETE", path, &[], "")).await;
     assert_eq!((deleted.status, deleted.text().as_str()), (204, ""));
     for connection in [&mut waiting, &mut passed] {
-        let answer = connection.answer().await;
-        assert_eq!(answer.status, 409);
-        assert_eq!(answer.json()["error"]["code"], "ExecutionCanceled");
+        let response = connection.read_response().await;
+        assert_eq!(response.status, 409);
+        assert_eq!(response.json()["error"]["code"], "ExecutionCanceled");
     }
     let canceled = raw::get(adapter.addr, "/executions/later?identifier=demo-1")
         .await
@@ -452,7 +455,7 @@ async fn deleting_the_session_cancels_what_runs_and_forgets_what_ran() {
     assert_eq!(gone.header("x-ms-error-code"), "NoSessionFoundError");
     let sessions = raw::get(adapter.addr, "/listSessions").await.json();
     assert_eq!(sessions, json!({"sessions": []}));
-    piston.left_times(3).await;
+    piston.abandoned(3).await;
 }
 
 /// An adapter whose session has many files, so that deleting it takes a while.
@@ -476,7 +479,7 @@ fn count(data: &tempfile::TempDir) -> usize {
 #[tokio::test]
 async fn who_hangs_up_on_a_deletion_gets_it_all_the_same() {
     let piston = StandIn::script()
-        .always(Answer::stdout("x\n"))
+        .always(ScriptedResponse::stdout("x\n"))
         .start()
         .await;
     let (adapter, data) = with_many_files(&piston).await;
@@ -490,8 +493,8 @@ async fn who_hangs_up_on_a_deletion_gets_it_all_the_same() {
     drop(impatient);
     // It waits for the deletion, and belongs to the new session.
     let body = json!({"code": "int main() {}", "language": "c"});
-    let answer = raw::exchange(adapter.addr, request(Some("new"), &body)).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = raw::exchange(adapter.addr, request(Some("new"), &body)).await;
+    assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(count(&data), 0);
     let session = raw::get(adapter.addr, "/session?identifier=demo-1").await;
     assert_eq!(session.status, 200);
@@ -500,12 +503,12 @@ async fn who_hangs_up_on_a_deletion_gets_it_all_the_same() {
 #[tokio::test]
 async fn an_id_that_was_canceled_or_never_ran_is_free_again() {
     let piston = StandIn::script()
-        .answer(Answer::json(
+        .respond(ScriptedResponse::json(
             400,
             &json!({"message": "cobol-* runtime is unknown"}),
         ))
-        .answer(Answer::Never)
-        .always(Answer::stdout("ran\n"))
+        .respond(ScriptedResponse::Never)
+        .always(ScriptedResponse::stdout("ran\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -514,7 +517,7 @@ async fn an_id_that_was_canceled_or_never_ran_is_free_again() {
     let refused = end_of(adapter.addr, "/executions/mine?identifier=demo-1").await;
     assert_eq!(refused["error"]["error"]["code"], "RuntimeNotFound");
     raw::exchange(adapter.addr, request(Some("mine"), &asynchronous())).await;
-    piston.asked_times(2).await;
+    piston.received(2).await;
     let delete = raw::request("DELETE", "/session?identifier=demo-1", &[], "");
     assert_eq!(raw::exchange(adapter.addr, delete).await.status, 204);
     let canceled = raw::get(adapter.addr, "/executions/mine?identifier=demo-1")
@@ -522,14 +525,14 @@ async fn an_id_that_was_canceled_or_never_ran_is_free_again() {
         .json();
     assert_eq!(canceled["status"], "Canceled");
     let body = json!({"code": "print('ran')"});
-    let answer = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
-    assert_eq!(answer.json()["result"]["stdout"], "ran\n");
+    let response = raw::exchange(adapter.addr, request(Some("mine"), &body)).await;
+    assert_eq!(response.json()["result"]["stdout"], "ran\n");
 }
 
 #[tokio::test]
 async fn a_refused_execution_cannot_be_asked_for() {
     let piston = StandIn::script()
-        .always(Answer::json(
+        .always(ScriptedResponse::json(
             400,
             &json!({"message": "cobol-* runtime is unknown"}),
         ))
@@ -545,7 +548,7 @@ async fn a_refused_execution_cannot_be_asked_for() {
 #[tokio::test]
 async fn who_asks_again_in_another_dialect_gets_the_form_that_fits() {
     let piston = StandIn::script()
-        .always(Answer::stdout("x\n"))
+        .always(ScriptedResponse::stdout("x\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -565,5 +568,5 @@ async fn who_asks_again_in_another_dialect_gets_the_form_that_fits() {
     let again = request_to("/shellExecute", Some("three"), &shell);
     let again = raw::exchange(adapter.addr, again).await;
     assert_eq!(again.json()["status"], "Succeeded");
-    assert_eq!(piston.asked().len(), 3);
+    assert_eq!(piston.requests().len(), 3);
 }

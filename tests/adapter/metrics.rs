@@ -5,21 +5,24 @@ use std::net::SocketAddr;
 
 use crate::support::exposition::{self, Sample};
 use crate::support::raw::{self, Connection};
-use crate::support::{Adapter, Answer, Gate, Program, StandIn};
+use crate::support::{Adapter, Gate, Program, ScriptedResponse, StandIn};
 use serde_json::json;
 
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-fn piston() -> Answer {
-    Answer::json(200, &json!({"message": "Piston v3.1.1"}))
+fn piston() -> ScriptedResponse {
+    ScriptedResponse::json(200, &json!({"message": "Piston v3.1.1"}))
 }
 
 async fn scrape(addr: SocketAddr) -> (String, Vec<Sample>) {
-    let answer = raw::get(addr, "/metrics").await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, TYPE));
-    let text = answer.text();
+    let response = raw::get(addr, "/metrics").await;
+    assert_eq!(
+        (response.status, response.header("content-type")),
+        (200, TYPE)
+    );
+    let text = response.text();
     let samples = exposition::read(&text);
     (text, samples)
 }
@@ -52,18 +55,18 @@ fn value(samples: &[Sample], name: &str, label: (&str, &str)) -> f64 {
 async fn a_page_tells_what_was_asked_and_how_it_ended() {
     let piston = StandIn::script()
         .about(piston())
-        .answer(Answer::stdout("hello\n"))
-        .answer(Answer::run(json!({"code": 1, "status": "RE"})))
-        .answer(Answer::run(
+        .respond(ScriptedResponse::stdout("hello\n"))
+        .respond(ScriptedResponse::run(json!({"code": 1, "status": "RE"})))
+        .respond(ScriptedResponse::run(
             json!({"code": null, "signal": "SIGKILL", "status": "TO",
                 "message": "Time limit exceeded (wall clock)"}),
         ))
-        .answer(Answer::run(
+        .respond(ScriptedResponse::run(
             json!({"code": 153, "status": "RE", "outcome": "disk_limit"}),
         ))
-        .answer(Answer::refusal("klingon-* runtime is unknown"))
-        .answer(Answer::empty(500))
-        .answer(Answer::stdout("passed\n"))
+        .respond(ScriptedResponse::refusal("klingon-* runtime is unknown"))
+        .respond(ScriptedResponse::empty(500))
+        .respond(ScriptedResponse::stdout("passed\n"))
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| config.max_body = 1 << 10).await;
@@ -77,12 +80,12 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
         ("klingon", 400),
         ("c++", 502),
     ] {
-        let answer = raw::post(adapter.addr, &execute(language), code).await;
-        assert_eq!(answer.status, status, "{}", answer.text());
+        let response = raw::post(adapter.addr, &execute(language), code).await;
+        assert_eq!(response.status, status, "{}", response.text());
     }
     let passed = r#"{"language":"bash","version":"*","files":[{"content":"echo"}]}"#;
-    let answer = raw::post(adapter.addr, "/api/v2/execute", passed).await;
-    assert_eq!(answer.status, 200);
+    let response = raw::post(adapter.addr, "/api/v2/execute", passed).await;
+    assert_eq!(response.status, 200);
     for (path, body, status) in [
         ("/python/execute", "{", 400),
         ("/python/execute", &"x".repeat(2000), 413),
@@ -141,12 +144,12 @@ async fn a_page_tells_what_was_asked_and_how_it_ended() {
 async fn what_runs_and_waits_is_told_and_who_is_turned_away() {
     let gate = Gate::closed();
     let piston = StandIn::script()
-        .about(Answer::json(
+        .about(ScriptedResponse::json(
             200,
             &json!({"jobs": {"running": 3, "waiting": 2}, "sandbox": {"seccomp": true, "landlock": 7,
                 "limits": false, "as_root": null, "made up": true}}),
         ))
-        .always(Answer::stdout("1\n").held_by(&gate))
+        .always(ScriptedResponse::stdout("1\n").held_by(&gate))
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| {
@@ -156,8 +159,8 @@ async fn what_runs_and_waits_is_told_and_who_is_turned_away() {
     .await;
     let body = r#"{"code":"1","executionType":"Asynchronous"}"#;
     for status in [200, 200, 429] {
-        let answer = raw::post(adapter.addr, "/executions", body).await;
-        assert_eq!(answer.status, status, "{}", answer.text());
+        let response = raw::post(adapter.addr, "/executions", body).await;
+        assert_eq!(response.status, status, "{}", response.text());
     }
     let (page, samples) = scrape(adapter.addr).await;
     for (name, state, expected) in [
@@ -189,7 +192,7 @@ async fn what_runs_and_waits_is_told_and_who_is_turned_away() {
 async fn nothing_that_clients_make_up_becomes_a_label() {
     let piston = StandIn::script()
         .about(piston())
-        .always(Answer::refusal("x-* runtime is unknown"))
+        .always(ScriptedResponse::refusal("x-* runtime is unknown"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -215,7 +218,7 @@ async fn nothing_that_clients_make_up_becomes_a_label() {
             connection
                 .send(raw::request(method, &path, &headers, body))
                 .await;
-            connection.answer().await;
+            connection.read_response().await;
         }
     }
     let (page, samples) = scrape(adapter.addr).await;
@@ -235,9 +238,9 @@ async fn nothing_that_clients_make_up_becomes_a_label() {
 async fn metrics_that_are_off_are_not_there() {
     let piston = StandIn::script().start().await;
     let adapter = Adapter::with(&piston, |config| config.metrics_path = false).await;
-    let answer = raw::get(adapter.addr, "/metrics").await;
-    assert_eq!(answer.status, 404);
-    assert_eq!(answer.header("x-ms-error-code"), "PathNotFound");
+    let response = raw::get(adapter.addr, "/metrics").await;
+    assert_eq!(response.status, 404);
+    assert_eq!(response.header("x-ms-error-code"), "PathNotFound");
     assert_eq!(piston.complaints(), Vec::<String>::new());
 }
 
@@ -250,8 +253,8 @@ async fn metrics_may_have_a_listener_of_their_own() {
         .parse()
         .unwrap();
     assert_eq!(raw::get(program.addr, "/metrics").await.status, 404);
-    let answer = raw::post(program.addr, "/bash/execute", r#"{"code":"echo"}"#).await;
-    assert_eq!(answer.status, 200);
+    let response = raw::post(program.addr, "/bash/execute", r#"{"code":"echo"}"#).await;
+    assert_eq!(response.status, 200);
     let (_, samples) = scrape(own).await;
     assert_eq!(
         value(&samples, "executions_total", ("language", "bash")),
@@ -271,8 +274,8 @@ async fn metrics_may_have_a_listener_of_their_own() {
             .send(format!("{method} {path} HTTP/1.1\r\n"))
             .await;
         connection.send("Host: localhost\r\n\r\n").await;
-        let answer = connection.answer().await;
-        assert_eq!(answer.status, status, "{method} {path}");
+        let response = connection.read_response().await;
+        assert_eq!(response.status, status, "{method} {path}");
     }
 }
 
@@ -288,9 +291,9 @@ async fn a_trace_is_logged_with_the_request_and_the_execution_and_told_nobody() 
         raw::exchange(addr, raw::request("POST", path, &headers, body)).await
     };
     let body = r#"{"code":"echo \"$TRACEPARENT\"; env"}"#;
-    let answer = ask(program.addr, "/bash/execute", &valid, body).await;
-    assert_eq!(answer.header("traceparent"), "");
-    assert!(!answer.text().contains(TRACE));
+    let response = ask(program.addr, "/bash/execute", &valid, body).await;
+    assert_eq!(response.header("traceparent"), "");
+    assert!(!response.text().contains(TRACE));
     let line = program.logged("request").await;
     assert_eq!(
         (&line["trace_id"], &line["parent_id"]),
@@ -311,9 +314,9 @@ async fn a_trace_is_logged_with_the_request_and_the_execution_and_told_nobody() 
         format!("00-{}-{PARENT}-01", "0".repeat(32)),
         "made up".to_owned(),
     ] {
-        let answer = ask(program.addr, "/no/such/path", &invalid, "").await;
-        assert_eq!(answer.status, 404);
-        assert!(!answer.text().contains(&invalid));
+        let response = ask(program.addr, "/no/such/path", &invalid, "").await;
+        assert_eq!(response.status, 404);
+        assert!(!response.text().contains(&invalid));
         let line = program
             .logged_where(|line| line["message"] == "request" && line["route"] == "none")
             .await;

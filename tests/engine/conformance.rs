@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::engine::{Answer, Served, config, serve};
+use crate::support::engine::{Response, Served, config, serve};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
 use tokio::task::JoinSet;
 
-/// What an answer must be, where it is not the recorded one.
+/// What a response must be, where it is not the recorded one.
 enum Instead {
     /// A refusal with this message.
     Refused(&'static str),
@@ -276,8 +276,8 @@ async fn a_string_that_fetch_was_given_no_type_for_is_read_as_json() {
     let served = serve(config()).await;
     let body = br#"{"language":"python","version":"*","files":[{"content":"print(1)"}]}"#;
     let sent_with = async |headers: &[(&str, &str)]| {
-        let answer = served.send("POST", "/api/v2/execute", headers, body).await;
-        answer.status
+        let response = served.send("POST", "/api/v2/execute", headers, body).await;
+        response.status
     };
     let untyped = ("Content-Type", "text/plain;charset=UTF-8");
     assert_eq!(sent_with(&[untyped]).await, 200);
@@ -336,7 +336,7 @@ async fn replay(
         .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
         .collect();
     let (method, path) = (request["method"].as_str()?, request["path"].as_str()?);
-    let answer = engine.send(method, path, &headers, body.as_bytes()).await;
+    let response = engine.send(method, path, &headers, body.as_bytes()).await;
     let exact = engine.engine.sandbox().own_users || !COUNTED_BY_USER.contains(&name);
     let instead = DEVIATIONS
         .iter()
@@ -345,16 +345,16 @@ async fn replay(
         .or((!exact).then_some(&AnyStdout));
     let expected = expectation(recorded, instead);
     let work = engine.engine.work_dir().to_string_lossy();
-    let found = observation(&answer, instead, &expected, &work);
+    let found = observation(&response, instead, &expected, &work);
     (expected != found).then(|| {
         format!(
             "{name}:\n  expected {expected}\n  found    {found}\n  {}",
-            answer.body
+            response.body
         )
     })
 }
 
-/// What of an answer is compared.
+/// What of a response is compared.
 fn summary(status: u64, json: &Value) -> Value {
     if !json["run"].is_object() {
         return json!({"http": status, "message": json["message"]});
@@ -388,12 +388,17 @@ fn expectation(recorded: &Value, instead: Option<&Instead>) -> Value {
     expected
 }
 
-fn observation(answer: &Answer, instead: Option<&Instead>, expected: &Value, work: &str) -> Value {
-    let json = answer.json();
-    let mut found = summary(answer.status.into(), &json);
+fn observation(
+    response: &Response,
+    instead: Option<&Instead>,
+    expected: &Value,
+    work: &str,
+) -> Value {
+    let json = response.json();
+    let mut found = summary(response.status.into(), &json);
     match instead {
         Some(AnyStdout) if expected["run"].is_object() => found["run"]["stdout"] = Value::Null,
-        Some(Anything | AnyStdout) => found = json!({"http": answer.status}),
+        Some(Anything | AnyStdout) => found = json!({"http": response.status}),
         Some(OrStdout(other)) if found["run"]["stdout"] == *other => {
             found["run"]["stdout"] = expected["run"]["stdout"].clone();
         }
@@ -405,7 +410,7 @@ fn observation(answer: &Answer, instead: Option<&Instead>, expected: &Value, wor
             let message = json["message"]
                 .as_str()
                 .is_some_and(|text| !text.is_empty());
-            found = json!({"http": answer.status, "has a message": message});
+            found = json!({"http": response.status, "has a message": message});
         }
         _ => {}
     }

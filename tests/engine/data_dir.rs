@@ -5,7 +5,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::support::engine::{Answer, Served, config, serve};
+use crate::support::engine::{Response, Served, config, serve};
 use crate::support::eventually::eventually;
 use crate::support::folder::{open_folder, readable_file, subfolder};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ async fn serve_at(data: &Path) -> Served {
     .await
 }
 
-async fn start_in(served: &Served, place: Value, language: &str, code: &str) -> Answer {
+async fn start_in(served: &Served, place: Value, language: &str, code: &str) -> Response {
     let body = json!({
         "language": language, "version": "*", "working_directory": place,
         "files": [{"content": code}],
@@ -35,9 +35,9 @@ async fn start_in(served: &Served, place: Value, language: &str, code: &str) -> 
 }
 
 async fn in_data(served: &Served, language: &str, code: &str) -> Value {
-    let answer = start_in(served, json!("data"), language, code).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.json()["run"].take()
+    let response = start_in(served, json!("data"), language, code).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    response.json()["run"].take()
 }
 
 /// Language, and a program that writes its name to the file `made` and prints where it is, then
@@ -211,10 +211,10 @@ async fn without_being_asked_programs_start_in_the_jobs_directory() {
 async fn another_place_is_refused() {
     let served = serve(config()).await;
     for place in [json!("job"), json!("/etc"), json!(1), json!(["data"])] {
-        let answer = start_in(&served, place, "bash", "echo").await;
-        assert_eq!(answer.status, 400);
+        let response = start_in(&served, place, "bash", "echo").await;
+        assert_eq!(response.status, 400);
         assert_eq!(
-            answer.json()["message"],
+            response.json()["message"],
             "If specified, working_directory must be \"data\""
         );
     }
@@ -381,8 +381,8 @@ os.kill(int(keeper), 9)
 time.sleep(600)
 ";
     let program = WRITERS.replace("time.sleep(600)\n", end);
-    let answer = start_in(&served, json!("data"), "python", &program).await;
-    assert_eq!(answer.status, 500, "{}", answer.body);
+    let response = start_in(&served, json!("data"), "python", &program).await;
+    assert_eq!(response.status, 500, "{}", response.body);
     assert_eq!(jobs(&served).await, (0, 0));
     for entry in std::fs::read_dir(&data).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

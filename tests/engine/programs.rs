@@ -152,8 +152,8 @@ async fn a_program_runs_whatever_its_file_is_called() {
                 file["name"] = json!(name);
             }
             let body = json!({"language": language, "version": "*", "files": [file]});
-            let answer = served.execute(&body).await;
-            let run = answer.json()["run"].take();
+            let response = served.execute(&body).await;
+            let run = response.json()["run"].take();
             let is_refused = name.is_some_and(|name| REFUSED_BY_GO.contains(&name));
             let is_right = match *language == "go" && is_refused {
                 true => run["stderr"]
@@ -163,7 +163,7 @@ async fn a_program_runs_whatever_its_file_is_called() {
                 false => run["stdout"] == "fine\n",
             };
             if !is_right {
-                problems.push(format!("{language}, {name:?}: {}", answer.body));
+                problems.push(format!("{language}, {name:?}: {}", response.body));
             }
         }
     }
@@ -192,8 +192,8 @@ async fn headers_subfolders_and_encodings_come_along() {
                 {"name": format!("src/g.{ending}"), "content": "int f(){return 8;}"},
             ],
         });
-        let answer = served.execute(&body).await.json();
-        assert_eq!(answer["run"]["stdout"], "8 two words", "{answer}");
+        let response = served.execute(&body).await.json();
+        assert_eq!(response["run"]["stdout"], "8 two words", "{response}");
     }
 }
 

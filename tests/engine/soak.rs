@@ -58,8 +58,8 @@ async fn many_jobs_leave_nothing() {
                             "language": "python", "version": "*", "run_timeout": 1000,
                             "files": [{"content": HOSTILE[n / 10 % HOSTILE.len()]}],
                         });
-                        let answer = served.execute(&hostile).await;
-                        assert_eq!(answer.status, 200, "{}", answer.body);
+                        let response = served.execute(&hostile).await;
+                        assert_eq!(response.status, 200, "{}", response.body);
                     } else {
                         let run = served.run("python", &format!("print({n})")).await;
                         assert_eq!(run["stdout"], format!("{n}\n"), "{run}");

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::support::form::{self, content_type, form, post_bytes, post_head, upload};
-use crate::support::raw::{self, Answer, Connection};
-use crate::support::{Adapter, Answer as StandInAnswer, StandIn, eventually};
+use crate::support::raw::{self, Connection, Response};
+use crate::support::{Adapter, ScriptedResponse, StandIn, eventually};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
@@ -37,19 +37,19 @@ impl Session {
         }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> Response {
         raw::get(self.adapter.addr, path).await
     }
 
-    async fn request(&self, method: &str, path: &str) -> Answer {
+    async fn request(&self, method: &str, path: &str) -> Response {
         raw::exchange(self.adapter.addr, raw::request(method, path, &[], "")).await
     }
 
-    async fn upload(&self, path: &str, filename: &str, bytes: &[u8]) -> Answer {
+    async fn upload(&self, path: &str, filename: &str, bytes: &[u8]) -> Response {
         upload(self.adapter.addr, path, filename, bytes).await
     }
 
-    async fn post(&self, content_type: &str, body: &[u8]) -> Answer {
+    async fn post(&self, content_type: &str, body: &[u8]) -> Response {
         post_bytes(self.adapter.addr, "/files", content_type, body).await
     }
 
@@ -84,10 +84,10 @@ fn encoded(name: &str) -> String {
 }
 
 #[track_caller]
-fn assert_error(answer: &Answer, status: u16, code: &str) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert_eq!(answer.json()["error"]["code"], code);
-    assert_eq!(answer.header("x-ms-error-code"), code);
+fn assert_error(response: &Response, status: u16, code: &str) {
+    assert_eq!(response.status, status, "{}", response.text());
+    assert_eq!(response.json()["error"]["code"], code);
+    assert_eq!(response.header("x-ms-error-code"), code);
 }
 
 #[tokio::test]
@@ -132,11 +132,14 @@ async fn a_file_goes_in_is_listed_comes_out_and_is_deleted() {
 async fn each_generation_of_clients_finds_its_paths_and_shapes() {
     let session = Session::start().await;
     for path in ["/files/upload", "/upload", "//files//upload/"] {
-        let answer = session.upload(path, "x", b"1").await.json();
-        assert_eq!(answer["value"][0]["properties"]["filename"], "x", "{path}");
-        assert_eq!(answer["value"][0]["properties"]["size"], 1);
-        assert_eq!(answer["value"].as_array().unwrap().len(), 1);
-        assert_eq!(answer["$id"], "1");
+        let response = session.upload(path, "x", b"1").await.json();
+        assert_eq!(
+            response["value"][0]["properties"]["filename"], "x",
+            "{path}"
+        );
+        assert_eq!(response["value"][0]["properties"]["size"], 1);
+        assert_eq!(response["value"].as_array().unwrap().len(), 1);
+        assert_eq!(response["$id"], "1");
     }
     let old = session
         .upload("/python/uploadFile", "y", b"22")
@@ -173,7 +176,7 @@ async fn each_generation_of_clients_finds_its_paths_and_shapes() {
 #[tokio::test]
 async fn piston_gets_the_files_with_each_execution() {
     let piston = StandIn::script()
-        .always(StandInAnswer::stdout("x\n"))
+        .always(ScriptedResponse::stdout("x\n"))
         .start()
         .await;
     let data = tempfile::tempdir().unwrap();
@@ -188,7 +191,7 @@ async fn piston_gets_the_files_with_each_execution() {
     upload(addr, "/files", "main.c", b"never the program").await;
     let body = json!({"code": "int main() {}", "language": "c"}).to_string();
     assert_eq!(raw::post(addr, "/execute", &body).await.status, 200);
-    let asked = piston.asked().pop().unwrap().json();
+    let asked = piston.requests().pop().unwrap().json();
     assert_eq!(
         asked["files"],
         json!([
@@ -209,8 +212,8 @@ async fn of_several_files_none_is_stored_where_one_cannot_be() {
     fs::create_dir(session.data.path().join("folder")).unwrap();
     let part = |name: &str| format!("form-data; name=\"file\"; filename=\"{name}\"");
     let body = form(&[(&part("first"), b"1"), (&part("folder"), b"2")]);
-    let answer = session.post(&content_type(), &body).await;
-    assert_error(&answer, 409, "FileConflict");
+    let response = session.post(&content_type(), &body).await;
+    assert_error(&response, 409, "FileConflict");
     assert_eq!(session.on_disk(), 1);
 }
 
@@ -351,8 +354,11 @@ async fn names_are_any_unicode_and_bytes_come_back_as_they_went() {
             encoded(name)
         );
         let body = form(&[(&disposition, &bytes)]);
-        let answer = session.post(&content_type(), &body).await;
-        assert_eq!((answer.status, &answer.json()["name"]), (200, &json!(name)));
+        let response = session.post(&content_type(), &body).await;
+        assert_eq!(
+            (response.status, &response.json()["name"]),
+            (200, &json!(name))
+        );
         let on_disk = fs::read(session.data.path().join(name)).unwrap();
         assert!(on_disk == bytes, "{name}");
         let content = session
@@ -398,13 +404,16 @@ async fn every_spelling_of_real_clients_is_understood() {
         ("form-data; name=\"file\"", "file"),
     ] {
         let body = form(&[(disposition, b"1")]);
-        let answer = session.post(&content_type(), &body).await;
-        assert_eq!(answer.json()["name"], name, "{disposition}");
+        let response = session.post(&content_type(), &body).await;
+        assert_eq!(response.json()["name"], name, "{disposition}");
     }
     // Semantic Kernel's client keeps the content type of its last execution.
     let body = form(&[("form-data; name=\"file\"; filename=\"sk\"", b"kept")]);
-    let answer = session.post("application/json", &body).await;
-    assert_eq!((answer.status, &answer.json()["name"]), (200, &json!("sk")));
+    let response = session.post("application/json", &body).await;
+    assert_eq!(
+        (response.status, &response.json()["name"]),
+        (200, &json!("sk"))
+    );
     assert_eq!(session.get("/files/sk/content").await.text(), "kept");
     // Chunked, in chunks that cut everything.
     let mut bytes =
@@ -416,8 +425,8 @@ async fn every_spelling_of_real_clients_is_understood() {
         bytes.extend(b"\r\n");
     }
     bytes.extend(b"0\r\n\r\n");
-    let answer = raw::exchange(session.adapter.addr, bytes).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = raw::exchange(session.adapter.addr, bytes).await;
+    assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(
         session.get("/files/chunked/content").await.text(),
         "\r\n--d7449\r\n"
@@ -435,19 +444,19 @@ async fn several_files_in_a_request_are_all_stored_or_none() {
         (&b, b"22"),
         (&a, b"333"),
     ];
-    let answer = session.post(&content_type(), &form(&parts)).await.json();
-    assert_eq!(answer["value"].as_array().unwrap().len(), 3);
+    let response = session.post(&content_type(), &form(&parts)).await.json();
+    assert_eq!(response["value"].as_array().unwrap().len(), 3);
     assert_eq!(session.names("/files").await, ["a", "b"]);
     assert_eq!(session.get("/files/a/content").await.text(), "333");
     let bad = part("..");
-    let answer = session
+    let response = session
         .post(&content_type(), &form(&[(&part("c"), b"1"), (&bad, b"2")]))
         .await;
-    assert_error(&answer, 400, "FileNameInvalid");
+    assert_error(&response, 400, "FileNameInvalid");
     let many: Vec<String> = (0..33).map(|n| part(&n.to_string())).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|part| (part.as_str(), &b""[..])).collect();
-    let answer = session.post(&content_type(), &form(&many)).await;
-    assert_error(&answer, 400, "InvalidRequestBody");
+    let response = session.post(&content_type(), &form(&many)).await;
+    assert_error(&response, 400, "InvalidRequestBody");
     assert_eq!(session.on_disk(), 2);
 }
 
@@ -487,8 +496,8 @@ async fn a_body_that_is_no_upload_is_refused_with_a_reason() {
             "FileNameInvalid",
         ),
     ] {
-        let answer = session.post(content_type, body).await;
-        assert_error(&answer, status, code);
+        let response = session.post(content_type, body).await;
+        assert_error(&response, status, code);
         assert_eq!(session.on_disk(), 0);
     }
     let head = [
@@ -529,8 +538,8 @@ async fn no_spelling_leads_out_of_the_data_directory() {
         "x%00y",
     ];
     for name in escapes {
-        let answer = session.upload("/files", name, b"1").await;
-        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+        let response = session.upload("/files", name, b"1").await;
+        assert_eq!(response.status, 400, "{name}: {}", response.text());
         let path = encoded(
             &name
                 .replace("%2f", "/")
@@ -544,15 +553,15 @@ async fn no_spelling_leads_out_of_the_data_directory() {
             format!("/files?path={path}"),
             format!("/python/downloadFile?filename={path}"),
         ] {
-            let answer = session.get(&request).await;
-            assert_eq!(answer.status, 400, "{request}: {}", answer.text());
+            let response = session.get(&request).await;
+            assert_eq!(response.status, 400, "{request}: {}", response.text());
         }
-        let answer = session
+        let response = session
             .upload(&format!("/files?path={path}"), "x", b"")
             .await;
-        assert_error(&answer, 400, "FilePathInvalid");
-        let answer = session.request("DELETE", &format!("/files/{path}")).await;
-        assert_error(&answer, 400, "FileNameInvalid");
+        assert_error(&response, 400, "FilePathInvalid");
+        let response = session.request("DELETE", &format!("/files/{path}")).await;
+        assert_error(&response, 400, "FileNameInvalid");
     }
     for path in [
         "/files/../../etc/passwd",
@@ -565,13 +574,13 @@ async fn no_spelling_leads_out_of_the_data_directory() {
         "/files/%ff",
         "/files?path=%ff",
     ] {
-        let answer = session.get(path).await;
+        let response = session.get(path).await;
         assert!(
-            matches!(answer.status, 400 | 404),
+            matches!(response.status, 400 | 404),
             "{path}: {}",
-            answer.text()
+            response.text()
         );
-        assert!(!answer.text().contains("root:"), "{path}");
+        assert!(!response.text().contains("root:"), "{path}");
     }
     assert_error(&session.get("/files/a%2Fb").await, 400, "FileNameInvalid");
     // A backslash is a character like any other.
@@ -633,8 +642,8 @@ async fn what_a_program_plants_is_neither_read_nor_followed() {
 async fn an_upload_is_exactly_as_large_as_allowed() {
     let session = Session::with_upload_limit(100_000).await;
     for (size, status) in [(0, 200), (100_000, 200), (100_001, 413)] {
-        let answer = session.upload("/files", "x", &vec![7; size]).await;
-        assert_eq!(answer.status, status, "{size}");
+        let response = session.upload("/files", "x", &vec![7; size]).await;
+        assert_eq!(response.status, status, "{size}");
     }
     assert_eq!(session.get("/files/x/content").await.body, vec![7; 100_000]);
     let body = form(&[
@@ -651,7 +660,7 @@ async fn an_upload_is_exactly_as_large_as_allowed() {
     connection
         .send(post_head("/files", &content_type(), 2 << 20))
         .await;
-    assert_error(&connection.answer().await, 413, "FileTooLarge");
+    assert_error(&connection.read_response().await, 413, "FileTooLarge");
     assert_eq!(session.names("/files").await, ["x"]);
     assert_eq!(session.on_disk(), 1);
 }
@@ -659,8 +668,8 @@ async fn an_upload_is_exactly_as_large_as_allowed() {
 #[tokio::test]
 async fn a_client_that_sends_far_too_much_still_reads_its_answer() {
     let session = Session::with_upload_limit(1000).await;
-    let answer = session.upload("/files", "x", &vec![0; 100 << 20]).await;
-    assert_error(&answer, 413, "FileTooLarge");
+    let response = session.upload("/files", "x", &vec![0; 100 << 20]).await;
+    assert_error(&response, 413, "FileTooLarge");
     assert_eq!(session.on_disk(), 0);
 }
 
@@ -675,8 +684,8 @@ async fn an_upload_may_be_slow_but_must_not_stop() {
     connection.send(&body[..600]).await;
     session.until_on_disk(1).await;
     tokio::time::pause();
-    let answer = connection.answer().await;
-    assert_error(&answer, 408, "RequestTimeout");
+    let response = connection.read_response().await;
+    assert_error(&response, 408, "RequestTimeout");
     tokio::time::resume();
     session.until_on_disk(0).await;
 }
@@ -689,14 +698,14 @@ async fn a_session_that_is_full_says_so() {
             .upload("/files", &n.to_string(), &vec![1; 1 << 20])
             .await;
     }
-    let answer = session.upload("/files", "large", &vec![1; 1 << 20]).await;
+    let response = session.upload("/files", "large", &vec![1; 1 << 20]).await;
     let used = session.names("/files").await.len();
-    let answer = if answer.status == 200 {
+    let response = if response.status == 200 {
         session.upload("/files", "larger", &vec![1; 1 << 20]).await
     } else {
-        answer
+        response
     };
-    assert_error(&answer, 507, "InsufficientStorage");
+    assert_error(&response, 507, "InsufficientStorage");
     assert!(session.on_disk() >= used && session.on_disk() <= 4);
 }
 
@@ -736,7 +745,7 @@ async fn who_downloads_while_a_file_is_replaced_gets_the_old_one_whole() {
     connection.readable().await;
     let replaced = session.upload("/files", "x", b"new").await;
     assert_eq!(replaced.status, 200, "{}", replaced.text());
-    assert!(connection.answer().await.body == old);
+    assert!(connection.read_response().await.body == old);
     assert_eq!(session.get("/files/x/content").await.text(), "new");
 }
 
@@ -801,8 +810,8 @@ async fn versions_identifiers_and_methods_are_judged_as_elsewhere() {
         ("PUT", "/files", "GET, HEAD, POST"),
         ("POST", "/files/x", "GET, HEAD, DELETE"),
     ] {
-        let answer = session.request(method, path).await;
-        assert_error(&answer, 405, "MethodNotAllowed");
-        assert_eq!(answer.header("allow"), allow);
+        let response = session.request(method, path).await;
+        assert_error(&response, 405, "MethodNotAllowed");
+        assert_eq!(response.header("allow"), allow);
     }
 }

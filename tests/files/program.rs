@@ -48,9 +48,9 @@ async fn files_are_shared_with_the_code_at_once() {
          os.chmod('out/deep/plot.png', 0o600)\n\
          os.symlink('/etc/passwd', 'out/link')\n"
     );
-    let answer = run_python(&program, &code).await;
+    let response = run_python(&program, &code).await;
     assert_eq!(
-        (&answer["stdout"], &answer["stderr"]),
+        (&response["stdout"], &response["stderr"]),
         (&json!("one\n"), &json!(""))
     );
     let list = raw::get(program.addr, "/files?recursive=true").await.json();
@@ -77,9 +77,9 @@ async fn files_are_shared_with_the_code_at_once() {
          os.remove('out/deep/plot.png')\nos.remove('in/ü.txt')\nos.rmdir('in')\n\
          open('out/deep/last', 'w')\n"
     );
-    let answer = run_python(&program, &code).await;
+    let response = run_python(&program, &code).await;
     assert_eq!(
-        (&answer["stdout"], &answer["stderr"]),
+        (&response["stdout"], &response["stderr"]),
         (&json!("new\n"), &json!(""))
     );
     let delete = raw::request("DELETE", "/files/last?path=out/deep", &[], "");
@@ -106,8 +106,8 @@ async fn a_file_that_a_running_program_writes_is_seen_at_once() {
         let made = upload(program.addr, "/files", "go", b"went").await;
         assert_eq!(made.status, 200);
     };
-    let (answer, ()) = tokio::join!(run_python(&program, &code), seen);
-    assert_eq!(answer["stdout"], "went\n", "{answer}");
+    let (response, ()) = tokio::join!(run_python(&program, &code), seen);
+    assert_eq!(response["stdout"], "went\n", "{response}");
 }
 
 #[tokio::test]
@@ -140,16 +140,16 @@ async fn a_file_of_128_mib_goes_in_and_out_through_little_memory() {
         connection.send(&chunk).await;
     }
     connection.send(&body[data_at..]).await;
-    let answer = connection.answer().await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["sizeInBytes"], SIZE);
+    let response = connection.read_response().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["sizeInBytes"], SIZE);
     let log = program.logged("request").await;
     assert!(log["bytes_in"].as_u64().unwrap() > SIZE as u64, "{log}");
 
     connection
         .send(raw::request("GET", "/files/large/content", &[], ""))
         .await;
-    let content = connection.answer().await;
+    let content = connection.read_response().await;
     assert_eq!(content.header("content-length"), SIZE.to_string());
     assert_eq!(
         hex(Sha256::digest(&content.body)),

@@ -1,4 +1,4 @@
-//! The HTTP edge, byte by byte: whatever arrives on a socket has the answer that the table states,
+//! The HTTP edge, byte by byte: whatever arrives on a socket has the response that the table states,
 //! nothing is executed that was not asked for in a well-formed request, nothing twice, and the
 //! adapter serves the next client.
 //!
@@ -23,13 +23,13 @@
 //! (f) empty lines ahead of a request.
 //! What hyper decides otherwise than others do: HTTP/1.2 and everything above is 400, not 505; a
 //! client that closes its half of the connection is taken for gone; the preface of HTTP/2 is
-//! dropped without an answer.
+//! dropped without a response.
 //!
 //! The 7 of Http11Probe, whose `POST /` is an execution here:
 //! - `SMUG-CHUNK-BARE-SEMICOLON`, `-EXT-CTRL`, `-EXT-INVALID-TOKEN`, `-SIZE-TRAILING-OWS`: (d), which
 //!   hyper skips up to CR LF without a look;
 //! - `SMUG-CHUNK-LF-TRAILER`: hyper takes a bare LF behind the last chunk for the beginning of a
-//!   trailer and waits; the answer is 400 at the end of the connection, or 408 after 30 s;
+//!   trailer and waits; the response is 400 at the end of the connection, or 408 after 30 s;
 //! - `COMP-HTTP12-VERSION`: 400, where 200 or 505 was to be;
 //! - `COMP-DUPLICATE-CT`: 415, not 400, for two types neither of which an execution takes.
 //!
@@ -52,7 +52,7 @@ use cases::{Case, Ending, Seen, Sending};
 use http11probe::Verdict;
 use support::eventually::PATIENCE;
 use support::raw::{self, Connection};
-use support::{Adapter, Answer, StandIn};
+use support::{Adapter, ScriptedResponse, StandIn};
 use tokio::time::timeout;
 
 /// The table is about the form of requests. Which hosts are served is another matter.
@@ -62,7 +62,7 @@ async fn adapter_for_any_host(piston: &StandIn) -> Adapter {
 
 async fn adapter() -> (StandIn, Adapter) {
     let piston = StandIn::script()
-        .always(Answer::stdout("lives\n"))
+        .always(ScriptedResponse::stdout("lives\n"))
         .start()
         .await;
     let adapter = adapter_for_any_host(&piston).await;
@@ -77,7 +77,7 @@ async fn every_request_has_the_answer_that_the_table_states() {
     let mut runs = 0;
     for case in &cases {
         let seen = play(&adapter, case).await;
-        let more = piston.asked().len() - runs;
+        let more = piston.requests().len() - runs;
         if seen != case.wanted || !case.runs.contains(&more) {
             wrong.push(format!(
                 "{}: {seen}, {more} executions; wanted {}, {:?}",
@@ -91,7 +91,7 @@ async fn every_request_has_the_answer_that_the_table_states() {
                 case.name, next.status
             ));
         }
-        runs = piston.asked().len();
+        runs = piston.requests().len();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("{} cases", cases.len());
@@ -150,37 +150,43 @@ async fn every_error_of_the_adapter_is_azures() {
             "RequestTargetTooLong",
         ),
     ] {
-        let answer = raw::exchange(adapter.addr, raw::request(method, path, &[], "")).await;
-        assert_eq!(answer.status, status, "{path}");
-        assert_eq!(answer.json()["error"]["code"], code, "{path}");
-        assert_eq!(answer.header("x-ms-error-code"), code, "{path}");
+        let response = raw::exchange(adapter.addr, raw::request(method, path, &[], "")).await;
+        assert_eq!(response.status, status, "{path}");
+        assert_eq!(response.json()["error"]["code"], code, "{path}");
+        assert_eq!(response.header("x-ms-error-code"), code, "{path}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             "application/json; charset=utf-8"
         );
     }
     let value = "x".repeat(70_000);
     let large = raw::request("GET", "/", &[("X", value.as_str())], "");
-    let answer = raw::exchange(adapter.addr, large).await;
-    assert_eq!(answer.status, 431);
-    assert_eq!(answer.json()["error"]["code"], "RequestHeadersTooLarge");
-    let answer = raw::exchange(adapter.addr, raw::request("PUT", "/health", &[], "")).await;
-    assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"));
+    let response = raw::exchange(adapter.addr, large).await;
+    assert_eq!(response.status, 431);
+    assert_eq!(response.json()["error"]["code"], "RequestHeadersTooLarge");
+    let response = raw::exchange(adapter.addr, raw::request("PUT", "/health", &[], "")).await;
+    assert_eq!(
+        (response.status, response.header("allow")),
+        (405, "GET, HEAD")
+    );
 }
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let piston = StandIn::script()
-        .answer(Answer::stdout("first\n"))
-        .answer(Answer::stdout("second\n"))
+        .respond(ScriptedResponse::stdout("first\n"))
+        .respond(ScriptedResponse::stdout("second\n"))
         .start()
         .await;
     let adapter = adapter_for_any_host(&piston).await;
     let one = raw::request("POST", "/python/execute", &[], r#"{"code":"1"}"#);
     let mut connection = Connection::to(adapter.addr).await;
     connection.send([one.clone(), one].concat()).await;
-    assert_eq!(connection.answer().await.json()["stdout"], "first\n");
-    assert_eq!(connection.answer().await.json()["stdout"], "second\n");
+    assert_eq!(connection.read_response().await.json()["stdout"], "first\n");
+    assert_eq!(
+        connection.read_response().await.json()["stdout"],
+        "second\n"
+    );
 }
 
 #[tokio::test]
@@ -198,14 +204,14 @@ async fn a_head_is_answered_without_a_body() {
             }
         };
         let (get, head) = (whole("GET").await, whole("HEAD").await);
-        let status = |answer: &str| answer.lines().next().map(ToOwned::to_owned);
+        let status = |response: &str| response.lines().next().map(ToOwned::to_owned);
         assert_eq!(status(&head), status(&get), "{path}");
         assert!(!get.ends_with("\r\n\r\n"), "{get}");
         assert_eq!(head.find("\r\n\r\n"), Some(head.len() - 4), "{head}");
     }
 }
 
-/// Whatever a HEAD brings along, there is one answer, and none to what hides in its body.
+/// Whatever a HEAD brings along, there is one response, and none to what hides in its body.
 #[tokio::test]
 async fn a_body_of_a_head_request_is_no_request() {
     let (piston, adapter) = adapter().await;
@@ -229,10 +235,10 @@ async fn a_body_of_a_head_request_is_no_request() {
         let all = connection.everything().await;
         assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
     }
-    assert!(piston.asked().is_empty());
+    assert!(piston.requests().is_empty());
 }
 
-/// A client that says that it sends no more may have gone: there may be no answer, and there is
+/// A client that says that it sends no more may have gone: there may be no response, and there is
 /// never a second execution.
 #[tokio::test]
 async fn a_client_that_closes_its_half_is_taken_for_gone() {
@@ -243,7 +249,7 @@ async fn a_client_that_closes_its_half_is_taken_for_gone() {
         connection.try_send(request).await.unwrap();
         connection.finish().await;
         let _ = connection.try_answer().await;
-        assert!(piston.asked().len() <= n);
+        assert!(piston.requests().len() <= n);
     }
     let next = raw::post(adapter.addr, "/python/execute", cases::CODE).await;
     assert_eq!(next.json()["stdout"], "lives\n");
@@ -267,14 +273,14 @@ async fn play(adapter: &Adapter, case: &Case) -> Seen {
     let mut seen = Seen::default();
     while seen.answers.len() < case.wanted.answers.len() {
         match next_answer(&mut connection).await {
-            Some(answer) => seen.answers.push(judged(&answer)),
+            Some(response) => seen.answers.push(judged(&response)),
             None => return seen.ending(Ending::Closes),
         }
     }
     if case.wanted.ending == Ending::Closes {
         return match next_answer(&mut connection).await {
-            Some(answer) => {
-                seen.answers.push(judged(&answer));
+            Some(response) => {
+                seen.answers.push(judged(&response));
                 seen.ending(Ending::Stays)
             }
             None => seen.ending(Ending::Closes),
@@ -284,9 +290,9 @@ async fn play(adapter: &Adapter, case: &Case) -> Seen {
         .try_send(raw::request("GET", "/health", &[], ""))
         .await;
     match next_answer(&mut connection).await {
-        Some(answer) if answer.status == 200 => seen.ending(Ending::Stays),
-        Some(answer) => {
-            seen.answers.push(judged(&answer));
+        Some(response) if response.status == 200 => seen.ending(Ending::Stays),
+        Some(response) => {
+            seen.answers.push(judged(&response));
             seen.ending(Ending::Stays)
         }
         None => seen.ending(Ending::Closes),
@@ -301,11 +307,11 @@ async fn byte_by_byte(connection: &mut Connection, bytes: &[u8]) -> io::Result<(
     Ok(())
 }
 
-/// The next answer, or `None` at the end of the connection.
-async fn next_answer(connection: &mut Connection) -> Option<raw::Answer> {
+/// The next response, or `None` at the end of the connection.
+async fn next_answer(connection: &mut Connection) -> Option<raw::Response> {
     match timeout(PATIENCE, connection.try_answer()).await {
-        Ok(answer) => answer.ok(),
-        Err(_) => Some(raw::Answer {
+        Ok(response) => response.ok(),
+        Err(_) => Some(raw::Response {
             status: 0,
             headers: http::HeaderMap::new(),
             body: b"nothing, for too long".to_vec(),
@@ -313,37 +319,37 @@ async fn next_answer(connection: &mut Connection) -> Option<raw::Answer> {
     }
 }
 
-/// Status and code of an answer. An error is Azure's, or the code says what it is instead; so it does
-/// of an answer that lacks a header.
-fn judged(answer: &raw::Answer) -> (u16, String) {
-    if let Some(name) = lacking(answer) {
-        return (answer.status, format!("no {name}"));
+/// Status and code of a response. An error is Azure's, or the code says what it is instead; so it does
+/// of a response that lacks a header.
+fn judged(response: &raw::Response) -> (u16, String) {
+    if let Some(name) = lacking(response) {
+        return (response.status, format!("no {name}"));
     }
-    if answer.status < 400 {
-        return (answer.status, String::new());
+    if response.status < 400 {
+        return (response.status, String::new());
     }
-    let body: Option<serde_json::Value> = serde_json::from_slice(&answer.body).ok();
+    let body: Option<serde_json::Value> = serde_json::from_slice(&response.body).ok();
     let code = body
         .as_ref()
         .and_then(|body| body["error"]["code"].as_str());
     let code = match code {
-        Some(code) if code == answer.header("x-ms-error-code") => code.to_owned(),
-        _ => format!("not Azure's: {:?}", answer.text()),
+        Some(code) if code == response.header("x-ms-error-code") => code.to_owned(),
+        _ => format!("not Azure's: {:?}", response.text()),
     };
-    (answer.status, code)
+    (response.status, code)
 }
 
-/// A header that RFC 9110 wants of an answer and that it does not have.
-fn lacking(answer: &raw::Answer) -> Option<&'static str> {
-    let is_final = answer.status >= 200;
+/// A header that RFC 9110 wants of a response and that it does not have.
+fn lacking(response: &raw::Response) -> Option<&'static str> {
+    let is_final = response.status >= 200;
     let names = [
         ("date", is_final),
-        ("content-type", is_final && !answer.body.is_empty()),
-        ("allow", answer.status == 405),
+        ("content-type", is_final && !response.body.is_empty()),
+        ("allow", response.status == 405),
     ];
     let has = |name| match name {
-        "date" => is_date(answer.header(name)),
-        _ => !answer.header(name).is_empty(),
+        "date" => is_date(response.header(name)),
+        _ => !response.header(name).is_empty(),
     };
     let mut lacking = names.iter().filter(|(name, wanted)| *wanted && !has(*name));
     lacking.next().map(|(name, _)| *name)

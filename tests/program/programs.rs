@@ -20,7 +20,7 @@ use tokio::time::timeout;
 /// Programs that run at a time.
 const AT_A_TIME: usize = 4;
 
-/// Path, whether the fields stand under `properties`, and where an answer has its parts.
+/// Path, whether the fields stand under `properties`, and where a response has its parts.
 const DIALECTS: [Dialect; 6] = [
     Dialect::new("/python/execute", Wrapped, ""),
     Dialect::new(
@@ -163,12 +163,12 @@ impl Fixture {
             Flat => fields,
             Wrapped => json!({"properties": fields}),
         };
-        let answer = raw::post(adapter.addr, dialect.path, &body.to_string()).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let answer = answer.json();
-        let parts = answer.pointer(dialect.parts).unwrap();
+        let response = raw::post(adapter.addr, dialect.path, &body.to_string()).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        let response = response.json();
+        let parts = response.pointer(dialect.parts).unwrap();
         let text = |name: &str| parts[name].as_str().unwrap().to_owned();
-        let status = parts.get("status").unwrap_or(&answer["status"]);
+        let status = parts.get("status").unwrap_or(&response["status"]);
         let succeeded = match status.as_str().unwrap() {
             "Success" | "Succeeded" => true,
             "Failure" | "Failed" => false,
@@ -226,8 +226,8 @@ fn without_folders(text: &str) -> String {
 /// The interpreter that the engine runs programs with.
 async fn python(adapter: &Program) -> PathBuf {
     let body = json!({"code": "import sys; sys.executable"}).to_string();
-    let answer = raw::post(adapter.addr, "/python/execute", &body).await;
-    PathBuf::from(answer.json()["result"].as_str().unwrap())
+    let response = raw::post(adapter.addr, "/python/execute", &body).await;
+    PathBuf::from(response.json()["result"].as_str().unwrap())
 }
 
 #[tokio::test]

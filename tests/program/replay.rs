@@ -6,7 +6,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use crate::support::{Adapter, Answer, Gate, StandIn, exchanges, raw, refused_url, schema};
+use crate::support::{
+    Adapter, Gate, ScriptedResponse, StandIn, exchanges, raw, refused_url, schema,
+};
 use serde_json::{Value, json};
 use session_adapter::replay::{
     Caller, Fixture, FixtureError, ReplayError, load, replay, replay_with, response_difference,
@@ -26,21 +28,21 @@ async fn play(fixture: &Fixture) -> Result<(), String> {
     let piston = script.start().await;
     let adapter = Adapter::in_front_of(&piston).await;
     let caller = Caller::new(&adapter.url()).unwrap();
-    let answer = caller.call(&fixture.azure_request, fixture.sent()).await?;
-    // A wrong question comes first: a wrong answer follows from it.
+    let response = caller.call(&fixture.azure_request, fixture.sent()).await?;
+    // A wrong question comes first: a wrong response follows from it.
     if let Some(complaint) = piston.complaints().into_iter().next() {
         return Err(complaint);
     }
-    if let Some(difference) = response_difference(&fixture.azure_response, &answer) {
+    if let Some(difference) = response_difference(&fixture.azure_response, &response) {
         return Err(difference.to_string());
     }
     let request = &fixture.azure_request;
-    let answer = raw::Answer {
-        status: answer.status,
-        headers: answer.headers,
-        body: answer.body.to_vec(),
+    let response = raw::Response {
+        status: response.status,
+        headers: response.headers,
+        body: response.body.to_vec(),
     };
-    schema::check(&request.method, &request.path, &answer);
+    schema::check(&request.method, &request.path, &response);
     Ok(())
 }
 
@@ -67,7 +69,7 @@ async fn every_exchange_is_answered_as_recorded() {
     );
 }
 
-/// Not every field has a say in the answer: a note, say, or the CPU time in Piston's answer. A digest
+/// Not every field has a say in the response: a note, say, or the CPU time in Piston's response. A digest
 /// of each file notices those too.
 #[test]
 fn no_file_is_changed_unnoticed() {
@@ -295,8 +297,8 @@ fn some(names: &[&str]) -> tempfile::TempDir {
 async fn a_running_adapter_is_judged_by_what_any_engine_must_answer() {
     let python_alone = json!([{"language": "python", "version": "3.13.0", "aliases": ["py"]}]);
     let piston = StandIn::script()
-        .runtimes(Answer::json(200, &python_alone))
-        .always(Answer::stdout("hello\n"))
+        .runtimes(ScriptedResponse::json(200, &python_alone))
+        .always(ScriptedResponse::stdout("hello\n"))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -384,7 +386,7 @@ fn a_file_that_is_no_fixture_is_refused() {
 }
 
 /// Asks the stand-in directly, over a connection of its own.
-async fn ask(piston: &StandIn) -> std::io::Result<raw::Answer> {
+async fn ask(piston: &StandIn) -> std::io::Result<raw::Response> {
     let mut connection = raw::Connection::to(piston.addr).await;
     connection.send(EXECUTION).await;
     connection.try_answer().await
@@ -394,20 +396,20 @@ const EXECUTION: &str = "POST /api/v2/execute HTTP/1.1\r\nContent-Length: 2\r\n\
 
 #[tokio::test]
 async fn the_stand_in_fails_in_the_ways_it_is_told() {
-    let whole = || Answer::stdout("hello\n");
+    let whole = || ScriptedResponse::stdout("hello\n");
     let piston = StandIn::script()
-        .answer(Answer::Reset)
-        .answer(Answer::Close)
-        .answer(whole().half())
-        .answer(whole().claiming(100_000))
-        .answer(whole().claiming(10))
-        .answer(Answer::not_json())
-        .answer(Answer::huge(3_000_000))
-        .answer(whole().after(Duration::from_millis(20)))
-        .always(Answer::empty(500))
+        .respond(ScriptedResponse::Reset)
+        .respond(ScriptedResponse::Close)
+        .respond(whole().half())
+        .respond(whole().claiming(100_000))
+        .respond(whole().claiming(10))
+        .respond(ScriptedResponse::not_json())
+        .respond(ScriptedResponse::huge(3_000_000))
+        .respond(whole().after(Duration::from_millis(20)))
+        .always(ScriptedResponse::empty(500))
         .start()
         .await;
-    let kind = |answer: std::io::Result<raw::Answer>| answer.unwrap_err().kind();
+    let kind = |response: std::io::Result<raw::Response>| response.unwrap_err().kind();
     assert_eq!(kind(ask(&piston).await), ErrorKind::ConnectionReset);
     assert_eq!(kind(ask(&piston).await), ErrorKind::UnexpectedEof);
     assert_eq!(kind(ask(&piston).await), ErrorKind::UnexpectedEof);
@@ -420,7 +422,7 @@ async fn the_stand_in_fails_in_the_ways_it_is_told() {
         "hello\n"
     );
     assert_eq!(ask(&piston).await.unwrap().status, 500);
-    assert_eq!((piston.asked().len(), piston.connections()), (9, 9));
+    assert_eq!((piston.requests().len(), piston.connections()), (9, 9));
     assert_eq!(piston.complaints(), Vec::<String>::new());
 }
 
@@ -428,39 +430,51 @@ async fn the_stand_in_fails_in_the_ways_it_is_told() {
 async fn the_stand_in_holds_an_answer_back_and_sees_who_gives_up() {
     let gate = Gate::closed();
     let piston = StandIn::script()
-        .answer(Answer::Never)
-        .answer(Answer::stdout("held\n").held_by(&gate))
+        .respond(ScriptedResponse::Never)
+        .respond(ScriptedResponse::stdout("held\n").held_by(&gate))
         .start()
         .await;
     let mut impatient = raw::Connection::to(piston.addr).await;
     impatient.send(EXECUTION).await;
-    piston.asked_times(1).await;
+    piston.received(1).await;
     assert_eq!(piston.left(), 0);
     drop(impatient);
-    piston.left_times(1).await;
+    piston.abandoned(1).await;
 
     let mut patient = raw::Connection::to(piston.addr).await;
     patient.send(EXECUTION).await;
-    piston.asked_times(2).await;
+    piston.received(2).await;
     gate.open();
-    assert_eq!(patient.answer().await.json()["run"]["stdout"], "held\n");
+    assert_eq!(
+        patient.read_response().await.json()["run"]["stdout"],
+        "held\n"
+    );
 }
 
 #[tokio::test]
 async fn the_stand_in_closes_idle_connections_as_piston_does() {
     let piston = StandIn::script()
-        .always(Answer::stdout(""))
+        .always(ScriptedResponse::stdout(""))
         .close_idle_after(Duration::from_millis(30))
         .start()
         .await;
     let mut connection = raw::Connection::to(piston.addr).await;
     connection.send(EXECUTION).await;
-    assert_eq!(connection.answer().await.header("keep-alive"), "timeout=5");
+    assert_eq!(
+        connection.read_response().await.header("keep-alive"),
+        "timeout=5"
+    );
     connection
         .send("GET /api/v2/runtimes HTTP/1.1\r\n\r\n")
         .await;
     assert_eq!(
-        connection.answer().await.json().as_array().unwrap().len(),
+        connection
+            .read_response()
+            .await
+            .json()
+            .as_array()
+            .unwrap()
+            .len(),
         6
     );
     connection.closed().await;
@@ -470,10 +484,10 @@ async fn the_stand_in_closes_idle_connections_as_piston_does() {
 async fn the_stand_in_does_not_count_what_no_client_asked_for() {
     let piston = StandIn::script().start().await;
     let ready = r#"{"language":"python","version":"*","files":[{"name":"ready.py","content":""}]}"#;
-    let answer = raw::post(piston.addr, "/api/v2/execute", ready).await;
-    assert_eq!(answer.json()["run"]["stdout"], "42\n");
+    let response = raw::post(piston.addr, "/api/v2/execute", ready).await;
+    assert_eq!(response.json()["run"]["stdout"], "42\n");
     assert_eq!(raw::get(piston.addr, "/api/v2/runtimes").await.status, 200);
-    assert!(piston.asked().is_empty() && piston.complaints().is_empty());
+    assert!(piston.requests().is_empty() && piston.complaints().is_empty());
     assert_eq!(raw::get(piston.addr, "/api/v2/packages").await.status, 500);
     assert_eq!(piston.complaints(), ["unexpected: GET /api/v2/packages"]);
 }

@@ -6,9 +6,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 async fn execute(program: &Program, path: &str, body: &Value) -> Value {
-    let answer = raw::post(program.addr, path, &body.to_string()).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+    let response = raw::post(program.addr, path, &body.to_string()).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
 }
 
 async fn python(program: &Program, code: &str) -> Value {
@@ -19,18 +19,18 @@ async fn python(program: &Program, code: &str) -> Value {
 async fn the_first_request_of_the_readme_runs_python() {
     let program = Program::start(&[]).await;
     let body = json!({"properties": {"code": "print(input()[::-1])", "stdin": "olleh"}});
-    let answer = execute(&program, "/python/execute?identifier=demo-1", &body).await;
-    assert_eq!(answer["stdout"], "hello\n");
-    assert_eq!(answer["exitCode"], 0);
-    assert_eq!(answer["status"], "Success");
-    assert_eq!(answer["run"]["stdout"], "hello\n");
-    assert_eq!(answer["properties"]["stdout"], "hello\n");
-    for level in [&answer, &answer["properties"]] {
-        assert_eq!(level["outcome"], "success", "{answer}");
-        assert!(level["cpuTimeInMilliseconds"].is_u64(), "{answer}");
+    let response = execute(&program, "/python/execute?identifier=demo-1", &body).await;
+    assert_eq!(response["stdout"], "hello\n");
+    assert_eq!(response["exitCode"], 0);
+    assert_eq!(response["status"], "Success");
+    assert_eq!(response["run"]["stdout"], "hello\n");
+    assert_eq!(response["properties"]["stdout"], "hello\n");
+    for level in [&response, &response["properties"]] {
+        assert_eq!(level["outcome"], "success", "{response}");
+        assert!(level["cpuTimeInMilliseconds"].is_u64(), "{response}");
         assert!(
             level["memoryInBytes"].as_u64() > Some(1_000_000),
-            "{answer}"
+            "{response}"
         );
     }
 }
@@ -39,62 +39,62 @@ async fn the_first_request_of_the_readme_runs_python() {
 async fn each_dialect_runs_real_programs() {
     let program = Program::start(&[]).await;
     let code = json!({"properties": {"code": "print(6*7)"}});
-    let answer = execute(&program, "/code/execute?identifier=demo-1", &code).await;
-    assert_eq!(answer["properties"]["stdout"], "42\n");
+    let response = execute(&program, "/code/execute?identifier=demo-1", &code).await;
+    assert_eq!(response["properties"]["stdout"], "42\n");
     let flat = json!({"code": "print(6*7)"});
-    let answer = execute(&program, "/executions?identifier=demo-1", &flat).await;
-    assert_eq!(answer["status"], "Succeeded");
-    assert_eq!(answer["identifier"], "demo-1");
-    assert_eq!(answer["result"]["stdout"], "42\n");
+    let response = execute(&program, "/executions?identifier=demo-1", &flat).await;
+    assert_eq!(response["status"], "Succeeded");
+    assert_eq!(response["identifier"], "demo-1");
+    assert_eq!(response["result"]["stdout"], "42\n");
     let bash = json!({"language": "bash", "code": "echo $((6*7)) \"$@\"", "args": ["a b"]});
-    let answer = execute(&program, "/execute", &bash).await;
-    assert_eq!(answer["properties"]["stdout"], "42 a b\n");
+    let response = execute(&program, "/execute", &bash).await;
+    assert_eq!(response["properties"]["stdout"], "42 a b\n");
     let shell = json!({"shellCommand": "read x; echo got $x; exit 3", "stdin": "this"});
-    let answer = execute(&program, "/shellExecute", &shell).await;
-    assert_eq!(answer["status"], "3");
-    assert_eq!(answer["result"]["stdout"], "got this\n");
+    let response = execute(&program, "/shellExecute", &shell).await;
+    assert_eq!(response["status"], "3");
+    assert_eq!(response["result"]["stdout"], "got this\n");
     let piston = json!({"language": "py", "version": "3", "files": [{"content": "print(42)"}]});
-    let answer = execute(&program, "/api/v2/execute", &piston).await;
-    assert_eq!(answer["run"]["output"], "42\n");
+    let response = execute(&program, "/api/v2/execute", &piston).await;
+    assert_eq!(response["run"]["output"], "42\n");
 }
 
 #[tokio::test]
 async fn a_compiled_language_has_its_compile_stage() {
     let program = Program::start(&[]).await;
     let good = json!({"code": "#include <stdio.h>\nint main(void){puts(\"hi\");return 5;}"});
-    let answer = execute(&program, "/c/execute", &good).await;
+    let response = execute(&program, "/c/execute", &good).await;
     assert_eq!(
-        (&answer["stdout"], &answer["exitCode"]),
+        (&response["stdout"], &response["exitCode"]),
         (&json!("hi\n"), &json!(5))
     );
-    assert_eq!(answer["compile"]["code"], 0);
+    assert_eq!(response["compile"]["code"], 0);
     let bad = json!({"code": "int main(void){return x;}"});
-    let answer = execute(&program, "/c/execute", &bad).await;
-    let stderr = answer["stderr"].as_str().unwrap();
+    let response = execute(&program, "/c/execute", &bad).await;
+    let stderr = response["stderr"].as_str().unwrap();
     assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
-    assert_eq!(answer["run"]["stderr"], "");
-    assert_eq!(answer["exitCode"], 1);
+    assert_eq!(response["run"]["stderr"], "");
+    assert_eq!(response["exitCode"], 1);
 }
 
 #[tokio::test]
 async fn programs_end_as_they_do_by_themselves() {
     let program = Program::start(&[]).await;
-    let answer = python(&program, "import sys\nprint('out')\nsys.exit(3)").await;
+    let response = python(&program, "import sys\nprint('out')\nsys.exit(3)").await;
     assert_eq!(
-        (&answer["exitCode"], &answer["stdout"]),
+        (&response["exitCode"], &response["stdout"]),
         (&json!(3), &json!("out\n"))
     );
-    assert_eq!(answer["stderr"], "");
-    let answer = python(&program, "print('x'").await;
-    let stderr = answer["stderr"].as_str().unwrap();
+    assert_eq!(response["stderr"], "");
+    let response = python(&program, "print('x'").await;
+    let stderr = response["stderr"].as_str().unwrap();
     assert!(
         stderr.starts_with("  File \"main.py\", line 1\n"),
         "{stderr}"
     );
-    assert_eq!(answer["status"], "Failure");
-    let answer = python(&program, "import os; os.abort()").await;
+    assert_eq!(response["status"], "Failure");
+    let response = python(&program, "import os; os.abort()").await;
     assert_eq!(
-        (&answer["exitCode"], &answer["stderr"]),
+        (&response["exitCode"], &response["stderr"]),
         (&json!(134), &json!("Aborted.\n"))
     );
 }
@@ -121,23 +121,23 @@ async fn the_value_of_a_last_expression_is_told() {
         ("import os, sys\nos.close(2)\nos.close(1)\n7", json!(7)),
         ("import sys\nsys.stderr = None\n8", json!(8)),
     ] {
-        let answer = python(&program, code).await;
-        assert_eq!(answer["result"], value, "{code}: {answer}");
-        assert_eq!(answer["executionResult"], value, "{code}");
-        assert_eq!(answer["stderr"], "", "{code}");
-        assert_eq!(answer["exitCode"], 0, "{code}");
+        let response = python(&program, code).await;
+        assert_eq!(response["result"], value, "{code}: {response}");
+        assert_eq!(response["executionResult"], value, "{code}");
+        assert_eq!(response["stderr"], "", "{code}");
+        assert_eq!(response["exitCode"], 0, "{code}");
     }
-    let answer = python(
+    let response = python(
         &program,
         "print('out', flush=True)\nimport sys\nsys.stderr.write('err')\n5",
     )
     .await;
     assert_eq!(
-        (&answer["stdout"], &answer["stderr"]),
+        (&response["stdout"], &response["stderr"]),
         (&json!("out\n"), &json!("err"))
     );
     // Which of two pipes is read first is chance.
-    let both = answer["run"]["output"].as_str().unwrap();
+    let both = response["run"]["output"].as_str().unwrap();
     assert!(both == "out\nerr" || both == "errout\n", "{both}");
     let long = python(&program, "list(range(10**6))").await;
     assert_eq!(long["exitCode"], 0);
@@ -162,16 +162,16 @@ async fn the_value_is_text_for_versions_whose_client_fails_on_a_number() {
         ("2025-10-02-preview", json!(2)),
     ] {
         let path = format!("/executions?api-version={version}");
-        let answer = execute(&program, &path, &body).await;
-        assert_eq!(answer["result"]["executionResult"], value, "{version}");
+        let response = execute(&program, &path, &body).await;
+        assert_eq!(response["result"]["executionResult"], value, "{version}");
     }
-    let answer = execute(
+    let response = execute(
         &program,
         "/code/execute?api-version=2024-02-02-preview",
         &body,
     )
     .await;
-    assert_eq!(answer["properties"]["result"], json!(2));
+    assert_eq!(response["properties"]["result"], json!(2));
 }
 
 #[tokio::test]
@@ -182,22 +182,22 @@ async fn a_program_sees_no_difference_from_being_run_by_itself() {
                 print(sorted(globals()))\n\
                 def f():\n    raise ValueError('x') from KeyError('y')\nf()";
     let body = json!({"code": code, "args": ["a"]});
-    let answer = execute(&program, "/python/execute", &body).await;
+    let response = execute(&program, "/python/execute", &body).await;
     assert_eq!(
-        answer["stdout"],
+        response["stdout"],
         "__main__ None ['main.py', 'a'] []\nTrue main.py\n['__annotations__', \
          '__builtins__', '__cached__', '__doc__', '__file__', '__loader__', '__name__', \
          '__package__', '__spec__', 'os', 'sys']\n"
     );
     assert_eq!(
-        answer["stderr"],
+        response["stderr"],
         "KeyError: 'y'\n\nThe above exception was the direct cause of the following \
          exception:\n\nTraceback (most recent call last):\n  File \"main.py\", line 7, in <module>\n    \
          f()\n  File \"main.py\", line 6, in f\n    raise ValueError('x') from KeyError('y')\n\
          ValueError: x\n"
     );
     assert_eq!(
-        (&answer["exitCode"], &answer["result"]),
+        (&response["exitCode"], &response["result"]),
         (&json!(1), &json!(""))
     );
 }
@@ -206,11 +206,11 @@ async fn a_program_sees_no_difference_from_being_run_by_itself() {
 async fn a_runaway_loop_is_stopped_and_keeps_what_it_printed() {
     let program = Program::start(&[]).await;
     let body = json!({"code": "print('on', flush=True)\nwhile True: pass", "timeoutInSeconds": 2});
-    let answer = execute(&program, "/python/execute", &body).await;
-    assert_eq!(answer["stdout"], "on\n");
-    assert_eq!(answer["exitCode"], 137);
+    let response = execute(&program, "/python/execute", &body).await;
+    assert_eq!(response["stdout"], "on\n");
+    assert_eq!(response["exitCode"], 137);
     assert_eq!(
-        answer["stderr"],
+        response["stderr"],
         "Time limit exceeded: stopped after 2 s.\n"
     );
 }
@@ -218,14 +218,14 @@ async fn a_runaway_loop_is_stopped_and_keeps_what_it_printed() {
 #[tokio::test]
 async fn large_output_is_kept_to_its_limit_and_whole_below_it() {
     let program = Program::start(&["--output-limit", "6MiB"]).await;
-    let answer = python(&program, "print('x' * 5_000_000)").await;
-    assert_eq!(answer["stdout"].as_str().unwrap().len(), 5_000_001);
-    assert_eq!(answer["exitCode"], 0);
+    let response = python(&program, "print('x' * 5_000_000)").await;
+    assert_eq!(response["stdout"].as_str().unwrap().len(), 5_000_001);
+    assert_eq!(response["exitCode"], 0);
 
     let program = Program::start(&[]).await;
-    let answer = python(&program, "print('x' * 5_000_000)").await;
-    assert_eq!(answer["stdout"].as_str().unwrap().len(), 1 << 20);
-    let stderr = answer["stderr"].as_str().unwrap();
+    let response = python(&program, "print('x' * 5_000_000)").await;
+    assert_eq!(response["stdout"].as_str().unwrap().len(), 1 << 20);
+    let stderr = response["stderr"].as_str().unwrap();
     assert!(
         stderr.ends_with("stdout was cut and the program was stopped.\n"),
         "{stderr}"
@@ -246,7 +246,7 @@ async fn a_character_that_comes_in_two_halves_stays_whole() {
     connection.send(&request[..middle]).await;
     raw::get(program.addr, "/health").await;
     connection.send(&request[middle..]).await;
-    assert_eq!(connection.answer().await.json()["stdout"], "😀\n");
+    assert_eq!(connection.read_response().await.json()["stdout"], "😀\n");
 }
 
 #[tokio::test]
@@ -259,13 +259,13 @@ async fn a_source_of_3_mb_runs() {
 #[tokio::test]
 async fn memory_is_limited() {
     let program = Program::start(&["--memory-limit", "64MiB"]).await;
-    let answer = python(
+    let response = python(
         &program,
         "print('on', flush=True)\nx = bytearray(10**9)\nprint(x)",
     )
     .await;
-    assert_eq!(answer["stdout"], "on\n");
-    assert_eq!(answer["status"], "Failure");
+    assert_eq!(response["stdout"], "on\n");
+    assert_eq!(response["status"], "Failure");
 }
 
 /// Each way to end: outcome, exit code, last line of stderr, language, program.
@@ -339,35 +339,35 @@ async fn each_way_to_end_has_its_outcome_in_the_response_and_the_log() {
         let timeout = if outcome == "time_limit" { 2 } else { 60 };
         let body = json!({"language": language, "code": code, "timeoutInSeconds": timeout});
         let path = format!("/{language}/execute");
-        let answer = execute(&program, &path, &body).await;
+        let response = execute(&program, &path, &body).await;
         assert_eq!(
             program.logged("request").await["outcome"],
             outcome,
             "{code}"
         );
-        for level in [&answer, &answer["properties"]] {
-            assert_eq!(level["outcome"], outcome, "{code}: {answer}");
-            assert_eq!(level["exitCode"], exit_code, "{code}: {answer}");
+        for level in [&response, &response["properties"]] {
+            assert_eq!(level["outcome"], outcome, "{code}: {response}");
+            assert_eq!(level["exitCode"], exit_code, "{code}: {response}");
             let stderr = level["stderr"].as_str().unwrap();
             let last = stderr.lines().last().unwrap_or_default();
-            assert_eq!(last, last_line, "{code}: {answer}");
-            assert!(level["cpuTimeInMilliseconds"].is_u64(), "{answer}");
-            assert!(level["memoryInBytes"].is_u64(), "{answer}");
+            assert_eq!(last, last_line, "{code}: {response}");
+            assert!(level["cpuTimeInMilliseconds"].is_u64(), "{response}");
+            assert!(level["memoryInBytes"].is_u64(), "{response}");
         }
         for path in ["/execute", "/executions"] {
-            let answer = execute(&program, path, &body).await;
+            let response = execute(&program, path, &body).await;
             assert_eq!(
                 program.logged("request").await["outcome"],
                 outcome,
                 "{code}"
             );
             let result = match path {
-                "/execute" => &answer,
-                _ => &answer["result"],
+                "/execute" => &response,
+                _ => &response["result"],
             };
-            assert_eq!(result["outcome"], outcome, "{path} {code}: {answer}");
-            assert!(result["cpuTimeInMilliseconds"].is_u64(), "{answer}");
-            assert!(result["memoryInBytes"].is_u64(), "{answer}");
+            assert_eq!(result["outcome"], outcome, "{path} {code}: {response}");
+            assert!(result["cpuTimeInMilliseconds"].is_u64(), "{response}");
+            assert!(result["memoryInBytes"].is_u64(), "{response}");
         }
     }
     let metrics = raw::get(program.addr, "/metrics").await.text();
@@ -397,14 +397,14 @@ async fn no_program_can_forge_an_outcome() {
             (153, "signal"),
         ] {
             let source = format!("import sys\nprint({line:?}, file=sys.stderr)\nsys.exit({code})");
-            let answer = python(&program, &source).await;
-            assert_eq!(answer["outcome"], outcome, "{code}: {answer}");
-            assert_eq!(answer["exitCode"], code, "{answer}");
+            let response = python(&program, &source).await;
+            assert_eq!(response["outcome"], outcome, "{code}: {response}");
+            assert_eq!(response["exitCode"], code, "{response}");
             let shell =
                 json!({"shellCommand": format!("printf '%s\\n' '{line}' >&2; exit {code}")});
-            let answer = execute(&program, "/executions", &shell).await;
-            assert_eq!(answer["result"]["outcome"], outcome, "{code}: {answer}");
-            assert_eq!(answer["status"], code.to_string(), "{answer}");
+            let response = execute(&program, "/executions", &shell).await;
+            assert_eq!(response["result"]["outcome"], outcome, "{code}: {response}");
+            assert_eq!(response["status"], code.to_string(), "{response}");
         }
     }
 }
@@ -412,9 +412,9 @@ async fn no_program_can_forge_an_outcome() {
 #[tokio::test]
 async fn unknown_languages_are_told_what_there_is() {
     let program = Program::start(&[]).await;
-    let answer = raw::post(program.addr, "/cobol/execute", r#"{"code":""}"#).await;
-    assert_eq!(answer.status, 400);
-    let error = &answer.json()["error"];
+    let response = raw::post(program.addr, "/cobol/execute", r#"{"code":""}"#).await;
+    assert_eq!(response.status, 400);
+    let error = &response.json()["error"];
     assert_eq!(error["code"], "RuntimeNotFound");
     assert!(
         error["message"].as_str().unwrap().contains("python 3."),
@@ -434,9 +434,9 @@ async fn sigterm_lets_a_running_execution_end_and_its_client_get_the_answer() {
     // The request is under way once a later one on another connection has been answered.
     assert_eq!(python(&program, "print(1)").await["stdout"], "1\n");
     program.signal(Signal::TERM);
-    let answer = connection.answer().await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.json()["stdout"], "on\nend\n");
+    let response = connection.read_response().await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json()["stdout"], "on\nend\n");
     assert_eq!(program.ended().await, Some(0));
 }
 
@@ -481,7 +481,10 @@ async fn a_program_whose_spawner_is_gone_says_so_and_ends_when_what_runs_has_end
         line["error"],
         "the engine's spawner ended unexpectedly: signal: 9 (SIGKILL)"
     );
-    assert_eq!(connection.answer().await.json()["stdout"], "on\nend\n");
+    assert_eq!(
+        connection.read_response().await.json()["stdout"],
+        "on\nend\n"
+    );
     assert_eq!(program.ended().await, Some(1));
 }
 
@@ -509,8 +512,8 @@ async fn a_client_that_hangs_up_ends_its_job() {
         .await;
     let becomes = async |status| {
         eventually("the next execution is refused, or works", async || {
-            let answer = raw::post(program.addr, "/execute", r#"{"code":""}"#).await;
-            answer.status == status
+            let response = raw::post(program.addr, "/execute", r#"{"code":""}"#).await;
+            response.status == status
         })
         .await;
     };
@@ -574,15 +577,15 @@ async fn every_dialect_starts_in_the_data_directory_and_piston_in_the_jobs() {
         ("/execute", "/stdout"),
         ("/executions", "/result/stdout"),
     ] {
-        let answer = raw::post(program.addr, path, &body).await.json();
-        assert_eq!(answer.pointer(pointer), Some(&json!(here)), "{path}");
+        let response = raw::post(program.addr, path, &body).await.json();
+        assert_eq!(response.pointer(pointer), Some(&json!(here)), "{path}");
     }
     let shell = json!({"shellCommand": "ls; cat left.txt"}).to_string();
-    let answer = raw::post(program.addr, "/executions", &shell).await.json();
-    assert_eq!(answer["result"]["stdout"], "left.txt\nxxxx");
+    let response = raw::post(program.addr, "/executions", &shell).await.json();
+    assert_eq!(response["result"]["stdout"], "left.txt\nxxxx");
     let passed = json!({"language": "python", "version": "*", "files": [{"content": code}]});
-    let answer = raw::post(program.addr, "/api/v2/execute", &passed.to_string()).await;
-    assert_ne!(answer.json()["run"]["stdout"], here);
+    let response = raw::post(program.addr, "/api/v2/execute", &passed.to_string()).await;
+    assert_ne!(response.json()["run"]["stdout"], here);
     assert_eq!(
         std::fs::read(data.path().join("left.txt")).unwrap(),
         b"xxxx"

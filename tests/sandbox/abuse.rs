@@ -838,12 +838,12 @@ async fn dropping_the_engine_ends_its_jobs() {
     })
     .await;
     served.engine.kill_all();
-    let mut answer = Vec::new();
-    let reading = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer);
+    let mut response = Vec::new();
+    let reading = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut response);
     let read = timeout(PATIENCE, reading).await;
-    read.expect("an answer in time").unwrap();
+    read.expect("a response in time").unwrap();
     assert!(
-        String::from_utf8(answer)
+        String::from_utf8(response)
             .unwrap()
             .contains(r#""signal":"SIGKILL""#)
     );

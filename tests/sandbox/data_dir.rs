@@ -70,7 +70,7 @@ async fn upload(program: &Program, name: &str) -> u16 {
         .status
 }
 
-async fn send(program: &Program, method: &str, path: &str) -> raw::Answer {
+async fn send(program: &Program, method: &str, path: &str) -> raw::Response {
     raw::exchange(program.addr, raw::request(method, path, &[], "")).await
 }
 
@@ -174,7 +174,7 @@ async fn a_second_adapter_is_refused_and_the_first_goes_on() {
         assert!(said.contains("in use by another"), "{said}");
     }
     slow.send(rest).await;
-    assert_eq!(slow.answer().await.status, 200);
+    assert_eq!(slow.read_response().await.status, 200);
     assert_eq!(
         fs::metadata(directory.path().join("slow")).unwrap().len(),
         100_000

@@ -19,15 +19,15 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-async fn python(program: &Program, code: &str) -> raw::Answer {
+async fn python(program: &Program, code: &str) -> raw::Response {
     let body = json!({ "code": code }).to_string();
     raw::post(program.addr, "/python/execute", &body).await
 }
 
 async fn works(program: &Program) {
-    let answer = python(program, "print(6 * 7)").await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["stdout"], "42\n");
+    let response = python(program, "print(6 * 7)").await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["stdout"], "42\n");
 }
 
 async fn works_again(program: &Program) {
@@ -46,8 +46,8 @@ async fn later(program: &Program, id: &str, body: Value) -> Value {
     assert_eq!(accepted.status, 200, "{}", accepted.text());
     let mut resource = Value::Null;
     eventually("the execution has ended", async || {
-        let answer = raw::get(program.addr, &format!("/executions/{id}")).await;
-        resource = answer.json();
+        let response = raw::get(program.addr, &format!("/executions/{id}")).await;
+        resource = response.json();
         !matches!(
             resource["status"].as_str().unwrap(),
             "NotStarted" | "Running"
@@ -63,15 +63,15 @@ fn asynchronous(code: &str) -> Value {
 
 /// An execution and an asynchronous one fail like this.
 async fn fail_with(program: &Program, status: u16, code: &str, id: &str) {
-    let answer = python(program, "print(1)").await;
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert_eq!(answer.json()["error"]["code"], code);
+    let response = python(program, "print(1)").await;
+    assert_eq!(response.status, status, "{}", response.text());
+    assert_eq!(response.json()["error"]["code"], code);
     let resource = later(program, id, asynchronous("print(1)")).await;
     assert_eq!(resource["status"], "Failed", "{resource}");
     assert_eq!(resource["error"]["error"]["code"], code, "{resource}");
 }
 
-async fn upload(program: &Program, name: &str, bytes: usize) -> raw::Answer {
+async fn upload(program: &Program, name: &str, bytes: usize) -> raw::Response {
     form::upload(program.addr, "/files", name, "x".repeat(bytes).as_bytes()).await
 }
 
@@ -200,11 +200,11 @@ async fn a_spawner_that_hangs_is_waited_for_as_long_as_an_answer_may_take() {
     works(&program).await;
     let spawner = spawner(&program);
     signal(spawner, Signal::STOP);
-    let (answer, resource) = tokio::join!(
+    let (response, resource) = tokio::join!(
         python(&program, "print(1)"),
         later(&program, "async", asynchronous("print(1)")),
     );
-    assert_eq!(answer.status, 504, "{}", answer.text());
+    assert_eq!(response.status, 504, "{}", response.text());
     assert_eq!(
         resource["error"]["error"]["code"], "EngineTimeout",
         "{resource}"
@@ -266,9 +266,9 @@ print('done')
             fs::remove_file(&told).unwrap();
             undeletable
         };
-        let (answer, planted) = tokio::join!(python(&program, code), plant);
+        let (response, planted) = tokio::join!(python(&program, code), plant);
         left.push(planted);
-        assert_eq!(answer.json()["stdout"], "done\n", "{}", answer.text());
+        assert_eq!(response.json()["stdout"], "done\n", "{}", response.text());
         program.logged("failed to clean up after a job").await;
         let line = program.logged("job slot quarantined: cleanup failed").await;
         assert!(
@@ -328,13 +328,13 @@ async fn a_full_disk_is_told_and_works_again_when_there_is_room() {
 
     data.fill();
     for (name, bytes) in [("small", 1), ("large", 5 << 20)] {
-        let answer = upload(&program, name, bytes).await;
-        assert_eq!(answer.status, 507, "{}", answer.text());
-        assert_eq!(answer.json()["error"]["code"], "InsufficientStorage");
+        let response = upload(&program, name, bytes).await;
+        assert_eq!(response.status, 507, "{}", response.text());
+        assert_eq!(response.json()["error"]["code"], "InsufficientStorage");
     }
-    let answer = python(&program, "open('x', 'w').write('x' * 9999)").await;
-    assert_eq!(answer.status, 200);
-    let stderr = answer.json()["stderr"].take();
+    let response = python(&program, "open('x', 'w').write('x' * 9999)").await;
+    assert_eq!(response.status, 200);
+    let stderr = response.json()["stderr"].take();
     assert!(
         stderr.as_str().unwrap().contains("No space left on device"),
         "{stderr}"
@@ -413,14 +413,14 @@ async fn without_processes_executions_fail_and_with_them_they_work_again() {
             .unwrap();
         group.allow(&(now + more).to_string());
         for number in 0..8 {
-            let answer = python(&program, "print(1)").await;
-            let code = answer.json()["error"]["code"].take();
-            match answer.status {
+            let response = python(&program, "print(1)").await;
+            let code = response.json()["error"]["code"].take();
+            match response.status {
                 502 => assert_eq!(code, "EngineFailed"),
                 // The processes were there, or those of the program itself were too few.
-                status => assert_eq!(status, 200, "{}", answer.text()),
+                status => assert_eq!(status, 200, "{}", response.text()),
             }
-            failed += u32::from(answer.status == 502);
+            failed += u32::from(response.status == 502);
             let id = format!("id-{more}-{number}");
             let resource = later(&program, &id, asynchronous("print(1)")).await;
             assert!(resource["status"] == "Failed" || resource["status"] == "Succeeded");
@@ -450,8 +450,8 @@ async fn without_processes_at_the_start_the_languages_are_found_later() {
             .starts_with("the engine has none of python"),
         "{cause}"
     );
-    let answer = python(&program, "print(1)").await;
-    assert_eq!(answer.json()["error"]["code"], "RuntimeNotFound");
+    let response = python(&program, "print(1)").await;
+    assert_eq!(response.json()["error"]["code"], "RuntimeNotFound");
     group.allow("max");
     works_again(&program).await;
     let found = program.logged("ready: an execution has worked").await;
@@ -469,11 +469,11 @@ async fn a_spawner_without_descriptors_or_memory_works_again_when_it_has_them() 
         let before = limit(spawner, Resource::Nofile, Some(most));
         // More often than there are slots.
         for number in 0..8 {
-            let answer = python(&program, "print(1)").await;
+            let response = python(&program, "print(1)").await;
             assert!(
-                matches!(answer.status, 200 | 502),
+                matches!(response.status, 200 | 502),
                 "{most}: {}",
-                answer.text()
+                response.text()
             );
             let id = format!("fd-{most}-{number}");
             let resource = later(&program, &id, asynchronous("print(1)")).await;
@@ -546,17 +546,17 @@ async fn an_adapter_without_descriptors_goes_on_when_clients_have_gone() {
     // Those that were accepted are served as far as that goes.
     let mut first = clients.remove(0);
     first.send(raw::request("GET", "/health", &[], "")).await;
-    assert_eq!(first.answer().await.status, 200);
+    assert_eq!(first.read_response().await.status, 200);
     let body = json!({"code": "print(1)"}).to_string();
     first
         .send(raw::request("POST", "/python/execute", &[], &body))
         .await;
-    let answer = first.answer().await;
-    let error = answer.json()["error"]["code"].take();
+    let response = first.read_response().await;
+    let error = response.json()["error"]["code"].take();
     assert!(
-        answer.status == 200 || error == "EngineUnavailable" || error == "EngineFailed",
+        response.status == 200 || error == "EngineUnavailable" || error == "EngineFailed",
         "{}",
-        answer.text()
+        response.text()
     );
     drop(clients);
     drop(first);
@@ -628,12 +628,12 @@ async fn a_clock_that_is_set_back_or_ahead_changes_no_limit() {
         let total = line["total_ms"].as_f64().unwrap();
         assert!((0.0..60_000.0).contains(&total), "{line}");
         let endless = json!({"code": "while True: pass", "timeoutInSeconds": 1}).to_string();
-        let answer = raw::post(program.addr, "/python/execute", &endless)
+        let response = raw::post(program.addr, "/python/execute", &endless)
             .await
             .json();
         assert_eq!(
-            answer["stderr"], "Time limit exceeded: stopped after 1 s.\n",
-            "{answer}"
+            response["stderr"], "Time limit exceeded: stopped after 1 s.\n",
+            "{response}"
         );
         let id = format!("at{shifted}");
         let resource = later(&program, &id, asynchronous("print(1)")).await;
@@ -654,8 +654,8 @@ async fn a_clock_that_is_set_back_or_ahead_changes_no_limit() {
             listed.text()
         );
         for path in ["/session", "/ready", "/metrics", "/listSessions"] {
-            let answer = raw::get(program.addr, path).await;
-            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            let response = raw::get(program.addr, path).await;
+            assert_eq!(response.status, 200, "{path}: {}", response.text());
         }
     }
     program.signal(Signal::TERM);
@@ -670,8 +670,8 @@ for name, time in (('future', 2**33), ('past', -2**33), ('now', None)):
     open(name, 'w').write(name)
     if time: os.utime(name, (time, time))
 ";
-    let answer = python(&program, code).await;
-    assert_eq!(answer.json()["stderr"], "", "{}", answer.text());
+    let response = python(&program, code).await;
+    assert_eq!(response.json()["stderr"], "", "{}", response.text());
     let listed = raw::get(program.addr, "/files").await;
     assert_eq!(listed.status, 200);
     assert_eq!(

@@ -1,5 +1,5 @@
 //! Given more clients than executions run at a time, each execution with a tag of its own in all
-//! that it is given, when they are answered, stopped at a limit or given up, then each answer holds
+//! that it is given, when they are answered, stopped at a limit or given up, then each response holds
 //! the execution's own tag and no other, and no tag is where none belongs: in the log, in a file of
 //! another, in a directory that a job left.
 //!
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::support::conditional::{Tests, tests};
 use crate::support::folder::{open_folder, subfolder};
 use crate::support::form::{BOUNDARY, content_type, form, post_head, upload};
-use crate::support::raw::{self, Answer, Connection};
+use crate::support::raw::{self, Connection, Response};
 use crate::support::{Program, eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -293,36 +293,40 @@ impl Run {
             return self.give_up(case, &request).await;
         }
         connection.send(&request).await;
-        let mut answer = connection.answer().await;
+        let mut response = connection.read_response().await;
         // Piston's own path is given the longest run there may be, which leaves 5 s to wait for a turn.
         // Nothing has run then.
         if case.kind() == 6 {
             eventually("there is a turn for it", async || {
-                if answer.status == 429 {
-                    assert_eq!(answer.header("retry-after"), "1");
+                if response.status == 429 {
+                    assert_eq!(response.header("retry-after"), "1");
                     connection.send(&request).await;
-                    answer = connection.answer().await;
+                    response = connection.read_response().await;
                 }
-                answer.status != 429
+                response.status != 429
             })
             .await;
         }
         assert!(
-            matches!(answer.status, 200 | 202),
+            matches!(response.status, 200 | 202),
             "{}: {}",
-            answer.status,
-            answer.text()
+            response.status,
+            response.text()
         );
         if case.kind() == 4 {
-            only(&case.tag, &answer.body, "a state");
-            answer = self.ended(&case.location()).await.unwrap();
+            only(&case.tag, &response.body, "a state");
+            response = self.ended(&case.location()).await.unwrap();
         }
-        let count = only(&case.tag, &answer.body, "an answer");
+        let count = only(&case.tag, &response.body, "a response");
         let is_cut = case.ending == Ending::AtALimit && case.number / 10 % 4 == 1;
         let fewest = if case.kind() == 7 { 1 } else { 4 };
-        assert!(count >= fewest || is_cut, "{count} tags: {}", answer.text());
+        assert!(
+            count >= fewest || is_cut,
+            "{count} tags: {}",
+            response.text()
+        );
         if case.ending == Ending::ByItself {
-            check_value(case, &answer);
+            check_value(case, &response);
         }
         if has_id {
             self.ids
@@ -350,21 +354,21 @@ impl Run {
             })
             .await;
             drop(connection);
-            let answer = self.ended(&case.location()).await.unwrap();
-            assert!(only(&case.tag, &answer.body, "a later answer") >= 4);
+            let response = self.ended(&case.location()).await.unwrap();
+            assert!(only(&case.tag, &response.body, "a later response") >= 4);
         }
     }
 
     /// The resource of an execution, once it has ended.
-    async fn ended(&self, location: &str) -> Option<Answer> {
+    async fn ended(&self, location: &str) -> Option<Response> {
         let mut resource = None;
         eventually("the execution has ended", async || {
-            let answer = raw::get(self.addr, location).await;
-            match (answer.status, answer.json()["status"].as_str()) {
-                (200, Some("Succeeded" | "Failed")) => resource = Some(answer),
+            let response = raw::get(self.addr, location).await;
+            match (response.status, response.json()["status"].as_str()) {
+                (200, Some("Succeeded" | "Failed")) => resource = Some(response),
                 (200, Some("NotStarted" | "Running")) => return false,
                 (404, _) => {}
-                other => panic!("{other:?}: {}", answer.text()),
+                other => panic!("{other:?}: {}", response.text()),
             }
             true
         })
@@ -390,15 +394,15 @@ impl Run {
         let path = ["/files", "/files/upload", "/python/uploadFile"][case.number / KINDS % 3];
         let uploaded = upload(self.addr, path, &given, tag.as_bytes()).await;
         assert_eq!(uploaded.status, 200, "{}", uploaded.text());
-        assert!(only(tag, &uploaded.body, "an upload's answer") >= 1);
+        assert!(only(tag, &uploaded.body, "an upload's response") >= 1);
         let code = format!(
             "import os\nown = open('{given}').read()\nopen('{made}', 'w').write(own + input())\n\
              print(own, flush=True)\n{}\nown",
             case.python_end()
         );
-        let answer = raw::post(self.addr, "/python/execute", &case.body(&code).to_string()).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        only(tag, &answer.body, "an answer");
+        let response = raw::post(self.addr, "/python/execute", &case.body(&code).to_string()).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        only(tag, &response.body, "a response");
         for (name, content) in [(&given, tag.clone()), (&made, tag.repeat(2))] {
             let read = raw::get(self.addr, &format!("/files/{name}/content")).await;
             assert_eq!((read.status, read.text()), (200, content), "{name}");
@@ -411,8 +415,8 @@ impl Run {
 }
 
 /// What an execution must say that ended by itself.
-fn check_value(case: &Case, answer: &Answer) {
-    let json = answer.json();
+fn check_value(case: &Case, response: &Response) {
+    let json = response.json();
     let value = match case.kind() {
         0 | 7 => &json["result"],
         1 => &json["properties"]["result"],
@@ -520,11 +524,11 @@ async fn run_clients(snoop: bool) {
     let ids = run.ids.lock().unwrap().clone();
     let mut known = 0;
     for (location, tag) in &ids {
-        if let Some(answer) = run.ended(location).await {
+        if let Some(response) = run.ended(location).await {
             assert!(
-                only(tag, &answer.body, "a later answer") >= 1,
+                only(tag, &response.body, "a later response") >= 1,
                 "{}",
-                answer.text()
+                response.text()
             );
             known += 1;
         }
@@ -537,9 +541,9 @@ async fn run_clients(snoop: bool) {
         "/listSessions",
         "/session?identifier=client-0",
     ] {
-        let answer = raw::get(program.addr, path).await;
-        assert_eq!(answer.status, 200, "{path}");
-        assert_eq!(tags(&answer.body), [""; 0], "{path}");
+        let response = raw::get(program.addr, path).await;
+        assert_eq!(response.status, 200, "{path}");
+        assert_eq!(tags(&response.body), [""; 0], "{path}");
     }
     eventually("no job's directory is left", async || {
         tags_below(&jobs).is_empty()

@@ -25,9 +25,9 @@ fn request(language: &str, name: &str, code: &str) -> Value {
 }
 
 async fn run(served: &Served, request: &Value) -> Value {
-    let answer = served.execute(request).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.json()["run"].take()
+    let response = served.execute(request).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    response.json()["run"].take()
 }
 
 /// Runs a request in an interpreter that was started ahead, as the engine says itself.
@@ -302,7 +302,7 @@ async fn futures(count: usize, served: &Served, asked: &Value) -> Vec<Value> {
         let mut text = String::new();
         let reading = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text);
         let read = timeout(PATIENCE, reading).await;
-        read.expect("an answer in time").unwrap();
+        read.expect("a response in time").unwrap();
         let body = text.split_once("\r\n\r\n").unwrap().1;
         runs.push(serde_json::from_str::<Value>(body).unwrap()["run"].take());
     }

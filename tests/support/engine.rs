@@ -95,43 +95,43 @@ impl Drop for OwnFolder {
     }
 }
 
-/// An answer as it came.
+/// A response as it came.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
     }
 }
 
 impl Served {
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub async fn send(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Answer {
+    ) -> Response {
         let mut stream = self.begin(method, path, headers, body).await;
         let mut bytes = Vec::new();
         let reading = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
-        reading.expect("an answer in time").unwrap();
+        reading.expect("a response in time").unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        Answer {
+        Response {
             status: head.split(' ').nth(1).unwrap_or("0").parse().unwrap(),
             head: head.to_owned(),
             body: body.to_owned(),
         }
     }
 
-    /// Sends a request and leaves its answer to the caller.
+    /// Sends a request and leaves its response to the caller.
     pub async fn begin(
         &self,
         method: &str,
@@ -154,7 +154,7 @@ impl Served {
     }
 
     /// Executes a request.
-    pub async fn execute(&self, body: &Value) -> Answer {
+    pub async fn execute(&self, body: &Value) -> Response {
         let json = [("Content-Type", "application/json")];
         self.send(
             "POST",
@@ -212,8 +212,8 @@ impl Served {
         let body = serde_json::json!({
             "language": language, "version": "*", "files": [{"content": code}],
         });
-        let answer = self.execute(&body).await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        answer.json()["run"].take()
+        let response = self.execute(&body).await;
+        assert_eq!(response.status, 200, "{}", response.body);
+        response.json()["run"].take()
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::support::eventually::PATIENCE;
 use crate::support::raw::{self, Connection};
-use crate::support::{Adapter, Answer, Program, StandIn};
+use crate::support::{Adapter, Program, ScriptedResponse, StandIn};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -25,7 +25,7 @@ async fn crowd(program: &Program, bytes: &str) -> Vec<Connection> {
     crowd
 }
 
-async fn print_42(program: &Program) -> Result<raw::Answer, tokio::time::error::Elapsed> {
+async fn print_42(program: &Program) -> Result<raw::Response, tokio::time::error::Elapsed> {
     let running = raw::post(program.addr, "/python/execute", r#"{"code":"print(42)"}"#);
     timeout(PATIENCE, running).await
 }
@@ -36,8 +36,8 @@ async fn connections_that_do_nothing_make_room_for_others() {
     for bytes in ["", HALF_A_HEAD, HALF_A_BODY] {
         let mut crowd = crowd(&program, bytes).await;
         for _ in 0..3 {
-            let answer = print_42(&program).await.expect("a place");
-            assert_eq!(answer.json()["stdout"], "42\n", "behind {bytes:?}");
+            let response = print_42(&program).await.expect("a place");
+            assert_eq!(response.json()["stdout"], "42\n", "behind {bytes:?}");
         }
         // Those that have waited longest have gone; those that came last have not.
         crowd[0].closed().await;
@@ -49,7 +49,11 @@ async fn connections_that_do_nothing_make_room_for_others() {
         })
         .await;
         let expected = if bytes == HALF_A_BODY { 400 } else { 200 };
-        assert_eq!(last.answer().await.status, expected, "behind {bytes:?}");
+        assert_eq!(
+            last.read_response().await.status,
+            expected,
+            "behind {bytes:?}"
+        );
     }
     let metrics = raw::get(program.addr, "/metrics").await.text();
     assert!(metrics.contains("limits_hit_total{limit=\"connections\"}"));
@@ -65,7 +69,7 @@ async fn a_connection_with_a_request_under_way_keeps_its_place() {
     // Its request is read once another one is answered.
     raw::get(program.addr, "/health").await;
     let _crowd = crowd(&program, "").await;
-    assert_eq!(busy.answer().await.json()["stdout"], "42\n");
+    assert_eq!(busy.read_response().await.json()["stdout"], "42\n");
 }
 
 #[tokio::test]
@@ -86,7 +90,7 @@ async fn heads_that_do_not_end_are_bounded() {
     assert!(metrics.contains("limits_hit_total{limit=\"heads\"}"));
     // The small one had nothing to do with it.
     small.send("x\r\n\r\n").await;
-    assert_eq!(small.answer().await.status, 200);
+    assert_eq!(small.read_response().await.status, 200);
     drop(crowd);
     let mut next = Connection::to(adapter.addr).await;
     for _ in 0..3 {
@@ -97,15 +101,15 @@ async fn heads_that_do_not_end_are_bounded() {
             "",
         ))
         .await;
-        assert_eq!(next.answer().await.status, 200);
+        assert_eq!(next.read_response().await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn answers_that_nobody_takes_are_bounded() {
-    // Each byte is six in JSON, and the answer tells it several times.
+async fn unread_responses_are_bounded() {
+    // Each byte is six in JSON, and the response tells it several times.
     let piston = StandIn::script()
-        .always(Answer::stdout(&"\u{1}".repeat(1 << 20)))
+        .always(ScriptedResponse::stdout(&"\u{1}".repeat(1 << 20)))
         .start()
         .await;
     let adapter = Adapter::in_front_of(&piston).await;
@@ -119,15 +123,15 @@ async fn answers_that_nobody_takes_are_bounded() {
     }
     assert!(
         slow[0].try_answer().await.is_err(),
-        "the first answer was kept"
+        "the first response was kept"
     );
-    let last = slow.last_mut().unwrap().answer().await;
+    let last = slow.last_mut().unwrap().read_response().await;
     assert_eq!(
         (last.status, last.json()["stdout"].as_str().unwrap().len()),
         (200, 1 << 20)
     );
-    let answer = raw::exchange(adapter.addr, &request).await;
-    assert_eq!(answer.status, 200);
+    let response = raw::exchange(adapter.addr, &request).await;
+    assert_eq!(response.status, 200);
     let metrics = raw::get(adapter.addr, "/metrics").await.text();
     assert!(metrics.contains("limits_hit_total{limit=\"responses\"}"));
 }
@@ -164,7 +168,7 @@ async fn room_for_a_body_is_made_as_it_comes() {
 #[tokio::test]
 async fn large_bodies_that_stall_leave_room_for_small_ones() {
     let piston = StandIn::script()
-        .always(Answer::stdout("1\n"))
+        .always(ScriptedResponse::stdout("1\n"))
         .start()
         .await;
     let adapter = Adapter::with(&piston, |config| config.max_body = 1 << 20).await;
@@ -177,7 +181,7 @@ async fn large_bodies_that_stall_leave_room_for_small_ones() {
         stalled.push(connection);
     }
     // The last of them is more than is left, and says so when all of the others has been read.
-    assert_eq!(stalled[3].answer().await.status, 429);
+    assert_eq!(stalled[3].read_response().await.status, 429);
     let large = json!({"code": "x".repeat(900_000)}).to_string();
     assert_eq!(
         raw::post(adapter.addr, "/execute", &large).await.status,
@@ -192,9 +196,12 @@ async fn large_bodies_that_stall_leave_room_for_small_ones() {
 
 #[tokio::test]
 async fn a_busy_engine_behind_pistons_own_path_says_when_to_try_again() {
-    let busy = Answer::json(429, &json!({"message": "busy"}));
+    let busy = ScriptedResponse::json(429, &json!({"message": "busy"}));
     let piston = StandIn::script().always(busy).start().await;
     let adapter = Adapter::in_front_of(&piston).await;
-    let answer = raw::post(adapter.addr, "/api/v2/execute", "{}").await;
-    assert_eq!((answer.status, answer.header("retry-after")), (429, "1"));
+    let response = raw::post(adapter.addr, "/api/v2/execute", "{}").await;
+    assert_eq!(
+        (response.status, response.header("retry-after")),
+        (429, "1")
+    );
 }
