@@ -162,15 +162,15 @@ pub fn answer(bytes: &[u8]) {
         run_memory_limit: Some(64 << 20),
         ..ExecuteRequest::default()
     };
-    for most in [0, 1, 100, usize::MAX] {
+    for max_bytes in [0, 1, 100, usize::MAX] {
         let marker = Marker::random();
-        let with_value = outcome_with_value(&request, response.clone(), &marker, most);
-        let Ok(cut) = outcome(&request, response.clone(), most) else {
+        let with_value = outcome_with_value(&request, response.clone(), &marker, max_bytes);
+        let Ok(cut) = outcome(&request, response.clone(), max_bytes) else {
             assert!(with_value.is_err());
             continue;
         };
-        assert!(cut.stdout().len() <= most);
+        assert!(cut.stdout().len() <= max_bytes);
         // The notices take no more than three lines.
-        assert!(cut.stderr().len() <= most.max(400));
+        assert!(cut.stderr().len() <= max_bytes.max(400));
     }
 }

@@ -56,9 +56,9 @@ pub struct RawRequest {
 /// A response that is passed on as it came.
 #[derive(Debug)]
 pub struct RawResponse {
-    /// Piston's status.
+    /// The status as Piston sent it.
     pub status: StatusCode,
-    /// Piston's content type.
+    /// The content type as Piston sent it, if any.
     pub content_type: Option<HeaderValue>,
     /// Piston's bytes.
     pub body: Bytes,
@@ -138,7 +138,7 @@ fn is_pistons(message: &str) -> bool {
     let is_number = |text: &str| text.parse::<f64>().is_ok();
     message.len() < 100
         && (endings.iter().any(|ending| message.ends_with(ending))
-            || limit.is_some_and(|(_, most)| is_number(most)))
+            || limit.is_some_and(|(_, max)| is_number(max)))
 }
 
 /// Where JSON is wrong, without the piece that is.
@@ -178,10 +178,10 @@ impl Limit {
     /// Reads `run_timeout cannot exceed the configured limit of 3000`.
     fn in_message(message: &str) -> Option<(Self, u64)> {
         Self::ALL.into_iter().find_map(|limit| {
-            let most = message
+            let max = message
                 .strip_prefix(limit.name())?
                 .strip_prefix(" cannot exceed the configured limit of ")?;
-            Some((limit, most.trim().parse().ok().filter(|most| *most > 0)?))
+            Some((limit, max.trim().parse().ok().filter(|max| *max > 0)?))
         })
     }
 }
@@ -246,9 +246,9 @@ impl Client {
                 done => return done,
             };
             match Limit::in_message(&refusal) {
-                Some((limit, most)) if !asked_again[limit as usize] => {
+                Some((limit, max)) if !asked_again[limit as usize] => {
                     asked_again[limit as usize] = true;
-                    self.learn(limit, most);
+                    self.learn(limit, max);
                 }
                 _ => return Err(ClientError::Refused(Refusal::Other(refusal))),
             }
@@ -347,23 +347,23 @@ impl Client {
         })
     }
 
-    fn learn(&self, limit: Limit, most: u64) {
+    fn learn(&self, limit: Limit, max: u64) {
         tracing::info!(
             limit = limit.name(),
-            most,
+            max,
             "the engine allows less than asked for"
         );
         self.learned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(limit, most);
+            .insert(limit, max);
     }
 
     fn clamp_to_engine_limits(&self, request: &mut ExecuteRequest) {
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        for (limit, most) in learned.iter() {
+        for (limit, max) in learned.iter() {
             let asked = limit.of(request);
-            *asked = asked.map(|asked| asked.min(*most));
+            *asked = asked.map(|asked| asked.min(*max));
         }
     }
 }

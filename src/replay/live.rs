@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::fixture::{AzureRequest, Fixture, FixtureError, load};
 use super::matching::{Difference, response_difference};
-use super::report::{Line, Outcome, Report};
+use super::report::{Line, ReplayOutcome, ReplayReport};
 use super::response::Response;
 use crate::error_chain::error_chain;
 use crate::piston::Runtime;
@@ -132,8 +132,8 @@ impl Caller {
 ///
 /// # Errors
 /// When the fixtures cannot be read or the adapter does not list its runtimes. A response that
-/// differs is no error but in the [`Report`].
-pub async fn replay(directory: &Path, url: &str) -> Result<Report, ReplayError> {
+/// differs is no error but in the [`ReplayReport`].
+pub async fn replay(directory: &Path, url: &str) -> Result<ReplayReport, ReplayError> {
     replay_with(directory, url, |_| ()).await
 }
 
@@ -145,14 +145,14 @@ pub async fn replay_with(
     directory: &Path,
     url: &str,
     mut tell: impl FnMut(&Line),
-) -> Result<Report, ReplayError> {
+) -> Result<ReplayReport, ReplayError> {
     let caller = Caller::new(url)?;
     let fixtures = load(directory)?;
     let runtimes = caller.runtimes().await?;
-    let mut report = Report::default();
+    let mut report = ReplayReport::default();
     for fixture in fixtures {
         let outcome = match reason_to_skip(&fixture, &runtimes) {
-            Some(reason) => Outcome::Skipped(reason),
+            Some(reason) => ReplayOutcome::Skipped(reason),
             None => replay_one(&caller, &fixture).await,
         };
         let line = Line {
@@ -176,13 +176,13 @@ fn reason_to_skip(fixture: &Fixture, runtimes: &[Runtime]) -> Option<String> {
     (!listed).then(|| format!("no {language} here"))
 }
 
-async fn replay_one(caller: &Caller, fixture: &Fixture) -> Outcome {
+async fn replay_one(caller: &Caller, fixture: &Fixture) -> ReplayOutcome {
     match caller.call(&fixture.azure_request, fixture.sent()).await {
         Ok(response) => match response_difference(&fixture.azure_response, &response) {
-            None => Outcome::Passed,
-            Some(difference) => Outcome::Failed(difference),
+            None => ReplayOutcome::Passed,
+            Some(difference) => ReplayOutcome::Failed(difference),
         },
-        Err(reason) => Outcome::Failed(Difference {
+        Err(reason) => ReplayOutcome::Failed(Difference {
             path: "answer".to_owned(),
             expected: fixture.azure_response.status.to_string(),
             actual: reason,

@@ -22,7 +22,7 @@ pub struct Difference {
     pub path: String,
     /// What the fixture expects there.
     pub expected: String,
-    /// What is there.
+    /// The value in the response, as text.
     pub actual: String,
 }
 

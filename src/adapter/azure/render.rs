@@ -25,7 +25,7 @@ pub fn render<'a>(
             let outcome = (**result).as_ref()?;
             match form {
                 ResponseForm::Language => Rendered::at_both_levels(
-                    &language::Fields::new(outcome),
+                    &language::ResponseFields::new(outcome),
                     Some(&language::Stages::new(outcome)),
                 ),
                 ResponseForm::Code => Rendered::ok(&code::Answer::new(outcome)),

@@ -1,4 +1,4 @@
-//! The answers about the session and the pool: `GET /session`, `GET /listSessions`,
+//! Responses about the session and the pool: `GET /session`, `GET /listSessions`,
 //! `GET /metadata`, `POST /.management/stopSession`.
 //!
 //! Source: `Session`, `SessionsListResponse` and `SessionPoolMetadataResponse` in the published

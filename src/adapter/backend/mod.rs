@@ -36,14 +36,12 @@ const IDLE_POLL: Duration = Duration::from_millis(10);
 pub enum Backend {
     /// The engine inside this program: its jobs share the data directory with the adapter.
     Embedded {
-        /// Its API.
         client: Client,
         /// The longest result of an expression, in bytes of JSON.
         max_result_bytes: usize,
     },
     /// A Piston that somebody else started: its jobs share nothing with the adapter.
     Piston {
-        /// Its API.
         client: Client,
         /// As above. Lowered once Piston turns out to keep less of stderr than the output limit.
         max_result_bytes: AtomicUsize,
@@ -110,7 +108,7 @@ impl Backend {
     /// not share the data directory.
     ///
     /// # Errors
-    /// [`FileError`] when the files cannot be read or are too large together.
+    /// `FileError` when the files cannot be read or are too large together.
     pub async fn attach_session_files(
         &self,
         job: &mut Job,

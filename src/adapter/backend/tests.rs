@@ -267,7 +267,7 @@ fn an_answer_without_an_outcome_is_the_engines_fault() {
 
 #[test]
 fn streams_are_cut_at_a_character_and_stderr_says_so() {
-    let cut = |run: &str, most| outcome(&request(), answer(run, None), most).unwrap();
+    let cut = |run: &str, max_bytes| outcome(&request(), answer(run, None), max_bytes).unwrap();
     let outcome = cut(r#"{"code":0,"stdout":"aéb","stderr":"err\n"}"#, 200);
     assert_eq!((outcome.stdout(), outcome.stderr()), ("aéb", "err\n"));
     let outcome = cut(
@@ -293,8 +293,8 @@ fn why_a_program_was_stopped_is_never_cut() {
     let run = format!(
         r#"{{"signal":"SIGKILL","code":null,"status":"TO","message":"wall clock","stderr":"{long}"}}"#
     );
-    for most in [10, 4096] {
-        let outcome = outcome(&request(), answer(&run, None), most).unwrap();
+    for max_bytes in [10, 4096] {
+        let outcome = outcome(&request(), answer(&run, None), max_bytes).unwrap();
         let lines: Vec<&str> = outcome.stderr().lines().rev().take(2).collect();
         assert_eq!(lines[0], "Time limit exceeded: stopped after 60 s.");
         assert!(lines[1].ends_with("of 5000 bytes, as outputStreamsMaxLength says."));

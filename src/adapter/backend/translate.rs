@@ -12,7 +12,7 @@ pub use crate::adapter::backend::value::{Marker, ValueOptions};
 use crate::adapter::model::execution::Execution;
 use crate::adapter::model::outcome::{Outcome, StageOutput};
 
-/// What the name of a signal has at most, `SIGRTMIN+15` among them.
+/// What the name of a signal has at max_bytes, `SIGRTMIN+15` among them.
 const LONGEST_SIGNAL_NAME: usize = 16;
 
 /// The limits of every execution.
@@ -20,7 +20,6 @@ const LONGEST_SIGNAL_NAME: usize = 16;
 pub struct RunLimits {
     /// Wall-clock limit of an execution that names none.
     pub run_timeout: Duration,
-    /// Highest wall-clock limit.
     pub max_run_timeout: Duration,
     /// Memory in bytes.
     pub memory: u64,
@@ -89,7 +88,7 @@ pub fn outcome_with_value(
     request: &ExecuteRequest,
     mut response: ExecuteResponse,
     marker: &Marker,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<Outcome, ClientError> {
     let run = &mut response.run;
     let taken = marker.take_from(&mut run.stderr);
@@ -106,7 +105,7 @@ pub fn outcome_with_value(
         (run.code, run.signal, run.status) = (Some(0), None, None);
         run.outcome = Some(Verdict::Success);
     }
-    let outcome = outcome(request, response, most)?;
+    let outcome = outcome(request, response, max_bytes)?;
     Ok(Outcome {
         value: taken.value.filter(|_| outcome.exit_code == 0),
         value_overflowed,
@@ -114,7 +113,7 @@ pub fn outcome_with_value(
     })
 }
 
-/// Reads the engine's response to `request`, and keeps `most` bytes of each stream.
+/// Reads the engine's response to `request`, and keeps `max_bytes` bytes of each stream.
 ///
 /// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
 ///
@@ -124,15 +123,15 @@ pub fn outcome_with_value(
 pub fn outcome(
     request: &ExecuteRequest,
     response: ExecuteResponse,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<Outcome, ClientError> {
     let compile = response
         .compile
-        .map(|stage| read_stage(stage, StageLimits::Compile, most))
+        .map(|stage| read_stage(stage, StageLimits::Compile, max_bytes))
         .transpose()?;
     if let Some(compile) = compile {
         if compile.exit_code == 0 {
-            let run = read_stage(response.run, StageLimits::Run(request), most)?;
+            let run = read_stage(response.run, StageLimits::Run(request), max_bytes)?;
             return Ok(run.into_outcome(Some(compile.output)));
         }
         let run = StageOutput {
@@ -154,7 +153,7 @@ pub fn outcome(
             compile: Some(compile.output),
         });
     }
-    Ok(read_stage(response.run, StageLimits::Run(request), most)?.into_outcome(None))
+    Ok(read_stage(response.run, StageLimits::Run(request), max_bytes)?.into_outcome(None))
 }
 
 /// The limits that a stage was held to.
@@ -274,7 +273,7 @@ fn last_line(
 fn read_stage(
     stage: Stage,
     limits: StageLimits<'_>,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<StageRead, ClientError> {
     if stage.status == Some(Status::SandboxError) {
         return Err(ClientError::SandboxFailed);
@@ -311,7 +310,7 @@ fn read_stage(
         code: stage.code,
         signal: stage.signal,
     };
-    output.finish(most, last_line);
+    output.finish(max_bytes, last_line);
     Ok(StageRead {
         exit_code,
         output,

@@ -17,7 +17,7 @@ mod upload;
 
 pub use crate::adapter::files::content::Content;
 pub use crate::adapter::files::error::{FileError, blocking};
-pub use crate::adapter::files::listing::{Entry, Kind};
+pub use crate::adapter::files::listing::{Entry, EntryKind};
 pub use crate::adapter::files::name::{FilePath, FolderPath, Names};
 pub use crate::adapter::files::root::FileLimits;
 pub use crate::adapter::files::store::FileStore;

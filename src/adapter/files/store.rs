@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use crate::adapter::files::content::{self, Content};
 use crate::adapter::files::error::FileError;
 use crate::adapter::files::folder;
-use crate::adapter::files::listing::{self, Entry, Kind};
+use crate::adapter::files::listing::{self, Entry, EntryKind};
 use crate::adapter::files::name::{FilePath, FolderPath, Names};
 use crate::adapter::files::root::{Changed, DataRoot, FileLimits};
 use crate::adapter::files::upload::PendingUpload;
@@ -146,7 +146,7 @@ impl FileStore {
             self.shared.root()?,
             &FolderPath::default(),
             |folder, entry| {
-                if entry.kind == Kind::File {
+                if entry.kind == EntryKind::File {
                     total += entry.size;
                     if total > limit {
                         files.clear();

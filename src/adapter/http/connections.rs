@@ -1,9 +1,9 @@
-//! The connections that are open, and which of them is closed where there is no room for all.
+//! Limits the open connections and the memory of what they have in flight.
 //!
-//! A client that sends no request, or takes no response, costs a place or memory and gains nothing by
-//! it. Where limiter run out, the connection goes that has waited longest for its client: for the head
-//! of a request, or for more of a body; where heads that are not complete take too much memory, the
-//! one with the largest; and where responses on their way do, the one that has been at its response longest.
+//! Idle clients and slow readers hold a connection slot or buffer memory. Under pressure one connection
+//! is closed: when slots run out, the one that has waited longest for its client, be it for the head of
+//! a request or for more of a body; when incomplete heads take too much memory, the one with the
+//! largest; when unread responses do, the one that has been sending its response longest.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,13 +14,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::adapter::telemetry::metrics::Metrics;
 
-/// Bytes of all responses on their way; one is, whatever its size.
+/// Bytes of all responses in flight; a single one may be larger.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// Bytes of all heads that are not complete.
+/// Bytes of all incomplete heads.
 const MAX_HEAD_BYTES: usize = 64 << 20;
 
-/// All limiter.
+/// The slots of all connections.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     free: Arc<Semaphore>,
@@ -28,26 +28,26 @@ pub struct ConnectionLimiter {
     metrics: Arc<Metrics>,
 }
 
-/// A connection that may wait for its client.
+/// What it takes to close a connection while it waits for its client.
 #[derive(Debug, Default)]
 struct ClosableConnection {
     closed: Notify,
-    /// What has been read of its next head.
+    /// Bytes read of its next head.
     head_bytes: AtomicUsize,
 }
 
-/// Connections by what they wait for, each with a ticket: the lowest has waited longest.
+/// Connections by what they wait for, by ticket: the lowest has waited longest.
 #[derive(Debug, Default)]
 struct Queues {
     tickets: u64,
-    /// For the head of a request, or more of a body.
+    /// Those that wait for the head of a request, or more of a body.
     request: BTreeMap<u64, Arc<ClosableConnection>>,
-    /// What has been read of all heads.
+    /// Bytes read of all incomplete heads.
     head_bytes: usize,
-    /// For their client to take a response of so many bytes.
+    /// Those whose client is reading a response, with its size in bytes.
     response: BTreeMap<u64, (Arc<ClosableConnection>, usize)>,
     response_bytes: usize,
-    /// A new connection has no place, and there was none to close.
+    /// A new connection has no slot yet, and there was no connection to close.
     is_short: bool,
 }
 
@@ -57,14 +57,14 @@ impl Queues {
         self.tickets
     }
 
-    /// From now on this connection waits for its client.
+    /// Enters a connection that waits for its client.
     fn wait(&mut self, connection: &Arc<ClosableConnection>) -> u64 {
         let ticket = self.ticket();
         self.request.insert(ticket, Arc::clone(connection));
         ticket
     }
 
-    /// Closes the connection that has waited longest for its client's words.
+    /// Closes the connection that has waited longest for its client.
     fn close_one(&mut self) -> bool {
         let longest = self.request.pop_first();
         if let Some((_, connection)) = &longest {
@@ -73,7 +73,7 @@ impl Queues {
         longest.is_some()
     }
 
-    /// Closes the connection with the largest head that is not complete.
+    /// Closes the connection with the largest incomplete head.
     fn close_largest(&mut self) -> bool {
         let size =
             |(_, one): &(&u64, &Arc<ClosableConnection>)| one.head_bytes.load(Ordering::Relaxed);
@@ -92,16 +92,16 @@ impl Queues {
 }
 
 impl ConnectionLimiter {
-    /// So many.
-    pub fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A limiter of `max` connections.
+    pub fn new(max: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
-            free: Arc::new(Semaphore::new(most)),
+            free: Arc::new(Semaphore::new(max)),
             queues: Mutex::default(),
             metrics,
         })
     }
 
-    /// A place for a connection that has been accepted; where none is free another one is closed.
+    /// Takes a slot for an accepted connection; when none is free, another connection is closed.
     pub async fn take(self: &Arc<Self>) -> ConnectionGuard {
         let permit = match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => Some(permit),
@@ -137,36 +137,36 @@ impl ConnectionLimiter {
     }
 }
 
-/// The place of one connection; it is free when this and all turns are dropped.
+/// The slot of one connection, free again when this and all its request guards are dropped.
 #[derive(Debug)]
 pub struct ConnectionGuard(Arc<ConnectionState>);
 
-/// Where a connection stands.
+/// The state of one connection.
 #[derive(Debug)]
 struct ConnectionState {
     limiter: Arc<ConnectionLimiter>,
     closable: Arc<ClosableConnection>,
-    /// Requests that are not answered to the last byte.
+    /// Requests whose response has not been sent to the last byte.
     requests: AtomicUsize,
-    /// Of its last wait for a head; 0 ahead of the first.
+    /// The ticket of its latest wait for a head; 0 before the first.
     ticket: AtomicU64,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionGuard {
-    /// Counts a request until it is answered.
+    /// Counts a request until its response has been sent.
     pub fn request(&self) -> RequestGuard {
         self.0.requests.fetch_add(1, Ordering::AcqRel);
         self.0.leave_head();
         RequestGuard(Arc::clone(&self.0))
     }
 
-    /// Resolves when the connection must be closed, to make room for others.
+    /// Resolves when the connection must be closed to make room for others.
     pub async fn closed(&self) {
         self.0.closable.closed.notified().await;
     }
 
-    /// So many bytes have been read; where no request is under way they are of the next one's head.
+    /// Notes that bytes were read. Between requests they belong to the head of the next one.
     pub fn read(&self, bytes: usize) {
         if self.0.requests.load(Ordering::Acquire) > 0 {
             return;
@@ -207,20 +207,20 @@ impl Drop for ConnectionState {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug)]
 pub struct RequestGuard(Arc<ConnectionState>);
 
 impl RequestGuard {
-    /// From now on until it is dropped the client is to send a body.
+    /// The client has a body to send until the guard is dropped.
     pub fn body(&self) -> BodyGuard {
         let state = Arc::clone(&self.0);
         let ticket = state.limiter.queues().wait(&state.closable);
         BodyGuard { state, ticket }
     }
 
-    /// The bytes of a response, with which the guard ends once the client has taken them. Answers that
-    /// are too large together cost other connections theirs.
+    /// The bytes of the response; the request ends when the client has read them. When all responses
+    /// together are too large, the oldest are dropped with their connections.
     pub fn response_bytes(self, bytes: Bytes) -> Bytes {
         let state = Arc::clone(&self.0);
         let mut queues = state.limiter.queues();
@@ -252,7 +252,7 @@ impl Drop for RequestGuard {
     }
 }
 
-/// A body that comes in.
+/// A request body in flight.
 #[derive(Debug)]
 pub struct BodyGuard {
     state: Arc<ConnectionState>,
@@ -260,7 +260,7 @@ pub struct BodyGuard {
 }
 
 impl BodyGuard {
-    /// A part of it has come.
+    /// Restarts the wait: a part of the body has arrived.
     pub fn renew(&mut self) {
         let mut queues = self.state.limiter.queues();
         // One that is gone already is to be closed.
@@ -276,7 +276,7 @@ impl Drop for BodyGuard {
     }
 }
 
-/// A response that its client has not taken.
+/// A response that its client has not read yet.
 struct InFlightBody {
     bytes: Bytes,
     guard: RequestGuard,

@@ -1,5 +1,4 @@
-//! Requests about files: bytes come in and go out in chunks, and the disk is left to threads that
-//! may wait for it.
+//! Requests about files. Bytes come in and go out in chunks; disk I/O is left to blocking threads.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! From a request to its response: route, act, render.
+//! Turns a request into its response: route, act, render.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -37,7 +37,7 @@ use crate::adapter::session::run::{begin, proxy};
 use crate::adapter::session::{App, Phase, package_list};
 use crate::piston::{RawRequest, RawResponse, is_fetch_default_content_type};
 
-/// Answers one request, whatever it is.
+/// Serves one request. It always has a response.
 pub async fn answer(
     app: &Arc<App>,
     request: Request<Incoming>,
@@ -346,7 +346,7 @@ fn proxy_response(app: &App, raw: RawResponse) -> ApiResponse {
 }
 
 #[derive(Serialize)]
-struct Ready {
+struct ReadyBody {
     status: &'static str,
 }
 
@@ -355,7 +355,7 @@ fn ready(app: &App) -> Result<ApiResponse, ApiError> {
         return Err(SessionError::ShuttingDown.into());
     }
     app.readiness.check().map_err(SessionError::NotReady)?;
-    Ok(respond(Rendered::ok(&Ready { status: "ready" })))
+    Ok(respond(Rendered::ok(&ReadyBody { status: "ready" })))
 }
 
 async fn about(app: &App) -> ApiResponse {

@@ -1,5 +1,4 @@
-//! Gives Azure's body to what hyper answers by itself, before any request is there to be answered:
-//! a status, `content-length: 0` and the end of the connection.
+//! Rewrites hyper's built-in 400, 414 and 431 responses to carry an Azure error body.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,24 +14,24 @@ use crate::adapter::azure::error::ApiError;
 use crate::adapter::http::connections::ConnectionGuard;
 use crate::adapter::http::head::{MAX_HEADER_BYTES, MAX_TARGET_BYTES};
 
-/// How much is read and thrown away of a client that sends on while it is refused. A connection
-/// that is closed with bytes unread is reset, and the response may be lost with it.
+/// How much is drained from a client that keeps sending while it is refused. A connection that is
+/// closed with unread bytes is reset, and the response may be lost with it.
 const MAX_LEFT_BYTES: usize = 1 << 20;
 
-/// A connection whose refusals are explained.
+/// A connection on which hyper's error responses get a body.
 #[derive(Debug)]
 pub struct ErrorBodyRewriter<S> {
     stream: S,
-    /// Told of what is read.
+    /// Counts what is read.
     guard: Arc<ConnectionGuard>,
-    /// What of an explained response is not written yet.
+    /// The part of a rewritten response that is not written yet.
     unwritten: Bytes,
-    /// How much may still be thrown away; none where nothing was refused.
+    /// How many unread bytes may still be drained; 0 unless a request was refused.
     left: usize,
 }
 
 impl<S> ErrorBodyRewriter<S> {
-    /// Explains what is refused on `stream`.
+    /// Rewrites the error responses on `stream`.
     pub fn new(stream: S, guard: Arc<ConnectionGuard>) -> Self {
         Self {
             stream,
@@ -95,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ErrorBodyRewriter<S> {
         };
         self.unwritten = response;
         self.left = MAX_LEFT_BYTES;
-        // The rest goes ahead of what is flushed or written next.
+        // The rest goes out before what is flushed or written next.
         if let Poll::Ready(Err(error)) = self.poll_unwritten(context) {
             return Poll::Ready(Err(error));
         }

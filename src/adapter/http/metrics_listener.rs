@@ -1,4 +1,4 @@
-//! A listener for the metrics alone, where they are not to be read by whoever may use the session.
+//! A listener for the metrics alone, for when clients of the session must not read them.
 
 use std::convert::Infallible;
 use std::sync::Arc;

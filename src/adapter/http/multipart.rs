@@ -1,4 +1,4 @@
-//! `multipart/form-data` (RFC 7578), taken apart as its bytes come in.
+//! A streaming parser of `multipart/form-data` (RFC 7578).
 //!
 //! What is buffered is one chunk of the body and at most the head of a part.
 
@@ -17,11 +17,8 @@ const MAX_PADDING: usize = 64;
 /// What comes next in a body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MultipartEvent {
-    /// A part begins.
     Part(Disposition),
-    /// Bytes of it.
     Data(Bytes),
-    /// It ends.
     PartEnd,
     /// The closing boundary; nothing that follows means anything.
     End,
@@ -36,16 +33,15 @@ pub struct Multipart {
     /// The line break and the boundary that separate parts. Empty until it is known.
     delimiter: Vec<u8>,
     buffer: BytesMut,
-    state: State,
+    state: ParserState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// Ahead of the first boundary.
     Preamble,
     /// Behind a boundary; the line break that ends its line is still in the buffer.
     Head,
-    /// In a part.
     Body,
     /// Behind the closing boundary.
     Over,
@@ -75,7 +71,7 @@ impl Multipart {
             delimiter,
             // The first boundary has no line break ahead of it.
             buffer: BytesMut::from(&b"\r\n"[..]),
-            state: State::Preamble,
+            state: ParserState::Preamble,
         })
     }
 
@@ -96,10 +92,10 @@ impl Multipart {
             }
         }
         match self.state {
-            State::Preamble => self.preamble(),
-            State::Head => self.head(),
-            State::Body => Ok(self.body()),
-            State::Over => {
+            ParserState::Preamble => self.preamble(),
+            ParserState::Head => self.head(),
+            ParserState::Body => Ok(self.body()),
+            ParserState::Over => {
                 self.buffer.clear();
                 Ok(Some(MultipartEvent::End))
             }
@@ -110,11 +106,11 @@ impl Multipart {
         match self.find() {
             Found::Boundary { at, line } => {
                 self.buffer.advance(at + line);
-                self.state = State::Head;
+                self.state = ParserState::Head;
                 self.head()
             }
             Found::Closing { .. } => {
-                self.state = State::Over;
+                self.state = ParserState::Over;
                 self.next_event()
             }
             Found::Nothing { up_to } => {
@@ -136,7 +132,7 @@ impl Multipart {
             return Err("the headers of a part are too large");
         }
         let head = self.buffer.split_to(end + 4);
-        self.state = State::Body;
+        self.state = ParserState::Body;
         let lines = unfolded(&head[..end]);
         let disposition = lines.split(|byte| *byte == b'\n').find_map(|line| {
             let colon = line.iter().position(|byte| *byte == b':')?;
@@ -152,11 +148,11 @@ impl Multipart {
         let up_to = match self.find() {
             Found::Boundary { at: 0, line } => {
                 self.buffer.advance(line);
-                self.state = State::Head;
+                self.state = ParserState::Head;
                 return Some(MultipartEvent::PartEnd);
             }
             Found::Closing { at: 0 } => {
-                self.state = State::Over;
+                self.state = ParserState::Over;
                 return Some(MultipartEvent::PartEnd);
             }
             Found::Boundary { at, .. } | Found::Closing { at } => at,

@@ -1,4 +1,4 @@
-//! Reads a request's body within bounds of size, time and of what all requests hold together.
+//! Reads a request's body within limits of size, time and the memory of all bodies together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,15 @@ use crate::adapter::session::{App, Phase};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Room that is made for a body ahead of its bytes.
-const AHEAD_OF_BYTES: usize = 64 << 10;
-/// How much of a body that nobody wants is read and thrown away, so that its sender gets to read
-/// the response instead of a reset connection.
+/// Capacity reserved for a body before its bytes arrive.
+const INITIAL_CAPACITY: usize = 64 << 10;
+/// How much of an unwanted body is read and discarded, so that its sender gets to read the response
+/// instead of a reset connection.
 const DISCARD_BYTES: usize = 1 << 30;
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
-/// A body of at most so many bytes is small, and so much of one of the largest is kept for them.
+/// Bodies up to `SMALL_BODY` may use the last `max_body / SMALL_SHARE` bytes of the budget; larger ones
+/// may not.
 const SMALL_BODY: usize = 64 << 10;
 const SMALL_SHARE: usize = 4;
 /// Whether a body declares itself as JSON. A web page of any origin can send a body that declares
@@ -68,16 +69,15 @@ pub struct RequestBody {
     waits: bool,
     /// All of it was read. Hyper does not say so of a body in chunks.
     has_ended: bool,
-    /// It is the client's guard until then.
+    /// Held while the client has more to send.
     guard: Option<BodyGuard>,
 }
 
-/// A whole body, and its permit of what all requests may hold.
+/// A whole body, and its permit from the memory budget of all bodies.
 #[derive(Debug)]
 pub struct BufferedBody {
-    /// The body.
     pub bytes: Bytes,
-    /// To be kept as long as what was made of the body.
+    /// To be held as long as what was parsed from the body.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -105,8 +105,8 @@ impl RequestBody {
             return Err(ApiError::BodyTooLarge { limit });
         }
         self.waits = false;
-        // Whoever announces much may send nothing.
-        let mut bytes = BytesMut::with_capacity((announced as usize).min(AHEAD_OF_BYTES));
+        // The announced length is only a claim.
+        let mut bytes = BytesMut::with_capacity((announced as usize).min(INITIAL_CAPACITY));
         let mut permit = None;
         let reading = async {
             while let Some(data) = self.next_data().await? {
@@ -133,7 +133,7 @@ impl RequestBody {
         })
     }
 
-    /// How many bytes the body has at least.
+    /// The announced length, or a lower bound of it.
     pub fn announced(&self) -> u64 {
         self.incoming.size_hint().lower()
     }

@@ -1,4 +1,4 @@
-//! One log line a request, also for those whose client went away.
+//! One log line per request, also if its client disconnected.
 //!
 //! It never holds code, input, output or headers.
 
@@ -79,7 +79,6 @@ impl RequestLog {
         self.operation_id = Some(id.to_owned());
     }
 
-    /// The session.
     pub fn identifier(&mut self, identifier: Option<&Identifier>) {
         self.identifier = identifier.map(|id| id.as_str().to_owned());
     }
@@ -134,7 +133,7 @@ impl Drop for RequestLog {
             (Some(outcome), Some(_)) => outcome,
             (None, Some(_)) => "ok",
         };
-        self.metrics.request(&metrics::Request {
+        self.metrics.request(&metrics::RequestSample {
             route: self.route,
             status: self.status.map(|status| status.as_u16()),
             error: self.error,

@@ -1,4 +1,4 @@
-//! The body of a response: bytes that are there, or a file that is read as the client takes it.
+//! The body of a response: bytes in memory, or a file that is read at the pace of the client.
 
 use std::io;
 use std::pin::Pin;
@@ -18,9 +18,7 @@ use crate::adapter::session::InFlightGuard;
 /// The body of a response.
 #[derive(Debug)]
 pub enum ResponseBody {
-    /// Bytes.
     Whole(Full<Bytes>),
-    /// A file.
     File(Box<FileBody>),
 }
 
@@ -46,7 +44,7 @@ impl ResponseBody {
 /// A file on its way to a client. One chunk is read at a time, and none while the client takes none.
 #[derive(Debug)]
 pub struct FileBody {
-    state: State,
+    state: ReadState,
     length: u64,
     sent: u64,
     log: Option<RequestLog>,
@@ -56,7 +54,7 @@ pub struct FileBody {
 }
 
 #[derive(Debug)]
-enum State {
+enum ReadState {
     Open(Content),
     Reading(JoinHandle<(Content, io::Result<Bytes>)>),
     Over,
@@ -67,7 +65,7 @@ impl FileBody {
     pub fn new(content: Content, permit: OwnedSemaphorePermit) -> Self {
         Self {
             length: content.length(),
-            state: State::Open(content),
+            state: ReadState::Open(content),
             sent: 0,
             log: None,
             _counted: None,
@@ -84,26 +82,26 @@ impl FileBody {
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Open(content) if content.left() == 0 => return Poll::Ready(None),
-                State::Open(mut content) => {
-                    self.state = State::Reading(spawn_blocking(move || {
+            match std::mem::replace(&mut self.state, ReadState::Over) {
+                ReadState::Open(content) if content.left() == 0 => return Poll::Ready(None),
+                ReadState::Open(mut content) => {
+                    self.state = ReadState::Reading(spawn_blocking(move || {
                         let read = content.read();
                         (content, read)
                     }));
                 }
-                State::Reading(mut reading) => {
+                ReadState::Reading(mut reading) => {
                     let Poll::Ready(done) = Pin::new(&mut reading).poll(context) else {
-                        self.state = State::Reading(reading);
+                        self.state = ReadState::Reading(reading);
                         return Poll::Pending;
                     };
                     let read = done.map_err(io::Error::other).and_then(|(content, read)| {
-                        self.state = State::Open(content);
+                        self.state = ReadState::Open(content);
                         read
                     });
                     return Poll::Ready(Some(read));
                 }
-                State::Over => return Poll::Ready(None),
+                ReadState::Over => return Poll::Ready(None),
             }
         }
     }
@@ -140,7 +138,7 @@ impl Body for ResponseBody {
             }
             // The length is promised: all that is left is to break the connection.
             Err(error) => {
-                file.state = State::Over;
+                file.state = ReadState::Over;
                 if let Some(log) = &mut file.log {
                     log.outcome("file_changed");
                     log.cause(error.to_string());

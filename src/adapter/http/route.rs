@@ -1,4 +1,4 @@
-//! From method and path to the action that is meant. Pure: nothing is read, nothing is done.
+//! Maps method and path to an action. Pure: it reads nothing and does nothing.
 
 use std::borrow::Cow;
 
@@ -30,15 +30,11 @@ pub enum Action {
     ProxyExecute,
     /// `GET /api/v2/runtimes`, handed to the engine as it is.
     ProxyRuntimes,
-    /// The process lives.
     Health,
     /// A real execution has worked.
     Ready,
-    /// What this is.
     About,
-    /// What was counted.
     Metrics,
-    /// The session's files.
     Files(FilesAction),
 }
 
@@ -52,7 +48,6 @@ pub enum FilesAction {
     Upload(FilesForm),
     /// What is known of a file.
     Entry(String),
-    /// Delete a file.
     Delete(String),
     /// The bytes of a file.
     Content(String),

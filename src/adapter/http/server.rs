@@ -1,4 +1,4 @@
-//! The HTTP server: accepts, bounds, answers, and goes down without losing what runs.
+//! The HTTP server: accepts connections, limits them, and shuts down without losing what runs.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -25,20 +25,19 @@ use crate::adapter::http::hyper_errors::ErrorBodyRewriter;
 use crate::adapter::http::{handler, metrics_listener};
 use crate::adapter::session::{App, Phase, probe};
 
-/// Connections at a time, where that leaves as many descriptors for all else. For one more another is
-/// closed that waits for its client.
+/// Connections at a time, if that leaves as many descriptors for everything else.
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a connection may be idle, or take to send its header; long enough that a proxy rarely
 /// sends a request as its connection is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// What is read ahead of a connection. Hyper answers a head that is larger with 431; the bounds
-/// that are told to clients are below it.
+/// The read buffer of a connection. Hyper responds to a larger head with 431; the documented limits
+/// are below it.
 const READ_AHEAD: usize = 128 << 10;
-/// How long a client may take none of a response before its connection is broken.
+/// How long a client may read nothing of a response before its connection is closed.
 const TCP_USER_TIMEOUT_MS: u32 = 75_000;
-/// What answers need to get out once the executions behind them have ended.
+/// The time to send the last responses once their executions have ended.
 const FLUSH: Duration = Duration::from_secs(3);
-/// What executions need to end once they are killed.
+/// The time for executions to end once they are killed.
 const KILL: Duration = Duration::from_secs(1);
 
 /// Why the adapter cannot serve.
@@ -55,10 +54,9 @@ pub enum AdapterError {
     Background(Option<tokio::task::JoinError>),
 }
 
-/// Where an adapter is asked.
+/// Where an adapter listens.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For everything.
     pub sessions: TcpListener,
     /// For `GET /metrics` alone.
     pub metrics: Option<TcpListener>,
@@ -138,8 +136,8 @@ pub async fn serve(
 /// How many connections there may be.
 fn max_connections() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current;
-    let half = descriptors.map_or(usize::MAX, |most| {
-        usize::try_from(most / 2).unwrap_or(usize::MAX)
+    let half = descriptors.map_or(usize::MAX, |limit| {
+        usize::try_from(limit / 2).unwrap_or(usize::MAX)
     });
     half.clamp(1, MAX_CONNECTIONS)
 }
@@ -153,8 +151,8 @@ async fn next(
     (stream, limiter.take().await)
 }
 
-/// Answers the requests of one connection. Hyper drops a request whose client hangs up, and with
-/// it everything that was done for it.
+/// Serves the requests of one connection. Hyper drops the handler of a request whose client
+/// disconnects, and with it everything that was done for it.
 fn connection(
     stream: TcpStream,
     guard: ConnectionGuard,
@@ -188,7 +186,7 @@ fn connection(
             () = guard.closed() => return,
         };
         match ended {
-            // 400, 414 or 431 was answered; nothing else of the request is known.
+            // The response was a 400, 414 or 431; nothing else is known of the request.
             Err(error) if error.is_parse() => tracing::info!(%error, "malformed request"),
             // The client went away or was too slow: its requests have lines of their own.
             Ok(()) | Err(_) => {}

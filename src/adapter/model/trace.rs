@@ -11,7 +11,6 @@ const LENGTH: usize = 55;
 /// Which trace a request is part of, and which step of it has sent the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
     pub trace_id: TraceId,
     /// The step that has sent the request.
     pub parent_id: ParentId,

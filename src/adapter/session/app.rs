@@ -35,7 +35,6 @@ const LARGEST_BODIES: usize = 4;
 /// What every request shares.
 #[derive(Debug)]
 pub struct App {
-    /// The settings.
     pub config: AdapterConfig,
     /// The engine that runs executions.
     pub backend: Backend,
@@ -45,11 +44,8 @@ pub struct App {
     pub packages: Packages,
     /// Bounds the executions that run and wait.
     pub limiter: ConcurrencyLimiter,
-    /// Whether executions work.
     pub readiness: Readiness,
-    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// The session.
     pub session: Session,
     /// The bytes that the bodies of all requests may take together.
     pub body_bytes: Arc<Semaphore>,
@@ -60,7 +56,6 @@ pub struct App {
 /// The phases of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Requests are served.
     Serving,
     /// Running executions may finish; new ones are refused.
     Draining,
@@ -164,7 +159,6 @@ impl App {
             .map_err(|_elapsed| SessionError::QueueTimeout)
     }
 
-    /// The phase now.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }

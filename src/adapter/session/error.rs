@@ -33,7 +33,6 @@ pub enum SessionError {
         language: String,
         /// What was asked for.
         version: String,
-        /// What there is.
         available: Vec<Runtime>,
     },
     /// As many executions wait as may.

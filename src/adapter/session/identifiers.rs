@@ -18,9 +18,7 @@ const MAX_SESSIONS: usize = 100;
 pub struct SessionRecord {
     /// The identifier; `None` for requests that name none.
     pub identifier: Option<Identifier>,
-    /// The first use.
     pub created_at: SystemTime,
-    /// The last use.
     pub last_accessed_at: SystemTime,
 }
 
@@ -39,7 +37,6 @@ pub struct IdentifierLog {
 }
 
 impl IdentifierLog {
-    /// Notes a use.
     pub fn touch(&self, identifier: Option<&Identifier>) {
         let now = SystemTime::now();
         let mut records = self.records();
@@ -81,7 +78,6 @@ impl IdentifierLog {
         named.cloned().collect()
     }
 
-    /// Forgets all.
     pub fn clear(&self) {
         self.records().clear();
     }

@@ -20,12 +20,12 @@ pub const RETRY: Duration = Duration::from_millis(500);
 /// Whether a real execution works, as far as it is known.
 #[derive(Debug)]
 pub struct Readiness {
-    state: Mutex<State>,
+    state: Mutex<ReadinessState>,
     recheck: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct ReadinessState {
     /// Why not, in words for a client.
     works: Result<(), String>,
     /// When the next check is due.
@@ -35,7 +35,7 @@ struct State {
 impl Default for Readiness {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(ReadinessState {
                 works: Err("no execution has been tried yet".to_owned()),
                 due: Instant::now(),
             }),
@@ -76,13 +76,13 @@ impl Readiness {
             }
         }
         let wait = if works.is_ok() { READY_TTL } else { RETRY };
-        *state = State {
+        *state = ReadinessState {
             works,
             due: Instant::now() + wait,
         };
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReadinessState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -42,7 +42,6 @@ pub struct Digest(u64);
 
 /// One execution, from the moment at which it was accepted.
 pub struct ExecutionHandle {
-    /// Its id.
     pub id: OperationId,
     /// The session that it was asked for.
     pub identifier: Option<Identifier>,
@@ -66,7 +65,6 @@ pub enum State {
     NotStarted,
     /// The engine has it.
     Running,
-    /// It is over.
     Ended(Arc<Result<Outcome, SessionError>>),
 }
 
@@ -207,12 +205,12 @@ fn key(identifier: Option<&Identifier>, id: &str) -> Key {
 struct RegistryInner {
     by_id: HashMap<Key, Arc<ExecutionHandle>>,
     /// Those that have ended, oldest first.
-    ended: VecDeque<Ended>,
+    ended: VecDeque<EndedExecution>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Ended {
+struct EndedExecution {
     handle: Arc<ExecutionHandle>,
     at: Instant,
     bytes: usize,
@@ -355,7 +353,7 @@ impl RegistryInner {
 
     fn add(&mut self, handle: &Arc<ExecutionHandle>, bytes: usize) {
         self.bytes += bytes;
-        self.ended.push_back(Ended {
+        self.ended.push_back(EndedExecution {
             handle: Arc::clone(handle),
             at: Instant::now(),
             bytes,

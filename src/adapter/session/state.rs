@@ -12,7 +12,6 @@ use crate::adapter::session::registry::ExecutionRegistry;
 /// What belongs to the session, and is gone or empty once it is deleted.
 #[derive(Debug)]
 pub struct Session {
-    /// The files.
     pub files: FileStore,
     /// Bounds the concurrent transfers of files.
     pub transfers: Transfers,

@@ -1,4 +1,4 @@
-//! What is counted, and how Prometheus is told.
+//! The counters of a process.
 //!
 //! A session has some dozen counters, all on the one thread that serves, so that a lock around plain
 //! maps is never waited for, and a page of text needs no dependency (`docs/DEPENDENCIES.md` weighs
@@ -71,7 +71,7 @@ impl Histogram {
 
 /// A request that is over.
 #[derive(Debug)]
-pub struct Request {
+pub struct RequestSample {
     /// The fixed name of its route.
     pub route: &'static str,
     /// Its response, unless the client went away.
@@ -112,8 +112,7 @@ impl Metrics {
         Connected(Arc::clone(&self.connections))
     }
 
-    /// Counts a request.
-    pub fn request(&self, request: &Request) {
+    pub fn request(&self, request: &RequestSample) {
         let status = request.status.unwrap_or(0);
         let mut counts = self.counts();
         *counts.requests.entry((request.route, status)).or_default() += 1;
