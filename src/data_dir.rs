@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
@@ -316,6 +317,10 @@ pub fn delete_uploads(reserved: OwnedFd) -> Result<(), Undeleted> {
 /// # Errors
 /// Where it can neither be opened nor made.
 pub fn open_reserved(data_dir: impl AsFd) -> io::Result<OwnedFd> {
+    // Uploads begin in several threads. Where the directory is missing, one must not delete what
+    // another has just made.
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     let data_dir = data_dir.as_fd();
     match open_own(data_dir, RESERVED) {
         Ok(reserved) => {
@@ -537,6 +542,29 @@ mod tests {
             assert!(is_marked(&folder));
             let reserved = open_reserved(&folder).unwrap();
             assert_eq!(fstat(&reserved).unwrap().st_mode & 0o777, 0o700);
+        }
+    }
+
+    #[test]
+    fn uploads_that_begin_at_once_find_one_reserved_directory() {
+        for _ in 0..50 {
+            let temp = tempfile::tempdir().unwrap();
+            let folder = openat(CWD, temp.path(), OPEN_DIR, Mode::empty()).unwrap();
+            let begin = |number: usize| {
+                let reserved = open_reserved(&folder).unwrap();
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+                openat(&reserved, number.to_string(), flags, Mode::RUSR).unwrap();
+            };
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    scope.spawn({
+                        let begin = &begin;
+                        move || begin(number)
+                    });
+                }
+            });
+            let reserved = temp.path().join(RESERVED);
+            assert_eq!(std::fs::read_dir(reserved).unwrap().count(), 8 + 1);
         }
     }
 

@@ -2,6 +2,7 @@
 //! nothing is left of them: no process, no file, no descriptor, no memory.
 //!
 //! `SOAK_JOBS` says how many (200 unless set); with `--nocapture` the times are shown.
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ async fn many_jobs_leave_nothing() {
     settled(&served).await;
     let usual = median_of_prints(&served).await;
     settled(&served).await;
-    let before = State::now(&served);
+    let before = State::now(&served).await;
     let begun = Instant::now();
     LocalSet::new()
         .run_until(async {
@@ -75,7 +76,7 @@ async fn many_jobs_leave_nothing() {
         .await;
     let took = begun.elapsed();
     settled(&served).await;
-    let after = State::now(&served);
+    let after = State::now(&served).await;
     println!("{jobs} jobs in {took:?}; before {before:?}, after {after:?}");
     println!(
         "print(42) and bare: medians {usual:?} before, {:?} after",
@@ -98,7 +99,7 @@ async fn many_jobs_leave_nothing() {
 struct State {
     /// Processes of the engine's users and below its spawner.
     processes: usize,
-    /// Files of the engine's users in shared folders.
+    /// Files of this engine's users in shared folders.
     shared: usize,
     /// Descriptors of this process.
     descriptors: usize,
@@ -109,11 +110,11 @@ struct State {
 }
 
 impl State {
-    fn now(served: &Served) -> Self {
+    async fn now(served: &Served) -> Self {
         let spawner = spawner_of(served);
+        let users = users_of(served).await;
         let is_ours = |path: &Path| {
-            std::fs::symlink_metadata(path)
-                .is_ok_and(|found| (30_720..59_392).contains(&found.uid()))
+            std::fs::symlink_metadata(path).is_ok_and(|found| users.contains(&found.uid()))
         };
         let entries = |folder: &str| {
             std::fs::read_dir(folder)
@@ -132,6 +133,22 @@ impl State {
             spawner_kib: memory_of(spawner),
             engine_kib: memory_of(std::process::id()),
         }
+    }
+}
+
+/// The users of this engine's jobs: a block of 512 ids, of which no other engine has any. None where
+/// jobs have no users of their own.
+async fn users_of(served: &Served) -> Range<u32> {
+    const FIRST: u32 = 30_720;
+    const BLOCK: u32 = 512;
+    let run = served.run("python", "import os; print(os.getuid())").await;
+    let user: u32 = run["stdout"].as_str().unwrap().trim().parse().unwrap();
+    match user.checked_sub(FIRST) {
+        Some(offset) => {
+            let start = FIRST + offset / BLOCK * BLOCK;
+            start..start + BLOCK
+        }
+        None => 0..0,
     }
 }
 

@@ -26,7 +26,10 @@ pub fn tests() -> Tests {
             what_a_killed_adapter_with_the_other_engine_left_is_deleted_too,
             a_relative_directory_works_as_an_absolute_one,
         ],
-        OwnUsers => [what_cannot_be_deleted_is_named],
+        OwnUsers => [
+            what_cannot_be_deleted_is_named,
+            files_of_the_session_are_its_own_whichever_users_its_jobs_get,
+        ],
         Mounts => [a_directory_where_the_image_has_its_own_is_left_alone],
     }
 }
@@ -120,6 +123,28 @@ async fn a_directory_may_be_used_again_with_the_files_of_the_session() {
     assert_eq!(read["stdout"], "1\n", "{read}");
     let list = raw::get(second.addr, "/files?recursive=true").await.json();
     assert_eq!(list["value"].as_array().unwrap().len(), 1, "{list}");
+}
+
+async fn files_of_the_session_are_its_own_whichever_users_its_jobs_get() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["--data-dir", path_of(&directory)];
+    // Engines take the first users that no other has: the second adapter gets those of this one.
+    let mut other = Program::start(&[]).await;
+    let mut first = Program::start(&arguments).await;
+    let write = "import os; os.mkdir('folder', 0o700); open('folder/kept', 'w').write('1'); print(os.getuid())";
+    let before = run_python(&first, write).await;
+    for program in [&mut other, &mut first] {
+        program.signal(Signal::TERM);
+        assert_eq!(program.ended().await, Some(0));
+    }
+    let second = Program::start(&arguments).await;
+    let change = "import os; open('folder/kept', 'a').write('2'); open('folder/new', 'w'); print(os.getuid())";
+    let after = run_python(&second, change).await;
+    assert_eq!(after["stderr"], "", "{before} {after}");
+    let read = raw::get(second.addr, "/files/kept/content?path=folder").await;
+    assert_eq!(read.text(), "12");
+    let deleted = send(&second, "DELETE", "/session").await;
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
 }
 
 async fn looking_at_the_runtimes_leaves_a_running_session_as_it_is() {

@@ -14,9 +14,11 @@ use rustix::fs::{
 };
 use rustix::process::{Gid, Uid};
 
+use crate::data_dir::is_reserved;
 use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, delete_tree, walk};
 
 use super::files::SHARED_DIRS;
+use super::slots::UID_RANGE;
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OPEN_DIR, Mode::empty())?)
@@ -76,7 +78,8 @@ fn path_of(folder: &OwnedFd, name: &CStr) -> PathBuf {
 }
 
 /// Makes the data directory writable for the jobs' users through a common group. Without the sticky
-/// bit, each of them can delete what another left.
+/// bit, each of them can delete what another left. What an earlier engine's users own in it, which may
+/// have been others, becomes the service's.
 ///
 /// # Errors
 /// If the directory does not exist or this process may not change it.
@@ -85,7 +88,11 @@ pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
     let mode = Mode::from_raw_mode(fstat(&folder)?.st_mode);
     fchown(&folder, None, Some(Gid::from_raw(group)))?;
     fchmod(&folder, (mode | Mode::RWXG | Mode::SGID) - Mode::SVTX)?;
-    Ok(())
+    hand_over_of(
+        data_dir,
+        |uid| uid != group && UID_RANGE.contains(&uid),
+        group,
+    )
 }
 
 /// Gives what a job's user left in the data directory to the service's user and group, and makes it
@@ -97,8 +104,19 @@ pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
 /// # Errors
 /// If the data directory cannot be opened, or an owner or mode cannot be changed.
 pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
+    match hand_over_of(data_dir, |uid| uid == from, to) {
+        // With the data directory its files are gone.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn hand_over_of(data_dir: &Path, is_from: impl Fn(u32) -> bool, to: u32) -> io::Result<()> {
     walk(open(data_dir)?, |folder, name, found, depth| {
-        if found.st_uid != from {
+        if depth == 0 && is_reserved(name) && !is_from(found.st_uid) {
+            return Ok(Next::Skip);
+        }
+        if !is_from(found.st_uid) {
             return Ok(Next::Enter);
         }
         let kind = FileType::from_raw_mode(found.st_mode);
@@ -112,7 +130,7 @@ pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
             return Ok(Next::Skip);
         };
         let found = fstat(&held)?;
-        if found.st_uid != from {
+        if !is_from(found.st_uid) {
             return Ok(Next::Skip);
         }
         let owner = (Uid::from_raw(to), Gid::from_raw(to));

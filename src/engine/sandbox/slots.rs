@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 /// All ids that engines may use, divided into blocks.
-const UID_RANGE: Range<u32> = 30_720..59_392;
+pub(super) const UID_RANGE: Range<u32> = 30_720..59_392;
 /// One id of a block is the service's, so an engine can have one slot less than this.
 const UIDS_PER_BLOCK: u32 = 512;
 /// Where the locks may be. Every engine on the machine finds the same first one that works.
