@@ -105,7 +105,7 @@ impl Session {
             files,
             transfers: Transfers::default(),
             gate: ConcurrencyLimiter::new(config.max_jobs, config.queue),
-            readiness: Readiness::default(),
+            readiness: Readiness::new(config.piston_url.clone()),
             executions: Executions::default(),
             metrics: Arc::default(),
             sessions: Sessions::default(),
