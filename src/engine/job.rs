@@ -27,8 +27,8 @@ use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 /// How long to read output once every process of the job has ended. All of it is in the pipes by then;
 /// only a descriptor that was passed out of the job could keep them open.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// The file in `HOME` in which a pre-started Python lists the modules that it could not import.
-const FAILED_IMPORTS: &str = "failed-imports";
+/// The file below `HOME` in which a pre-started Python lists the modules that it could not import.
+const FAILED_IMPORTS: &str = ".local/failed-imports";
 /// How late the sandbox's report may be before the engine abandons the job.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
 

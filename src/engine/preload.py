@@ -1,6 +1,6 @@
 # Put in place of `usercustomize` in an interpreter that is started ahead of its job: imports modules
 # that the job may need, and leaves no other trace. NAMES and REPORT are filled in; the names
-# of those that fail are written to the file REPORT in HOME.
+# of those that fail are written to the file REPORT below HOME.
 def load():
     import gc
     import os

@@ -90,7 +90,7 @@ pub(crate) struct PrestartOrder {
     pub(crate) file: String,
     /// Paths and contents of files below `HOME`, which are deleted once the program opens its source.
     pub(crate) home: Vec<(String, String)>,
-    /// The one of these, directly in `HOME`, whose content by then is reported.
+    /// The one of these whose content by then is reported.
     pub(crate) report: Option<String>,
 }
 
