@@ -18,6 +18,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY src src
 # Not built, but the manifest names them.
 COPY benches benches
+COPY tests tests
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --profile dist --locked \
     && cp target/dist/session-adapter /usr/local/bin/
@@ -30,6 +31,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY benches benches
+COPY tests tests
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     SOURCE_DATE_EPOCH=0 cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps \
         --target "$(rustc --print host-tuple)" --override-filename session-adapter.cdx

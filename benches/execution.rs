@@ -327,8 +327,8 @@ fn percentile(times: &[Duration], percent: usize) -> f64 {
 async fn time(connection: &mut Connection, request: &[u8]) -> Duration {
     let began = Instant::now();
     connection.send(request).await;
-    let answer = connection.answer().await;
+    let response = connection.read_response().await;
     let took = began.elapsed();
-    assert_eq!(answer.json()["run"]["stdout"], "42\n");
+    assert_eq!(response.json()["run"]["stdout"], "42\n");
     took
 }

@@ -42,6 +42,7 @@ const TEMPORARY_PREFIX: &str = "session-adapter-data-";
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a directory cannot hold a session's files. Nothing in it has been changed.
+#[allow(missing_docs)] // Of fields: the messages name them.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// It holds what was not put there by this program.
@@ -51,7 +52,7 @@ pub enum DataDirError {
          everything in it", path.display(), examples(names, *count)
     )]
     NotEmpty {
-        /// The directory.
+        /// The directory that was given.
         path: PathBuf,
         /// Names of some of its entries.
         names: Vec<String>,
@@ -61,14 +62,9 @@ pub enum DataDirError {
     /// Another process has locked it.
     #[error("the data directory {} is in use by another session-adapter", .0.display())]
     InUse(PathBuf),
-    /// The file system.
+    /// The file system refused an operation on the directory.
     #[error("the data directory {} cannot be used: {source}", path.display())]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// What failed.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 fn examples(names: &[String], count: usize) -> String {
@@ -164,7 +160,7 @@ impl DataDir {
         })
     }
 
-    /// Where it is.
+    /// The absolute path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -111,7 +111,7 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
     };
     startup::warn_if_open(&settings, &[Some(&listener), metrics.as_ref()]);
     startup::delete_abandoned();
-    let (engine, data_dir) = match settings.engine() {
+    let (engine, data_dir) = match settings.backend.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings.common).await?), None),
         EngineKind::Piston => (None, Some(own_data_dir(&settings.common)?)),
     };
@@ -159,7 +159,7 @@ async fn engine_alone(settings: EngineSettings) -> Result<(), Failure> {
 
 async fn show_runtimes(settings: RuntimesSettings) -> Result<(), Failure> {
     let programs = &settings.programs;
-    let runtimes = match settings.engine() {
+    let runtimes = match settings.backend.engine {
         EngineKind::Embedded => engine::discover(program_config(programs)).await?,
         EngineKind::Piston => startup::ask_runtimes(&programs.piston_url.base()).await?,
     };
@@ -274,7 +274,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 fn adapter_config(settings: &Settings, endpoints: &Endpoints) -> AdapterConfig {
     let common = &settings.common;
     AdapterConfig {
-        engine: settings.engine(),
+        engine: settings.backend.engine,
         access: settings.access(),
         piston_url: endpoints.piston_url.clone(),
         run_timeout: settings.run_timeout,

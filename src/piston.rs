@@ -1,16 +1,16 @@
 //! Piston's wire: the types of its HTTP API (v2) and the client that speaks it.
 //!
 //! This is the only module that both sides know: the adapter sends these types, the embedded
-//! engine answers with them, and real Piston can stand in the engine's place.
+//! engine responses with them, and real Piston can stand in the engine's place.
 
 mod client;
+mod content_type;
 mod signal;
-mod untyped;
 mod wire;
 
-pub use client::{Client, ClientError, ClientLimits, RawAnswer, Refusal};
+pub use client::{Client, ClientError, ClientLimits, RawRequest, RawResponse, Refusal};
+pub use content_type::is_fetch_default_content_type;
 pub use signal::{SIGNALS, Signal};
-pub use untyped::is_untyped;
 pub use wire::{
     Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage,
     Status, Verdict, WorkingDirectory,

@@ -20,5 +20,5 @@ pub use live::{Caller, ReplayError, replay, replay_with};
 pub use matching::{
     Difference, header_difference, json_difference, request_difference, response_difference,
 };
-pub use report::{Line, Outcome, Report};
+pub use report::{Line, ReplayOutcome, ReplayReport};
 pub use response::Response;

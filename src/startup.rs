@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::config::{EngineSettings, LogFormat, Misspelt, Settings, misspelt_variables};
+use crate::config::{Cli, EngineSettings, LogFormat, Misspelt, Settings};
 use crate::data_dir;
 use crate::engine;
 use crate::engine::sandbox::SandboxReport;
@@ -120,7 +120,7 @@ pub fn warn_if_open(settings: &Settings, listeners: &[Option<&TcpListener>]) {
 /// Warns of variables whose names are probably those of settings, but misspelt.
 pub fn warn_of_misspelt_variables() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for Misspelt { variable, meant } in misspelt_variables(names) {
+    for Misspelt { variable, meant } in Cli::misspelt_variables(names) {
         tracing::warn!(
             variable,
             meant,
@@ -166,7 +166,7 @@ pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoin
         listen = endpoints.listen.map(tracing::field::display),
         allow_host = list(&settings.access().hosts),
         allow_origin = serve.map(|serve| list(&serve.access().origins)),
-        engine = serve.map(|serve| tracing::field::display(serve.engine())),
+        engine = serve.map(|serve| tracing::field::display(serve.backend.engine)),
         piston_url,
         data_dir = endpoints.data_dir.map(|path| path.display().to_string()),
         data_dir_is_temporary = endpoints.data_dir_is_temporary,
@@ -230,7 +230,12 @@ async fn runtimes_of(piston_url: &str) -> Option<Vec<Runtime>> {
 }
 
 fn client(piston_url: &str) -> Result<Client, reqwest::Error> {
-    Client::new(piston_url, ClientLimits { answer: 1 << 20 })
+    Client::new(
+        piston_url,
+        ClientLimits {
+            max_response_bytes: 1 << 20,
+        },
+    )
 }
 
 /// Asks the adapter at `url` whether an execution works.

@@ -76,7 +76,7 @@ impl Client {
         Self { addr, open: None }
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     async fn ask(&mut self, bytes: &[u8]) -> io::Result<Message> {
         let (mut stream, mut buffer) = match self.open.take() {
             Some(open) => open,
@@ -87,13 +87,13 @@ impl Client {
             }
         };
         stream.write_all(bytes).await?;
-        let answer = buffer.response(&mut stream).await?;
-        let is_closed = answer
+        let response = buffer.response(&mut stream).await?;
+        let is_closed = response
             .headers
             .get("connection")
             .is_some_and(|word| word == "close");
         self.open = (!is_closed).then_some((stream, buffer));
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -106,8 +106,8 @@ fn post(path: &str, body: &Value) -> Vec<u8> {
     )
 }
 
-fn status(answer: &Message) -> u16 {
-    answer
+fn status(response: &Message) -> u16 {
+    response
         .start
         .split(' ')
         .nth(1)
@@ -118,7 +118,7 @@ fn status(answer: &Message) -> u16 {
 /// What clients have seen.
 #[derive(Default)]
 struct Tally {
-    /// By kind of client and answer.
+    /// By kind of client and response.
     answers: BTreeMap<(&'static str, String), u64>,
     without_retry_after: u64,
     /// Ended because others had filled the data directory.
@@ -131,15 +131,15 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, who: &'static str, answer: &io::Result<Message>) {
-        let what = match answer {
-            Ok(answer) => {
-                let code = answer.headers.get("x-ms-error-code");
+    fn count(&mut self, who: &'static str, response: &io::Result<Message>) {
+        let what = match response {
+            Ok(response) => {
+                let code = response.headers.get("x-ms-error-code");
                 let code = code.and_then(|code| code.to_str().ok()).unwrap_or_default();
-                if status(answer) == 429 && !answer.headers.contains_key("retry-after") {
+                if status(response) == 429 && !response.headers.contains_key("retry-after") {
                     self.without_retry_after += 1;
                 }
-                format!("{} {code}", status(answer)).trim_end().to_owned()
+                format!("{} {code}", status(response)).trim_end().to_owned()
             }
             Err(error) => format!("{:?}", error.kind()),
         };
@@ -159,11 +159,11 @@ impl Flood {
         Instant::now() < self.until
     }
 
-    fn count(&self, who: &'static str, answer: &io::Result<Message>) {
-        self.tally.lock().unwrap().count(who, answer);
+    fn count(&self, who: &'static str, response: &io::Result<Message>) {
+        self.tally.lock().unwrap().count(who, response);
     }
 
-    /// Asks as a well-behaved client does: an answer is 200, or 429 and tried again later. True where
+    /// Asks as a well-behaved client does: a response is 200, or 429 and tried again later. True where
     /// it was 200 and as expected.
     async fn ask_well(
         &self,
@@ -172,12 +172,12 @@ impl Flood {
         bytes: &[u8],
         expected: &str,
     ) -> bool {
-        let answer = timeout(PATIENCE, client.ask(bytes)).await;
-        let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        self.count(who, &answer);
-        match &answer {
-            Ok(answer) if status(answer) == 200 => {
-                let text = String::from_utf8_lossy(&answer.body);
+        let response = timeout(PATIENCE, client.ask(bytes)).await;
+        let response = response.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        self.count(who, &response);
+        match &response {
+            Ok(response) if status(response) == 200 => {
+                let text = String::from_utf8_lossy(&response.body);
                 if text.contains(expected) {
                     return true;
                 }
@@ -188,10 +188,10 @@ impl Flood {
                 }
                 self.wrong(format!("{who}: no {expected} in {text}"));
             }
-            Ok(answer) if status(answer) == 429 => sleep(Duration::from_secs(1)).await,
-            Ok(answer) => {
-                let text = String::from_utf8_lossy(&answer.body);
-                self.wrong(format!("{who}: {} {text}", answer.start));
+            Ok(response) if status(response) == 429 => sleep(Duration::from_secs(1)).await,
+            Ok(response) => {
+                let text = String::from_utf8_lossy(&response.body);
+                self.wrong(format!("{who}: {} {text}", response.start));
             }
             Err(error) => self.wrong(format!("{who}: {error}")),
         }
@@ -260,14 +260,14 @@ impl Flood {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             // What becomes of them is theirs; only that it is over matters.
             let begun = Instant::now();
-            let answer = timeout(PATIENCE, self.attack(number)).await;
+            let response = timeout(PATIENCE, self.attack(number)).await;
             let kind = ATTACKS[number % ATTACKS.len()];
             let mut tally = self.tally.lock().unwrap();
             let longest = tally.longest.entry(kind).or_default();
             *longest = begun.elapsed().max(*longest);
             drop(tally);
-            match answer {
-                Ok(Some(answer)) => self.count("hostile", &answer),
+            match response {
+                Ok(Some(response)) => self.count("hostile", &response),
                 Ok(None) => {}
                 Err(_) => self.wrong(format!("{kind} was stuck")),
             }

@@ -147,7 +147,7 @@ fn is_healthy(addr: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(addr) else {
         return false;
     };
-    let mut answer = [0; 12];
+    let mut response = [0; 12];
     let asked = stream.write_all(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
-    asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 200"
+    asked.is_ok() && stream.read_exact(&mut response).is_ok() && &response == b"HTTP/1.1 200"
 }

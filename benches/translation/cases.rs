@@ -1,4 +1,4 @@
-//! The way of a request without the wires: routed, parsed, translated, its answer read and rendered.
+//! The way of a request without the wires: routed, parsed, translated, its response read and rendered.
 
 // Each benchmark is a program of its own that needs a part of this.
 #![allow(dead_code)]
@@ -12,13 +12,13 @@ use serde_json::json;
 use session_adapter::adapter::azure::dialect::{Dialect, ResponseForm};
 use session_adapter::adapter::azure::{self, ExecutionRequest, Query};
 use session_adapter::adapter::backend::translate::{
-    self, Marker, ResolvedLanguage, Terms, ValueOptions,
+    self, Marker, ResolvedLanguage, RunLimits, ValueOptions,
 };
 use session_adapter::adapter::http::route::{Action, route};
 use session_adapter::adapter::model::execution::Execution;
 use session_adapter::adapter::model::operation_id::OperationId;
 use session_adapter::adapter::model::timings::Arrival;
-use session_adapter::adapter::session::registry::{Executions, State, Tracked};
+use session_adapter::adapter::session::registry::{ExecutionHandle, ExecutionRegistry, State};
 use session_adapter::piston::{ExecuteRequest, ExecuteResponse, WorkingDirectory};
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ pub struct Case {
     pub name: &'static str,
     uri: Uri,
     body: Vec<u8>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
     /// Whether it goes by the embedded engine's rules, by which values are told.
     tells_value: bool,
 }
@@ -103,7 +103,7 @@ impl Case {
         name: &'static str,
         path: &str,
         body: serde_json::Value,
-        answer: serde_json::Value,
+        response: serde_json::Value,
         tells_value: bool,
     ) -> Self {
         let uri = format!("{path}?identifier=demo-1&api-version=2025-10-02-preview");
@@ -111,7 +111,7 @@ impl Case {
             name,
             uri: uri.parse().expect("a target"),
             body: body.to_string().into_bytes(),
-            answer: answer.to_string().into_bytes(),
+            response: response.to_string().into_bytes(),
             tells_value,
         }
     }
@@ -136,13 +136,13 @@ impl Case {
             name: "python".to_owned(),
             language: "python".to_owned(),
         };
-        let terms = Terms {
+        let limits = RunLimits {
             run_timeout: Duration::from_secs(60),
             max_run_timeout: Duration::from_secs(220),
             memory: 512 << 20,
-            working_directory: self.tells_value.then_some(WorkingDirectory::Data),
         };
-        let mut request = translate::piston_request(execution, language, &terms);
+        let mut request = translate::piston_request(execution, language, limits);
+        request.working_directory = self.tells_value.then_some(WorkingDirectory::Data);
         if self.tells_value {
             let options = ValueOptions {
                 most: 512 << 10,
@@ -154,31 +154,31 @@ impl Case {
         (request, body)
     }
 
-    /// What became of it, by the engine's answer.
+    /// What became of it, by the engine's response.
     pub fn read(&self, request: &ExecuteRequest) -> State {
-        let answer: ExecuteResponse = serde_json::from_slice(&self.answer).expect("an answer");
+        let response: ExecuteResponse = serde_json::from_slice(&self.response).expect("a response");
         let outcome = match self.tells_value {
-            true => translate::outcome_with_value(request, answer, &Marker::random(), usize::MAX),
-            false => translate::outcome(request, answer, usize::MAX),
+            true => translate::outcome_with_value(request, response, &Marker::random(), usize::MAX),
+            false => translate::outcome(request, response, usize::MAX),
         };
         State::Ended(Arc::new(Ok(outcome.expect("an outcome"))))
     }
 
     /// The execution as it is remembered.
-    pub fn track(&self, execution: &Execution) -> Tracked {
+    pub fn track(&self, execution: &Execution) -> ExecutionHandle {
         let id = OperationId::given(b"an-execution").expect("an id");
         let arrived = Arrival {
             at: Instant::now(),
             trace: None,
         };
-        let digest = Executions::default().digest(execution);
-        Tracked::new(id, execution, digest, arrived)
+        let digest = ExecutionRegistry::default().digest(execution);
+        ExecutionHandle::new(id, execution, digest, arrived)
     }
 
-    /// The answer.
-    pub fn render(&self, tracked: &Tracked, form: ResponseForm, state: &State) -> Bytes {
-        let rendered = azure::render(form, tracked, state);
-        rendered.expect("an answer").body
+    /// The response.
+    pub fn render(&self, handle: &ExecutionHandle, form: ResponseForm, state: &State) -> Bytes {
+        let rendered = azure::render(form, handle, state);
+        rendered.expect("a response").body
     }
 
     /// All of it.
@@ -187,10 +187,10 @@ impl Case {
         let ExecutionRequest {
             execution, form, ..
         } = self.parse(&dialect, query);
-        let tracked = self.track(&execution);
+        let handle = self.track(&execution);
         let (request, body) = self.translate(execution);
         let state = self.read(&request);
-        let rendered = azure::render(form, &tracked, &state).expect("an answer");
+        let rendered = azure::render(form, &handle, &state).expect("a response");
         body.len() + rendered.body.len()
     }
 }

@@ -60,8 +60,8 @@ fn e_render(bencher: Bencher<'_, '_>, case: usize) {
     let case = &CASES[case];
     let (dialect, query) = case.route();
     let parsed = case.parse(&dialect, query);
-    let tracked = case.track(&parsed.execution);
+    let handle = case.track(&parsed.execution);
     let (request, _) = case.translate(parsed.execution.clone());
     let state = case.read(&request);
-    bencher.bench(|| case.render(&tracked, parsed.form, &state));
+    bencher.bench(|| case.render(&handle, parsed.form, &state));
 }

@@ -26,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What one drive has measured.
 #[derive(Debug, Default)]
 pub struct Drive {
-    /// How long each request took, from its first byte out to its answer's last byte in.
+    /// How long each request took, from its first byte out to its response's last byte in.
     pub times: Vec<Duration>,
-    /// From the first request to the last answer.
+    /// From the first request to the last response.
     pub elapsed: Duration,
     /// Answers with another status than 200.
     pub refused: usize,
@@ -85,7 +85,7 @@ impl Wire {
             epoll,
             ends: Vec::new(),
             scratch: vec![0; 256 << 10],
-            runtimes: answer(runtimes),
+            runtimes: response(runtimes),
             executed: Arc::default(),
         };
         wire.prints(stdout);
@@ -95,7 +95,7 @@ impl Wire {
     /// What programs print from now on.
     pub fn prints(&mut self, stdout: &str) {
         let stdout = serde_json::to_string(stdout).unwrap();
-        self.executed = answer(&format!(
+        self.executed = response(&format!(
             r#"{{"run":{{"signal":null,"stdout":{stdout},"stderr":"","code":0,"output":{stdout},"memory":9000000,"message":null,"status":null,"cpu_time":9,"wall_time":12}},"language":"python","version":"3.12.0"}}"#
         ));
     }
@@ -109,7 +109,7 @@ impl Wire {
     }
 
     /// Sends `request` over `connections` connections, `requests` times in all; each waits for its
-    /// answer before the next one.
+    /// response before the next one.
     pub fn drive(
         &mut self,
         to: SocketAddr,
@@ -186,7 +186,7 @@ impl Wire {
         at
     }
 
-    /// Waits for what happens, at most until `until`, and tells which clients have their answer.
+    /// Waits for what happens, at most until `until`, and tells which clients have their response.
     fn turn(&mut self, until: Instant, answered: &mut impl FnMut(usize)) {
         let mut events = Vec::with_capacity(256);
         let left = until.saturating_duration_since(Instant::now());
@@ -226,12 +226,12 @@ impl Wire {
                         Role::Client { .. } => answered(at),
                         Role::Piston => {
                             let is_list = end.head.starts_with(b"GET");
-                            let answer = if is_list {
+                            let response = if is_list {
                                 &self.runtimes
                             } else {
                                 &self.executed
                             };
-                            end.begin(Arc::clone(answer));
+                            end.begin(Arc::clone(response));
                             self.send(at);
                         }
                     }
@@ -327,7 +327,7 @@ fn content_length(head: &[u8]) -> usize {
     })
 }
 
-fn answer(body: &str) -> Arc<[u8]> {
+fn response(body: &str) -> Arc<[u8]> {
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\nConnection: keep-alive\r\n\r\n{body}",
         body.len()

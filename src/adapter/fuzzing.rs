@@ -7,7 +7,7 @@ use crate::adapter::azure::dialect::Dialect;
 use crate::adapter::azure::{self, FilesQuery, Query};
 use crate::adapter::backend::translate::{Marker, outcome, outcome_with_value};
 use crate::adapter::files::{FilePath, FolderPath, Names};
-use crate::adapter::http::multipart::{Multipart, Piece, boundary};
+use crate::adapter::http::multipart::{Multipart, MultipartEvent, boundary};
 use crate::adapter::http::route::{Action, FilesAction, route};
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::operation_id::OperationId;
@@ -137,21 +137,21 @@ pub(super) fn pieces(
         form.push(chunk);
         while let Some(piece) = form.next_event()? {
             match piece {
-                Piece::Part(head) => parts.push((head.filename, Vec::new())),
-                Piece::Data(bytes) => {
+                MultipartEvent::Part(head) => parts.push((head.filename, Vec::new())),
+                MultipartEvent::Data(bytes) => {
                     if let Some((_, data)) = parts.last_mut() {
                         data.extend_from_slice(&bytes);
                     }
                 }
-                Piece::PartEnd => {}
-                Piece::End => return Ok(parts),
+                MultipartEvent::PartEnd => {}
+                MultipartEvent::End => return Ok(parts),
             }
         }
     }
     Err("no end")
 }
 
-/// An engine's answer: what comes of it holds none of the engine's paths, and is cut where it is
+/// An engine's response: what comes of it holds none of the engine's paths, and is cut where it is
 /// to be cut.
 pub fn answer(bytes: &[u8]) {
     let Ok(response) = serde_json::from_slice::<ExecuteResponse>(bytes) else {
@@ -162,15 +162,15 @@ pub fn answer(bytes: &[u8]) {
         run_memory_limit: Some(64 << 20),
         ..ExecuteRequest::default()
     };
-    for most in [0, 1, 100, usize::MAX] {
+    for max_bytes in [0, 1, 100, usize::MAX] {
         let marker = Marker::random();
-        let with_value = outcome_with_value(&request, response.clone(), &marker, most);
-        let Ok(cut) = outcome(&request, response.clone(), most) else {
+        let with_value = outcome_with_value(&request, response.clone(), &marker, max_bytes);
+        let Ok(cut) = outcome(&request, response.clone(), max_bytes) else {
             assert!(with_value.is_err());
             continue;
         };
-        assert!(cut.stdout().len() <= most);
+        assert!(cut.stdout().len() <= max_bytes);
         // The notices take no more than three lines.
-        assert!(cut.stderr().len() <= most.max(400));
+        assert!(cut.stderr().len() <= max_bytes.max(400));
     }
 }

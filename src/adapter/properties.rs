@@ -5,7 +5,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::RngSeed;
 
 use crate::adapter::azure::Query;
-use crate::adapter::backend::translate::{ends_in_print, outcome};
+use crate::adapter::backend::last_expression::ends_in_print;
+use crate::adapter::backend::translate::outcome;
 use crate::adapter::files::{FolderPath, Names};
 use crate::adapter::fuzzing::{self, pieces};
 use crate::adapter::model::identifier::Identifier;
@@ -78,16 +79,16 @@ proptest! {
     }
 
     #[test]
-    fn streams_are_cut_between_characters(stdout in printed(), stderr in printed(), most in 0usize..400) {
+    fn streams_are_cut_between_characters(stdout in printed(), stderr in printed(), max_bytes in 0usize..400) {
         let request = ExecuteRequest::default();
         let whole = outcome(&request, ran(&stdout, &stderr, 0), usize::MAX).unwrap();
-        let cut = outcome(&request, ran(&stdout, &stderr, 0), most).unwrap();
+        let cut = outcome(&request, ran(&stdout, &stderr, 0), max_bytes).unwrap();
         prop_assert!(whole.stdout().starts_with(cut.stdout()));
-        prop_assert!(cut.stdout().len() <= most);
+        prop_assert!(cut.stdout().len() <= max_bytes);
         // No character less than there is room for.
         let next = whole.stdout()[cut.stdout().len()..].chars().next();
-        prop_assert!(next.is_none_or(|next| cut.stdout().len() + next.len_utf8() > most));
-        if stdout.len() <= most && whole.stderr().len() <= most {
+        prop_assert!(next.is_none_or(|next| cut.stdout().len() + next.len_utf8() > max_bytes));
+        if stdout.len() <= max_bytes && whole.stderr().len() <= max_bytes {
             prop_assert_eq!(cut.stderr(), whole.stderr());
         }
     }

@@ -2,10 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use clap::CommandFactory;
-
-use super::{Cli, PORT};
-
 /// Names this short are one edit away from too many others.
 const SHORT: usize = 5;
 
@@ -18,13 +14,11 @@ pub struct Misspelt {
     pub meant: String,
 }
 
-/// The misspelt variables among those with these names.
-pub fn misspelt_variables(names: impl IntoIterator<Item = String>) -> Vec<Misspelt> {
-    let command = Cli::command();
-    let settings = command
-        .get_arguments()
-        .filter_map(|arg| arg.get_env()?.to_str());
-    let known: BTreeSet<&str> = settings.chain([PORT]).collect();
+/// The names that are not `known` and one edit away from one that is.
+pub(super) fn find(
+    names: impl IntoIterator<Item = String>,
+    known: &BTreeSet<&str>,
+) -> Vec<Misspelt> {
     let suspects = names
         .into_iter()
         .filter(|name| name.len() > SHORT && !known.contains(name.as_str()));
@@ -60,7 +54,8 @@ mod tests {
     #[test]
     fn one_edit_is_suspected_and_nothing_else() {
         let meant = |name: &str| {
-            let mut found = misspelt_variables([name.to_owned()]);
+            let known = ["ALLOW_HOST", "MAX_JOBS", "METRICS", "PORT"];
+            let mut found = find([name.to_owned()], &BTreeSet::from(known));
             found.pop().map(|misspelt| misspelt.meant)
         };
         for (name, setting) in [

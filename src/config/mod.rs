@@ -17,14 +17,14 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use values::{
-    bytes, choice, count, invalid, list, seconds, source_name, switch, toml_file, url,
-    writable_directory,
+    bytes, choice, count, invalid, list, module_name, parsed, seconds, source_name, switch,
+    toml_file, url, writable_directory,
 };
 
 use crate::access::{AccessPolicy, AllowedHost, AllowedOrigin};
 
-pub use misspelt::{Misspelt, misspelt_variables};
-pub use values::{ListenAddress, MetricsPlace, ModuleName, PistonUrl};
+pub use misspelt::Misspelt;
+pub use values::{ListenAddress, MetricsPlace, PistonUrl};
 
 /// Exit code for a command line or a setting that is wrong (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
@@ -90,15 +90,17 @@ pub struct Target {
 pub struct Settings {
     /// Address the adapter listens on; without a port it is PORT, else 2000. There is no
     /// authentication: whoever reaches the address can run code [default: 127.0.0.1:2000]
-    #[arg(long, env = LISTEN, value_name = "ADDRESS[:PORT]")]
-    #[arg(default_value = "127.0.0.1", hide_default_value = true)]
+    #[arg(long, env = LISTEN, value_name = "ADDRESS[:PORT]", hide_default_value = true)]
+    #[arg(value_parser = parsed::<ListenAddress>(), default_value = "127.0.0.1")]
     listen: ListenAddress,
     /// Origin of web pages that may use the session from a browser, besides those of the host itself,
     /// such as `https://app.example`; may be repeated or have commas; `*` allows all [default: none]
-    #[arg(long, env = "ALLOW_ORIGIN", value_name = "ORIGIN", value_parser = list::<AllowedOrigin>())]
+    #[arg(long, env = "ALLOW_ORIGIN", value_name = "ORIGIN")]
+    #[arg(value_parser = list(str::parse::<AllowedOrigin>))]
     allow_origin: Vec<Vec<AllowedOrigin>>,
+    /// What runs the code.
     #[command(flatten)]
-    backend: Backend,
+    pub backend: Backend,
     /// Wall-clock limit of an execution that names none; never above --max-run-timeout
     #[arg(long, env = "RUN_TIMEOUT_SECONDS", value_name = "SECONDS")]
     #[arg(value_parser = seconds(0.001, 86_400.0), default_value = "60")]
@@ -108,12 +110,8 @@ pub struct Settings {
     #[arg(value_parser = bytes(0, 1 << 40), default_value = "128MiB")]
     pub max_upload: u64,
     /// Where metrics can be read: on = /metrics among the other paths, or at an address of their own
-    #[arg(
-        long,
-        env = "METRICS",
-        value_name = "on|off|ADDRESS:PORT",
-        default_value = "on"
-    )]
+    #[arg(long, env = "METRICS", value_name = "on|off|ADDRESS:PORT")]
+    #[arg(value_parser = parsed::<MetricsPlace>(), default_value = "on")]
     pub metrics: MetricsPlace,
     /// What the engine needs to know, and the adapter as well.
     #[command(flatten)]
@@ -126,19 +124,21 @@ pub struct Settings {
 /// The settings of `runtimes`.
 #[derive(Debug, Clone, Args)]
 pub struct RuntimesSettings {
+    /// What runs the code.
     #[command(flatten)]
-    backend: Backend,
+    pub backend: Backend,
     /// What discovery needs.
     #[command(flatten)]
     pub programs: ProgramSettings,
 }
 
+/// What runs the code.
 #[derive(Debug, Clone, Args)]
-struct Backend {
+pub struct Backend {
     /// What runs the code: the engine inside this program, or a Piston that is already there
     #[arg(long, env = "SESSION_ENGINE", value_name = "embedded|piston")]
     #[arg(value_parser = choice::<EngineKind>(), default_value = "embedded")]
-    engine: EngineKind,
+    pub engine: EngineKind,
 }
 
 /// The settings of `engine`.
@@ -147,7 +147,8 @@ pub struct EngineSettings {
     /// Host name by which clients may call the listeners, besides IP addresses and localhost; may be
     /// repeated or have commas. `*` allows every name: for containers whose network decides who gets
     /// here [default: none]
-    #[arg(long, env = "ALLOW_HOST", value_name = "NAME", value_parser = list::<AllowedHost>())]
+    #[arg(long, env = "ALLOW_HOST", value_name = "NAME")]
+    #[arg(value_parser = list(str::parse::<AllowedHost>))]
     allow_host: Vec<Vec<AllowedHost>>,
     /// Where the session's files are kept: an empty directory, or one that was used for this before.
     /// Programs may change, and DELETE /session deletes, everything in it
@@ -198,12 +199,8 @@ pub struct EngineSettings {
 #[derive(Debug, Clone, Args)]
 pub struct ProgramSettings {
     /// Where Piston's API is; the embedded engine listens there (loopback only, port 0 = any)
-    #[arg(
-        long,
-        env = "PISTON_URL",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:2001"
-    )]
+    #[arg(long, env = "PISTON_URL", value_name = "URL")]
+    #[arg(value_parser = parsed::<PistonUrl>(), default_value = "http://127.0.0.1:2001")]
     pub piston_url: PistonUrl,
     /// Memory of one execution
     #[arg(long, env = "JOB_MEMORY_BYTES", value_name = "BYTES")]
@@ -263,8 +260,8 @@ pub struct JobSettings {
     pub warm: usize,
     /// Python modules that these import ahead of executions, such as numpy,pandas; may be repeated
     /// [default: none]
-    #[arg(long, env = "PRELOAD_MODULES", value_name = "NAMES", value_parser = list::<ModuleName>())]
-    preload: Vec<Vec<ModuleName>>,
+    #[arg(long, env = "PRELOAD_MODULES", value_name = "NAMES", value_parser = list(module_name))]
+    preload: Vec<Vec<String>>,
     /// CPU time of all processes of an execution [default: --max-run-timeout for each core]
     #[arg(long, env = "JOB_CPU_SECONDS", value_name = "SECONDS", value_parser = seconds(0.001, 1e7))]
     cpu_limit: Option<Duration>,
@@ -317,6 +314,14 @@ impl Cli {
         Self::resolve_in(arguments, |name| std::env::var_os(name))
     }
 
+    /// The misspelt ones among environment variables with these names.
+    pub fn misspelt_variables(names: impl IntoIterator<Item = String>) -> Vec<Misspelt> {
+        let command = Self::command();
+        let settings = command.get_arguments();
+        let settings = settings.filter_map(|arg| arg.get_env()?.to_str());
+        misspelt::find(names, &settings.chain([PORT]).collect())
+    }
+
     fn resolve_in(
         arguments: Vec<OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -362,7 +367,9 @@ impl Cli {
                 settings.resolve(&sources)?;
                 settings.address = settings.listen.with_port(environment(PORT))?;
             }
-            Command::Engine(settings) => settings.resolve(EngineKind::Embedded, &sources)?,
+            Command::Engine(settings) => {
+                settings.programs.resolve(EngineKind::Embedded, &sources)?
+            }
             Command::Runtimes(settings) => {
                 settings
                     .programs
@@ -396,7 +403,7 @@ impl Sources<'_> {
 
 impl Settings {
     fn resolve(&mut self, sources: &Sources<'_>) -> Result<(), clap::Error> {
-        self.common.resolve(self.engine(), sources)?;
+        self.common.programs.resolve(self.backend.engine, sources)?;
         let most = self.common.max_run_timeout;
         if sources.of("run_timeout") == ValueSource::DefaultValue {
             self.run_timeout = self.run_timeout.min(most);
@@ -408,11 +415,6 @@ impl Settings {
         Ok(())
     }
 
-    /// What runs the code.
-    pub fn engine(&self) -> EngineKind {
-        self.backend.engine
-    }
-
     /// Who may talk to the adapter.
     pub fn access(&self) -> AccessPolicy {
         AccessPolicy {
@@ -422,18 +424,7 @@ impl Settings {
     }
 }
 
-impl RuntimesSettings {
-    /// What runs the code.
-    pub fn engine(&self) -> EngineKind {
-        self.backend.engine
-    }
-}
-
 impl EngineSettings {
-    fn resolve(&mut self, engine: EngineKind, sources: &Sources<'_>) -> Result<(), clap::Error> {
-        self.programs.resolve(engine, sources)
-    }
-
     /// Who may talk to the engine.
     pub fn access(&self) -> AccessPolicy {
         AccessPolicy {
@@ -464,8 +455,7 @@ impl ProgramSettings {
 impl JobSettings {
     /// Python modules that warm interpreters import.
     pub fn preload(&self) -> Vec<String> {
-        let names = self.preload.iter().flatten();
-        names.map(ToString::to_string).collect()
+        self.preload.concat()
     }
 }
 

@@ -30,7 +30,7 @@ fn defaults_are_the_documented_ones() {
     let settings = resolve(&[], &CLEARED).unwrap();
     assert_eq!(settings.address.to_string(), "127.0.0.1:2000");
     assert_eq!(settings.access(), AccessPolicy::default());
-    assert_eq!(settings.engine(), EngineKind::Embedded);
+    assert_eq!(settings.backend.engine, EngineKind::Embedded);
     assert_eq!(settings.run_timeout, Duration::from_secs(60));
     assert_eq!(settings.max_upload, 128 << 20);
     assert_eq!(settings.metrics, MetricsPlace::Path);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{TypedValueParser, ValueParserFactory};
+use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, Command, ValueEnum};
@@ -124,16 +124,23 @@ pub(super) fn switch() -> impl TypedValueParser<Value = bool> {
     })
 }
 
-/// Values with commas between them.
-pub(super) fn list<T>() -> impl TypedValueParser<Value = Vec<T>>
+/// A type that says itself what is expected.
+pub(super) fn parsed<T>() -> impl TypedValueParser<Value = T>
 where
     T: FromStr<Err = String> + Clone + Send + Sync + 'static,
 {
-    Parser(|text: &str| {
+    Parser(|text: &str| text.parse())
+}
+
+/// Values with commas between them.
+pub(super) fn list<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, String>,
+) -> impl TypedValueParser<Value = Vec<T>> {
+    Parser(move |text: &str| {
         let values = text.split(',').map(str::trim);
         values
             .filter(|value| !value.is_empty())
-            .map(str::parse)
+            .map(parse)
             .collect()
     })
 }
@@ -177,29 +184,16 @@ pub(super) fn url() -> impl TypedValueParser<Value = String> {
     })
 }
 
-/// Name of a Python module.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModuleName(String);
-
-impl FromStr for ModuleName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_word = |word: &str| {
-            !word.is_empty()
-                && !word.starts_with(|c: char| c.is_ascii_digit())
-                && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        };
-        match text.split('.').all(is_word) {
-            true => Ok(Self(text.to_owned())),
-            false => Err("names of Python modules with commas between them".to_owned()),
-        }
-    }
-}
-
-impl Display for ModuleName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// A name of a Python module.
+pub(super) fn module_name(text: &str) -> Result<String, String> {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && !word.starts_with(|c: char| c.is_ascii_digit())
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    match text.split('.').all(is_word) {
+        true => Ok(text.to_owned()),
+        false => Err("names of Python modules with commas between them".to_owned()),
     }
 }
 
@@ -361,17 +355,3 @@ impl FromStr for PistonUrl {
         parse().ok_or_else(|| "http://HOST:PORT".to_owned())
     }
 }
-
-macro_rules! parsed_from_text {
-    ($($kind:ty),*) => {$(
-        impl ValueParserFactory for $kind {
-            type Parser = clap::builder::ValueParser;
-
-            fn value_parser() -> Self::Parser {
-                Parser(|text: &str| text.parse::<Self>()).into()
-            }
-        }
-    )*};
-}
-
-parsed_from_text!(ListenAddress, MetricsPlace, PistonUrl);

@@ -116,7 +116,6 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// The spawner's settings.
     pub(super) fn setup(&self) -> Setup {
         Setup {
             // A slot stays in use after its job until it has been cleaned.

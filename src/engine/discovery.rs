@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::job::JobContext;
-use super::runtimes::{Entry, Installed, accepts, candidates, version_in};
+use super::runtimes::{Installed, TableEntry, accepts, candidates, version_in};
 use super::sandbox::{LinkError, installed_with};
 
 /// How often a failed probe is retried at once.
@@ -26,7 +26,7 @@ const DISCOVERY_BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from
 /// The table of runtimes, and what discovery has found of them.
 #[derive(Debug)]
 pub(super) struct Discovery {
-    pub(super) table: Vec<Entry>,
+    pub(super) table: Vec<TableEntry>,
     found: OnceCell<Arc<[Installed]>>,
     partial: Mutex<Option<PartialDiscovery>>,
 }
@@ -46,7 +46,7 @@ impl PartialDiscovery {
 }
 
 impl Discovery {
-    pub(super) fn new(table: Vec<Entry>) -> Self {
+    pub(super) fn new(table: Vec<TableEntry>) -> Self {
         Self {
             table,
             found: OnceCell::new(),
@@ -138,7 +138,10 @@ impl Discovery {
 ///
 /// # Errors
 /// If one could not be run.
-async fn probe(context: &JobContext<'_>, entry: &Entry) -> Result<Option<Installed>, LinkError> {
+async fn probe(
+    context: &JobContext<'_>,
+    entry: &TableEntry,
+) -> Result<Option<Installed>, LinkError> {
     for program in candidates(entry, context.path) {
         let Some(text) = context.version_output(&program, &entry.version).await? else {
             continue;
@@ -160,7 +163,10 @@ async fn probe(context: &JobContext<'_>, entry: &Entry) -> Result<Option<Install
 ///
 /// # Errors
 /// If it fails again.
-async fn retry(context: &JobContext<'_>, entry: &Entry) -> Result<Option<Installed>, LinkError> {
+async fn retry(
+    context: &JobContext<'_>,
+    entry: &TableEntry,
+) -> Result<Option<Installed>, LinkError> {
     let mut retries_left = MAX_RETRIES;
     loop {
         tokio::time::sleep(RETRY_PAUSE).await;

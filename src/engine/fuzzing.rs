@@ -1,7 +1,7 @@
 //! Entry points for `fuzz/` and the replay of its corpus: the engine's parsers of untrusted bytes. Each
 //! panics if an invariant is violated.
 
-use super::request::{Bounds, Request, plain_path};
+use super::request::{Bounds, JobRequest, plain_path};
 use super::runtimes::{accepts, load, version_in};
 
 const HIGHEST: Bounds = Bounds {
@@ -12,7 +12,7 @@ const HIGHEST: Bounds = Bounds {
 
 /// The body of `POST /api/v2/execute`.
 pub fn request(bytes: &[u8]) {
-    let Ok(request) = Request::read(std::str::from_utf8(bytes).ok()) else {
+    let Ok(request) = JobRequest::read(std::str::from_utf8(bytes).ok()) else {
         return;
     };
     let Ok(submission) = request.submission(HIGHEST, HIGHEST) else {

@@ -15,7 +15,7 @@ use super::outcome::outcome;
 use super::output::{Output, Stream};
 use super::pool::{MAX_SOURCE_BYTES, Pool, PoolKey, PoolKeyRef, Prestarted};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
-use super::runtimes::{Entry, Installed};
+use super::runtimes::{Installed, TableEntry};
 use super::sandbox::{
     Ended, JobLink, LinkError, PrestartOrder, SpawnerHandle, StageLimits, StageOrder,
     installed_with,
@@ -116,7 +116,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(entry: &Entry, files: Vec<SourceFile>) -> Self {
+    fn of(entry: &TableEntry, files: Vec<SourceFile>) -> Self {
         let mut layout = Self {
             files: Vec::with_capacity(files.len()),
             main: String::new(),

@@ -18,7 +18,7 @@ pub(super) struct Json<'a>(&'a str);
 
 /// The type of a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Null,
     Bool,
     Number,
@@ -37,38 +37,38 @@ impl<'a> Json<'a> {
         Ok(Self(raw.get()))
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> ValueKind {
         match self.0.as_bytes().first() {
-            Some(b'n') | None => Kind::Null,
-            Some(b't' | b'f') => Kind::Bool,
-            Some(b'"') => Kind::String,
-            Some(b'[') => Kind::Array,
-            Some(b'{') => Kind::Object,
-            Some(_) => Kind::Number,
+            Some(b'n') | None => ValueKind::Null,
+            Some(b't' | b'f') => ValueKind::Bool,
+            Some(b'"') => ValueKind::String,
+            Some(b'[') => ValueKind::Array,
+            Some(b'{') => ValueKind::Object,
+            Some(_) => ValueKind::Number,
         }
     }
 
     /// Whether the value is truthy in JavaScript.
     pub(super) fn is_truthy(self) -> bool {
         match self.kind() {
-            Kind::Null => false,
-            Kind::Bool => self.0 == "true",
-            Kind::Number => self.number().is_some_and(|n| n != 0.0),
-            Kind::String => self.0 != "\"\"",
-            Kind::Array | Kind::Object => true,
+            ValueKind::Null => false,
+            ValueKind::Bool => self.0 == "true",
+            ValueKind::Number => self.number().is_some_and(|n| n != 0.0),
+            ValueKind::String => self.0 != "\"\"",
+            ValueKind::Array | ValueKind::Object => true,
         }
     }
 
     /// The number, if it is one.
     pub(super) fn number(self) -> Option<f64> {
-        (self.kind() == Kind::Number)
+        (self.kind() == ValueKind::Number)
             .then(|| serde_json::from_str(self.0).ok())
             .flatten()
     }
 
     /// The string, if it is one.
     pub(super) fn string(self) -> Option<String> {
-        if self.kind() != Kind::String {
+        if self.kind() != ValueKind::String {
             return None;
         }
         serde_json::from_str::<LossyString>(self.0)
@@ -78,7 +78,7 @@ impl<'a> Json<'a> {
 
     /// The elements, if it is an array.
     pub(super) fn elements(self) -> Option<Vec<Self>> {
-        if self.kind() != Kind::Array {
+        if self.kind() != ValueKind::Array {
             return None;
         }
         let raw: Vec<&'a RawValue> = serde_json::from_str(self.0).ok()?;
@@ -87,7 +87,7 @@ impl<'a> Json<'a> {
 
     /// The members, if it is an object.
     pub(super) fn members(self) -> Option<Members<'a>> {
-        if self.kind() != Kind::Object {
+        if self.kind() != ValueKind::Object {
             return None;
         }
         serde_json::from_str(self.0).ok()
@@ -96,23 +96,23 @@ impl<'a> Json<'a> {
     /// The result of JavaScript's `String()` for it.
     pub(super) fn to_js_string(self) -> String {
         match self.kind() {
-            Kind::String => self.string().unwrap_or_default(),
-            Kind::Number => self.number().map(number_text).unwrap_or_default(),
-            Kind::Null | Kind::Bool => self.0.to_owned(),
+            ValueKind::String => self.string().unwrap_or_default(),
+            ValueKind::Number => self.number().map(number_text).unwrap_or_default(),
+            ValueKind::Null | ValueKind::Bool => self.0.to_owned(),
             // JavaScript joins nested arrays recursively. No client relies on that, and not doing so
             // bounds the recursion.
-            Kind::Array => self
+            ValueKind::Array => self
                 .elements()
                 .unwrap_or_default()
                 .into_iter()
                 .map(|element| match element.kind() {
-                    Kind::Null => String::new(),
-                    Kind::Array => "[object Array]".to_owned(),
+                    ValueKind::Null => String::new(),
+                    ValueKind::Array => "[object Array]".to_owned(),
                     _ => element.to_js_string(),
                 })
                 .collect::<Vec<_>>()
                 .join(","),
-            Kind::Object => "[object Object]".to_owned(),
+            ValueKind::Object => "[object Object]".to_owned(),
         }
     }
 }

@@ -5,9 +5,7 @@
 /// One of a program's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
@@ -23,9 +21,7 @@ pub(super) struct Output {
 /// The output as text. Bytes that are not UTF-8 are replaced.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Text {
-    /// Standard output.
     pub(super) stdout: String,
-    /// Standard error.
     pub(super) stderr: String,
     /// Both, in the order of arrival.
     pub(super) combined: String,

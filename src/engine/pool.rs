@@ -98,14 +98,14 @@ struct TrackedKey {
 #[derive(Debug)]
 pub(super) struct Pool {
     limit: usize,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// Wakes the task that refills the pool. The task ends when the pool is dropped.
     wake: mpsc::Sender<()>,
     wakeups: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PoolState {
     /// The key that was used last comes first.
     keys: VecDeque<TrackedKey>,
     idle: Vec<IdleInterpreter>,
@@ -139,7 +139,7 @@ impl Pool {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -209,7 +209,6 @@ impl Pool {
         self.state().idle.clear();
     }
 
-    /// Requests a refill.
     pub(super) fn request_refill(&self) {
         // Fails if a request is pending already, which is as good.
         let _ = self.wake.try_send(());
@@ -246,7 +245,7 @@ impl Pool {
     }
 }
 
-impl State {
+impl PoolState {
     /// Moves a key to the front, and returns its id.
     fn record_use(&mut self, key: PoolKeyRef<'_>) -> u64 {
         let known = self

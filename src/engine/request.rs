@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-use super::json::{Json, Kind, Members, number_text};
+use super::json::{Json, Members, ValueKind, number_text};
 use crate::piston::WorkingDirectory;
 
 /// Limits on a file's path, and on each name in it, in bytes.
@@ -17,12 +17,11 @@ const MAX_NAME: usize = 255;
 /// Why a request is refused: the `message` of the response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Refusal(pub(super) String);
+pub(super) struct RequestError(pub(super) String);
 
 /// A request with the required members, for which the runtime is not yet chosen.
 #[derive(Debug)]
-pub(super) struct Request<'a> {
-    /// Name or alias.
+pub(super) struct JobRequest<'a> {
     pub(super) language: String,
     /// Semver range.
     pub(super) version: String,
@@ -68,16 +67,16 @@ pub(super) struct Bounds {
     pub(super) memory: f64,
 }
 
-fn refuse<T>(message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal(message.into()))
+fn refuse<T>(message: impl Into<String>) -> Result<T, RequestError> {
+    Err(RequestError(message.into()))
 }
 
-impl<'a> Request<'a> {
+impl<'a> JobRequest<'a> {
     /// Parses the required members. `None` is a body that Piston would not have read as JSON.
     ///
     /// # Errors
     /// The first member that is missing or of the wrong type.
-    pub(super) fn read(body: Option<&'a str>) -> Result<Self, Refusal> {
+    pub(super) fn read(body: Option<&'a str>) -> Result<Self, RequestError> {
         let body = match body {
             Some(text) if !text.is_empty() => read_body(text)?,
             _ => Members::default(),
@@ -94,7 +93,7 @@ impl<'a> Request<'a> {
         let mut files = Vec::with_capacity(elements.len());
         for (i, element) in elements.into_iter().enumerate() {
             let members = element.members().unwrap_or_default();
-            if members.get("content").map(Json::kind) != Some(Kind::String) {
+            if members.get("content").map(Json::kind) != Some(ValueKind::String) {
                 return refuse(format!("files[{i}].content is required as a string"));
             }
             files.push(members);
@@ -112,7 +111,11 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// The first member that is wrong, with Piston's message if it has one.
-    pub(super) fn submission(&self, compile: Bounds, run: Bounds) -> Result<Submission, Refusal> {
+    pub(super) fn submission(
+        &self,
+        compile: Bounds,
+        run: Bounds,
+    ) -> Result<Submission, RequestError> {
         let counts_as_text = |file: &Members<'_>| match file.get("encoding") {
             Some(encoding) if encoding.is_truthy() => encoding.string().as_deref() == Some("utf8"),
             _ => true,
@@ -156,7 +159,7 @@ impl<'a> Request<'a> {
         name: &str,
         highest: f64,
         none_below_zero: bool,
-    ) -> Result<Option<f64>, Refusal> {
+    ) -> Result<Option<f64>, RequestError> {
         let Some(value) = self.body.get(name).filter(|value| value.is_truthy()) else {
             return Ok(None);
         };
@@ -175,12 +178,12 @@ impl<'a> Request<'a> {
         Ok((number >= 1.0).then_some(number))
     }
 
-    fn stdin(&self) -> Result<Vec<u8>, Refusal> {
+    fn stdin(&self) -> Result<Vec<u8>, RequestError> {
         let mut text = match self.body.get("stdin") {
             None => String::new(),
             Some(value) => match value.kind() {
-                Kind::Null => String::new(),
-                Kind::String => value.string().unwrap_or_default(),
+                ValueKind::Null => String::new(),
+                ValueKind::String => value.string().unwrap_or_default(),
                 _ => return refuse("If specified, stdin must be a string"),
             },
         };
@@ -191,30 +194,30 @@ impl<'a> Request<'a> {
     }
 
     /// An extension to Piston's API.
-    fn working_directory(&self) -> Result<Option<WorkingDirectory>, Refusal> {
+    fn working_directory(&self) -> Result<Option<WorkingDirectory>, RequestError> {
         let Some(value) = self.body.get("working_directory") else {
             return Ok(None);
         };
         match (value.kind(), value.string().as_deref()) {
-            (Kind::Null, _) => Ok(None),
+            (ValueKind::Null, _) => Ok(None),
             (_, Some("data")) => Ok(Some(WorkingDirectory::Data)),
             _ => refuse("If specified, working_directory must be \"data\""),
         }
     }
 
-    fn args(&self) -> Result<Vec<String>, Refusal> {
+    fn args(&self) -> Result<Vec<String>, RequestError> {
         let args: Vec<String> = match self.body.get("args") {
             None => Vec::new(),
             Some(value) => match value.kind() {
-                Kind::Null => Vec::new(),
+                ValueKind::Null => Vec::new(),
                 // JavaScript spreads a string into its characters.
-                Kind::String => value
+                ValueKind::String => value
                     .string()
                     .unwrap_or_default()
                     .chars()
                     .map(String::from)
                     .collect(),
-                Kind::Array => value
+                ValueKind::Array => value
                     .elements()
                     .unwrap_or_default()
                     .into_iter()
@@ -231,20 +234,20 @@ impl<'a> Request<'a> {
     }
 }
 
-fn read_body(text: &str) -> Result<Members<'_>, Refusal> {
+fn read_body(text: &str) -> Result<Members<'_>, RequestError> {
     let json = match Json::parse(text) {
         Ok(json) => json,
         Err(error) => return refuse(format!("the request body is not valid JSON: {error}")),
     };
     match json.kind() {
-        Kind::Object => Ok(json.members().unwrap_or_default()),
+        ValueKind::Object => Ok(json.members().unwrap_or_default()),
         // To JavaScript an array is an object, which lacks the required members.
-        Kind::Array => Ok(Members::default()),
+        ValueKind::Array => Ok(Members::default()),
         _ => refuse("the request body is not a JSON object"),
     }
 }
 
-fn source_file(i: usize, file: &Members<'_>) -> Result<SourceFile, Refusal> {
+fn source_file(i: usize, file: &Members<'_>) -> Result<SourceFile, RequestError> {
     let given = file.get("name").filter(|name| name.is_truthy());
     let name = match given {
         None => format!("file{i}.code"),
@@ -272,7 +275,7 @@ fn source_file(i: usize, file: &Members<'_>) -> Result<SourceFile, Refusal> {
 }
 
 /// Checks that a file's path stays in the job's directory and can be created.
-fn checked_name(i: usize, name: String) -> Result<String, Refusal> {
+fn checked_name(i: usize, name: String) -> Result<String, RequestError> {
     let problem = if name.contains('\0') {
         "must not contain a NUL"
     } else if name.starts_with('/') {
@@ -357,7 +360,7 @@ mod tests {
     };
 
     fn read(body: &str) -> Result<Submission, String> {
-        Request::read(Some(body))
+        JobRequest::read(Some(body))
             .and_then(|request| request.submission(HIGHEST, HIGHEST))
             .map_err(|refusal| refusal.0)
     }

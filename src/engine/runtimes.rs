@@ -16,6 +16,7 @@ use crate::piston::Runtime;
 const BUILT_IN: &str = include_str!("runtimes.toml");
 
 /// Why a table of runtimes cannot be used.
+#[allow(missing_docs)] // Of fields: the messages name them.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// It is not TOML in the expected format.
@@ -23,31 +24,23 @@ pub enum TableError {
     Form(#[from] toml::de::Error),
     /// An entry has no program or no run command.
     #[error("the runtime {language:?} must have at least one program and a run command")]
-    Incomplete {
-        /// The entry's language.
-        language: String,
-    },
+    Incomplete { language: String },
     /// An entry's `requires` is not a semver range.
     #[error("the runtime {language:?} requires {range:?}, which is not a semver range")]
-    Range {
-        /// The entry's language.
-        language: String,
-        /// What it requires.
-        range: String,
-    },
+    Range { language: String, range: String },
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
     #[serde(default)]
-    runtime: Vec<Entry>,
+    runtime: Vec<TableEntry>,
 }
 
 /// A language and how to run it. `runtimes.toml` documents the fields.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Entry {
+pub(super) struct TableEntry {
     pub(super) language: String,
     #[serde(default)]
     pub(super) aliases: Vec<String>,
@@ -89,7 +82,7 @@ fn version_flag() -> Vec<String> {
 ///
 /// # Errors
 /// If `extra` is not a valid table.
-pub(super) fn load(extra: Option<&str>) -> Result<Vec<Entry>, TableError> {
+pub(super) fn load(extra: Option<&str>) -> Result<Vec<TableEntry>, TableError> {
     let mut entries = match extra {
         Some(text) => read(text)?,
         None => Vec::new(),
@@ -107,7 +100,7 @@ pub(super) fn load(extra: Option<&str>) -> Result<Vec<Entry>, TableError> {
     Ok(entries)
 }
 
-fn read(text: &str) -> Result<Vec<Entry>, TableError> {
+fn read(text: &str) -> Result<Vec<TableEntry>, TableError> {
     let table: Table = toml::from_str(text)?;
     for entry in &table.runtime {
         let language = entry.language.clone();
@@ -125,7 +118,7 @@ fn read(text: &str) -> Result<Vec<Entry>, TableError> {
     Ok(table.runtime)
 }
 
-fn warn_of_unknown_placeholders(entry: &Entry) {
+fn warn_of_unknown_placeholders(entry: &TableEntry) {
     let commands = entry.compile.iter().flatten().chain(&entry.run);
     let in_commands = unknown_placeholders(commands, &["{program}", "{file}", "{files}"]);
     let in_aliases = unknown_placeholders(&entry.aliases, &["{major}", "{minor}"]);
@@ -165,7 +158,7 @@ fn unknown_placeholders<'a>(
 /// A runtime that was found on this machine.
 #[derive(Debug, Clone)]
 pub(super) struct Installed {
-    pub(super) entry: Arc<Entry>,
+    pub(super) entry: Arc<TableEntry>,
     pub(super) program: PathBuf,
     pub(super) version: Version,
     /// Directories that the program reads, besides those of the system.
@@ -215,7 +208,7 @@ pub(super) fn choose<'a>(
 }
 
 /// The executable files that an entry's programs may refer to, best first.
-pub(super) fn candidates(entry: &Entry, path: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) fn candidates(entry: &TableEntry, path: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for program in &entry.programs {
         if program.contains('/') {
@@ -250,7 +243,7 @@ pub(super) fn version_in(text: &str) -> Option<Version> {
 }
 
 /// Whether an entry accepts this version.
-pub(super) fn accepts(entry: &Entry, version: &Version) -> bool {
+pub(super) fn accepts(entry: &TableEntry, version: &Version) -> bool {
     match &entry.requires {
         None => true,
         Some(range) => Range::parse(range).is_ok_and(|range| version.satisfies(&range)),

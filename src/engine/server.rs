@@ -17,11 +17,11 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::job;
-use super::request::Request as Execute;
+use super::request::JobRequest;
 use super::runtimes::choose;
 use super::sandbox::LinkError;
 use super::state::EngineState;
-use crate::piston::{Message, is_untyped};
+use crate::piston::{Message, is_fetch_default_content_type};
 
 type JsonResponse = Response<Full<Bytes>>;
 
@@ -140,8 +140,8 @@ async fn execute(
     // Piston reads a body as text whatever bytes are in it, and drops a byte order mark.
     let text = String::from_utf8_lossy(&body);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let asked =
-        Execute::read(is_json.then_some(text)).map_err(|refusal| RequestError::bad(refusal.0))?;
+    let asked = JobRequest::read(is_json.then_some(text))
+        .map_err(|refusal| RequestError::bad(refusal.0))?;
     let installed = engine.installed().await;
     let Some(runtime) = choose(&installed, &asked.language, &asked.version) else {
         return Err(RequestError::bad(format!(
@@ -178,7 +178,7 @@ async fn execute(
 /// but its body parser reads only JSON: false means that it would ignore the body.
 fn check_type(headers: &HeaderMap) -> Result<bool, RequestError> {
     let value = match headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
-        Some(Ok(_)) if is_untyped(headers) => "application/json",
+        Some(Ok(_)) if is_fetch_default_content_type(headers) => "application/json",
         Some(Ok(value)) => value,
         _ => "",
     };
@@ -226,18 +226,18 @@ async fn read_body(engine: &EngineState, body: Incoming) -> Result<Bytes, Reques
 
 /// One entry of `GET /api/v2/packages`.
 #[derive(Debug, Serialize)]
-struct Package {
+struct InstalledPackage {
     language: String,
     language_version: String,
     installed: bool,
 }
 
 /// The installed runtimes. Piston also lists what it could install; this engine installs nothing.
-async fn packages(engine: &EngineState) -> Vec<Package> {
+async fn packages(engine: &EngineState) -> Vec<InstalledPackage> {
     let installed = engine.installed().await;
     installed
         .iter()
-        .map(|runtime| Package {
+        .map(|runtime| InstalledPackage {
             language: runtime.entry.language.clone(),
             language_version: runtime.version.to_string(),
             installed: true,

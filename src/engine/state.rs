@@ -18,7 +18,7 @@ use super::sandbox::{SandboxReport, SpawnerHandle};
 
 /// The body of `GET /`.
 #[derive(Debug, serde::Serialize)]
-pub(super) struct About<'a> {
+pub(super) struct EngineStatus<'a> {
     message: &'static str,
     sandbox: &'a SandboxReport,
     jobs: Jobs,
@@ -40,8 +40,8 @@ pub(super) struct EngineState {
 }
 
 impl EngineState {
-    pub(super) fn about(&self) -> About<'_> {
-        About {
+    pub(super) fn about(&self) -> EngineStatus<'_> {
+        EngineStatus {
             message: concat!(
                 "session-adapter embedded engine v",
                 env!("CARGO_PKG_VERSION")

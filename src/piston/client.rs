@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,7 +17,7 @@ use super::wire::{EngineAbout, ExecuteRequest, ExecuteResponse, Message, Runtime
 const IDLE: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_secs(2);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Real Piston takes no larger request and answers one with a 400 and a stack trace.
+/// Real Piston takes no larger request and responses one with a 400 and a stack trace.
 const PISTON_BODY_LIMIT: usize = 102_400;
 
 /// Talks to one Piston API.
@@ -41,38 +41,47 @@ struct Urls {
 #[derive(Debug, Clone, Copy)]
 pub struct ClientLimits {
     /// Largest answer in bytes.
-    pub answer: usize,
+    pub max_response_bytes: usize,
 }
 
-/// An answer that is passed on as it came.
+/// The body of an execution that is passed on as it came.
 #[derive(Debug)]
-pub struct RawAnswer {
-    /// Piston's status.
+pub struct RawRequest {
+    /// The content type that the body is declared as.
+    pub content_type: Option<HeaderValue>,
+    /// The bytes.
+    pub body: Bytes,
+}
+
+/// A response that is passed on as it came.
+#[derive(Debug)]
+pub struct RawResponse {
+    /// The status as Piston sent it.
     pub status: StatusCode,
-    /// Piston's content type.
+    /// The content type as Piston sent it, if any.
     pub content_type: Option<HeaderValue>,
     /// Piston's bytes.
     pub body: Bytes,
 }
 
-/// Why there is no answer to use.
+/// Why there is no response to use.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens; nothing ran.
     #[error("cannot connect to the engine: {0}")]
     Unreachable(#[source] reqwest::Error),
     /// The connection broke after the request was sent; it may have run.
-    #[error("the engine closed the connection before its answer was complete: {0}")]
+    #[error("the engine closed the connection before its response was complete: {0}")]
     ConnectionLost(#[source] reqwest::Error),
     /// No answer within the deadline.
     #[error("the engine did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The answer is larger than [`ClientLimits::answer`].
-    #[error("the engine's answer is larger than {0} bytes")]
-    AnswerTooLarge(usize),
-    /// The answer is not what Piston's API says.
-    #[error("the engine's answer is not Piston's: {0}")]
-    AnswerInvalid(String),
+    /// The response is larger than [`ClientLimits::max_response_bytes`].
+    #[error("the engine's response is larger than {0} bytes")]
+    ResponseTooLarge(usize),
+    /// The response is not what Piston's API says.
+    #[error("the engine's response is not Piston's: {0}")]
+    ResponseInvalid(String),
     /// The engine has as many jobs as it takes.
     #[error("the engine is busy")]
     Busy,
@@ -129,12 +138,12 @@ fn is_pistons(message: &str) -> bool {
     let is_number = |text: &str| text.parse::<f64>().is_ok();
     message.len() < 100
         && (endings.iter().any(|ending| message.ends_with(ending))
-            || limit.is_some_and(|(_, most)| is_number(most)))
+            || limit.is_some_and(|(_, max)| is_number(max)))
 }
 
 /// Where JSON is wrong, without the piece that is.
 fn json_error(error: &serde_json::Error) -> ClientError {
-    ClientError::AnswerInvalid(format!(
+    ClientError::ResponseInvalid(format!(
         "{:?} error in JSON at line {} column {}",
         error.classify(),
         error.line(),
@@ -169,10 +178,10 @@ impl Limit {
     /// Reads `run_timeout cannot exceed the configured limit of 3000`.
     fn in_message(message: &str) -> Option<(Self, u64)> {
         Self::ALL.into_iter().find_map(|limit| {
-            let most = message
+            let max = message
                 .strip_prefix(limit.name())?
                 .strip_prefix(" cannot exceed the configured limit of ")?;
-            Some((limit, most.trim().parse().ok().filter(|most| *most > 0)?))
+            Some((limit, max.trim().parse().ok().filter(|max| *max > 0)?))
         })
     }
 }
@@ -224,39 +233,40 @@ impl Client {
     ) -> Result<ExecuteResponse, ClientError> {
         let mut asked_again = [false; Limit::ALL.len()];
         loop {
-            self.lower_to_learned(request);
+            self.clamp_to_engine_limits(request);
             let body = serde_json::to_vec(request).map_err(|e| json_error(&e))?;
             let size = body.len();
-            let answer = self
-                .post_execute(body.into(), [(header::CONTENT_TYPE, JSON)], deadline)
-                .await?;
-            let refusal = match read_answer(&answer, size) {
+            let raw = RawRequest {
+                content_type: Some(JSON),
+                body: body.into(),
+            };
+            let response = self.post_execute(raw, deadline).await?;
+            let refusal = match read_response(&response, size) {
                 Err(ClientError::Refused(Refusal::Other(message))) => message,
                 done => return done,
             };
             match Limit::in_message(&refusal) {
-                Some((limit, most)) if !asked_again[limit as usize] => {
+                Some((limit, max)) if !asked_again[limit as usize] => {
                     asked_again[limit as usize] = true;
-                    self.learn(limit, most);
+                    self.learn(limit, max);
                 }
                 _ => return Err(ClientError::Refused(Refusal::Other(refusal))),
             }
         }
     }
 
-    /// Sends the body of an execution as it is and hands the answer back as it is.
+    /// Sends the body of an execution as it is and hands the response back as it is.
     ///
     /// # Errors
-    /// [`ClientError`] where there is no answer.
+    /// [`ClientError`] where there is no response.
     pub async fn post_execute(
         &self,
-        body: Bytes,
-        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+        raw: RawRequest,
         deadline: Instant,
-    ) -> Result<RawAnswer, ClientError> {
-        let mut request = self.http.post(self.urls.execute.clone()).body(body);
-        for (name, value) in headers {
-            request = request.header(name, value);
+    ) -> Result<RawResponse, ClientError> {
+        let mut request = self.http.post(self.urls.execute.clone()).body(raw.body);
+        if let Some(content_type) = raw.content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
         }
         self.exchange(request, deadline).await
     }
@@ -264,8 +274,8 @@ impl Client {
     /// `GET /api/v2/runtimes`, as it came.
     ///
     /// # Errors
-    /// [`ClientError`] where there is no answer.
-    pub async fn get_runtimes(&self, deadline: Instant) -> Result<RawAnswer, ClientError> {
+    /// [`ClientError`] where there is no response.
+    pub async fn get_runtimes(&self, deadline: Instant) -> Result<RawResponse, ClientError> {
         let request = self.http.get(self.urls.runtimes.clone());
         self.exchange(request, deadline).await
     }
@@ -273,11 +283,11 @@ impl Client {
     /// What the engine says of itself; real Piston says nothing of this.
     ///
     /// # Errors
-    /// [`ClientError`] where there is no answer.
+    /// [`ClientError`] where there is no response.
     pub async fn about(&self, deadline: Instant) -> Result<EngineAbout, ClientError> {
         let request = self.http.get(self.urls.about.clone());
-        let answer = self.exchange(request, deadline).await?;
-        Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
+        let response = self.exchange(request, deadline).await?;
+        Ok(serde_json::from_slice(&response.body).unwrap_or_default())
     }
 
     /// What can run here.
@@ -285,18 +295,18 @@ impl Client {
     /// # Errors
     /// [`ClientError`] where there is no list.
     pub async fn runtimes(&self, deadline: Instant) -> Result<Vec<Runtime>, ClientError> {
-        let answer = self.get_runtimes(deadline).await?;
-        if answer.status != StatusCode::OK {
-            return Err(ClientError::Failed(answer.status));
+        let response = self.get_runtimes(deadline).await?;
+        if response.status != StatusCode::OK {
+            return Err(ClientError::Failed(response.status));
         }
-        serde_json::from_slice(&answer.body).map_err(|e| json_error(&e))
+        serde_json::from_slice(&response.body).map_err(|e| json_error(&e))
     }
 
     async fn exchange(
         &self,
         request: reqwest::RequestBuilder,
         deadline: Instant,
-    ) -> Result<RawAnswer, ClientError> {
+    ) -> Result<RawResponse, ClientError> {
         let started = Instant::now();
         timeout_at(deadline, self.exchange_unbounded(request))
             .await
@@ -306,7 +316,7 @@ impl Client {
     async fn exchange_unbounded(
         &self,
         request: reqwest::RequestBuilder,
-    ) -> Result<RawAnswer, ClientError> {
+    ) -> Result<RawResponse, ClientError> {
         let mut response = request.send().await.map_err(|e| {
             if e.is_connect() {
                 ClientError::Unreachable(e)
@@ -314,9 +324,9 @@ impl Client {
                 ClientError::ConnectionLost(e)
             }
         })?;
-        let too_large = || ClientError::AnswerTooLarge(self.limits.answer);
+        let too_large = || ClientError::ResponseTooLarge(self.limits.max_response_bytes);
         let announced = response.content_length().unwrap_or(0);
-        if announced > self.limits.answer as u64 {
+        if announced > self.limits.max_response_bytes as u64 {
             return Err(too_large());
         }
         let mut body = BytesMut::with_capacity(announced as usize);
@@ -325,35 +335,35 @@ impl Client {
             .await
             .map_err(ClientError::ConnectionLost)?
         {
-            if body.len() + chunk.len() > self.limits.answer {
+            if body.len() + chunk.len() > self.limits.max_response_bytes {
                 return Err(too_large());
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(RawAnswer {
+        Ok(RawResponse {
             status: response.status(),
             content_type: response.headers().get(header::CONTENT_TYPE).cloned(),
             body: body.freeze(),
         })
     }
 
-    fn learn(&self, limit: Limit, most: u64) {
+    fn learn(&self, limit: Limit, max: u64) {
         tracing::info!(
             limit = limit.name(),
-            most,
+            max,
             "the engine allows less than asked for"
         );
         self.learned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(limit, most);
+            .insert(limit, max);
     }
 
-    fn lower_to_learned(&self, request: &mut ExecuteRequest) {
+    fn clamp_to_engine_limits(&self, request: &mut ExecuteRequest) {
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        for (limit, most) in learned.iter() {
+        for (limit, max) in learned.iter() {
             let asked = limit.of(request);
-            *asked = asked.map(|asked| asked.min(*most));
+            *asked = asked.map(|asked| asked.min(*max));
         }
     }
 }
@@ -367,23 +377,23 @@ fn stack_of(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<Stack>(body).ok().map(|s| s.stack)
 }
 
-impl RawAnswer {
-    /// Whether this is one of Piston's answers with a stack trace and paths of its server in it.
+impl RawResponse {
+    /// Whether this is one of Piston's responses with a stack trace and paths of its server in it.
     pub fn has_stack(&self) -> bool {
         !self.status.is_success() && stack_of(&self.body).is_some()
     }
 }
 
-/// Sorts an answer to an execution by whose fault it is; `size` is what was sent, in bytes.
-fn read_answer(answer: &RawAnswer, size: usize) -> Result<ExecuteResponse, ClientError> {
-    match answer.status {
-        StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|e| json_error(&e)),
-        StatusCode::BAD_REQUEST => Err(match stack_of(&answer.body) {
+/// Sorts a response to an execution by whose fault it is; `size` is what was sent, in bytes.
+fn read_response(response: &RawResponse, size: usize) -> Result<ExecuteResponse, ClientError> {
+    match response.status {
+        StatusCode::OK => serde_json::from_slice(&response.body).map_err(|e| json_error(&e)),
+        StatusCode::BAD_REQUEST => Err(match stack_of(&response.body) {
             Some(stack) if size > PISTON_BODY_LIMIT || stack.starts_with("PayloadTooLarge") => {
                 ClientError::Refused(Refusal::TooLarge(size))
             }
-            Some(_) => ClientError::AnswerInvalid("status 400 with a stack trace".to_owned()),
-            None => match serde_json::from_slice::<Message>(&answer.body) {
+            Some(_) => ClientError::ResponseInvalid("status 400 with a stack trace".to_owned()),
+            None => match serde_json::from_slice::<Message>(&response.body) {
                 Ok(Message { message }) => {
                     let message = message.unwrap_or_default();
                     ClientError::Refused(if message.ends_with(" runtime is unknown") {
@@ -392,7 +402,7 @@ fn read_answer(answer: &RawAnswer, size: usize) -> Result<ExecuteResponse, Clien
                         Refusal::Other(message)
                     })
                 }
-                Err(_) => ClientError::AnswerInvalid("status 400 without a message".to_owned()),
+                Err(_) => ClientError::ResponseInvalid("status 400 without a message".to_owned()),
             },
         }),
         StatusCode::PAYLOAD_TOO_LARGE => Err(ClientError::Refused(Refusal::TooLarge(size))),
@@ -400,7 +410,7 @@ fn read_answer(answer: &RawAnswer, size: usize) -> Result<ExecuteResponse, Clien
         StatusCode::SERVICE_UNAVAILABLE => Err(ClientError::Unavailable),
         StatusCode::INSUFFICIENT_STORAGE => Err(ClientError::NoSpace),
         status if status.is_server_error() => Err(ClientError::Failed(status)),
-        status => Err(ClientError::AnswerInvalid(format!("status {status}"))),
+        status => Err(ClientError::ResponseInvalid(format!("status {status}"))),
     }
 }
 
@@ -408,8 +418,8 @@ fn read_answer(answer: &RawAnswer, size: usize) -> Result<ExecuteResponse, Clien
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &'static str) -> RawAnswer {
-        RawAnswer {
+    fn answer(status: u16, body: &'static str) -> RawResponse {
+        RawResponse {
             status: StatusCode::from_u16(status).unwrap(),
             content_type: None,
             body: Bytes::from_static(body.as_bytes()),
@@ -450,7 +460,7 @@ mod tests {
         }
         assert_eq!(shown("print('secret')"), "in words that are not Piston's");
         let invalid = r#"{"run":{"code":"secret"},"language":"x","version":"1"}"#;
-        let error = read_answer(&answer(200, invalid), 1)
+        let error = read_response(&answer(200, invalid), 1)
             .unwrap_err()
             .to_string();
         assert!(
@@ -461,8 +471,8 @@ mod tests {
 
     #[test]
     fn refusals_failures_and_nonsense_are_told_apart() {
-        use ClientError::{AnswerInvalid, Busy, Failed, Refused, Unavailable};
-        let read = |status, body, size| read_answer(&answer(status, body), size).unwrap_err();
+        use ClientError::{Busy, Failed, Refused, ResponseInvalid, Unavailable};
+        let read = |status, body, size| read_response(&answer(status, body), size).unwrap_err();
         assert!(matches!(
             read(400, r#"{"message":"cobol-* runtime is unknown"}"#, 1),
             Refused(Refusal::RuntimeUnknown)
@@ -478,20 +488,20 @@ mod tests {
         ));
         assert!(matches!(
             read(400, r#"{"stack":"Error: other"}"#, 9),
-            AnswerInvalid(_)
+            ResponseInvalid(_)
         ));
-        assert!(matches!(read(400, "nonsense", 9), AnswerInvalid(_)));
+        assert!(matches!(read(400, "nonsense", 9), ResponseInvalid(_)));
         assert!(matches!(read(500, "", 9), Failed(_)));
         assert!(matches!(read(503, "", 9), Unavailable));
         assert!(matches!(read(429, "", 9), Busy));
         assert!(matches!(
             read(404, r#"{"message":"Not Found"}"#, 9),
-            AnswerInvalid(_)
+            ResponseInvalid(_)
         ));
-        assert!(matches!(read(302, "", 9), AnswerInvalid(_)));
+        assert!(matches!(read(302, "", 9), ResponseInvalid(_)));
         assert!(matches!(
             read(200, r#"{"language":"x"}"#, 9),
-            AnswerInvalid(_)
+            ResponseInvalid(_)
         ));
     }
 }

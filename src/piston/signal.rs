@@ -1,12 +1,12 @@
 //! The signals of Linux: number, name as Node and so Piston write it, description as bash with
 //! glibc prints it for a program that it ended.
 
-/// One signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A signal that can end a program on Linux.
 pub struct Signal {
     /// Its number (signal(7), x86-64 and arm64).
     pub number: i32,
-    /// Its name.
+    /// The name with its prefix, such as `SIGKILL`.
     pub name: &'static str,
     /// What a shell says of a program that it ended.
     pub description: &'static str,

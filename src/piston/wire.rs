@@ -84,7 +84,7 @@ impl File {
     }
 }
 
-/// The 200 answer of `POST /api/v2/execute`.
+/// The 200 response of `POST /api/v2/execute`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecuteResponse {
     /// The compile stage, where the language has one.

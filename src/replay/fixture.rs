@@ -11,9 +11,9 @@ use serde_json::Value;
 /// Header names, in lower case, and their values.
 pub type Headers = BTreeMap<String, String>;
 
-/// One exchange.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+/// One recorded exchange: a request to the adapter and all that follows from it.
 pub struct Fixture {
     /// The file's name without `.json`.
     pub name: String,
@@ -49,16 +49,14 @@ pub enum Recorded {
         /// The day, as YYYY-MM-DD.
         date: String,
     },
-    /// An example in Azure's published API description; Piston's answer is made to fit it.
+    /// An example in Azure's published API description; Piston's response is made to fit it.
     Azure {
         /// The version of the document.
         document: String,
         /// The title of the example.
         example: String,
     },
-    /// Written by hand.
     Composed {
-        /// What it follows.
         after: String,
     },
 }
@@ -67,13 +65,11 @@ pub enum Recorded {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AzureRequest {
-    /// The method.
     pub method: String,
     /// Path and query as they stand in the request line.
     pub path: String,
     /// All headers but `host` and `content-length`.
     pub headers: Headers,
-    /// A JSON body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
     /// A body that is sent as it stands here, instead of `body`.
@@ -81,13 +77,12 @@ pub struct AzureRequest {
     pub body_text: Option<String>,
 }
 
-/// One question to Piston and its answer.
+/// One question to Piston and its response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PistonExchange {
     /// What the adapter must ask.
     pub request: PistonRequest,
-    /// What Piston answered.
     pub response: PistonResponse,
 }
 
@@ -95,9 +90,7 @@ pub struct PistonExchange {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PistonRequest {
-    /// The method.
     pub method: String,
-    /// The path.
     pub path: String,
     /// Headers that must be there.
     pub headers: Headers,
@@ -109,11 +102,9 @@ pub struct PistonRequest {
     pub body_text: Option<String>,
 }
 
-/// What Piston answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PistonResponse {
-    /// The status.
     pub status: u16,
     /// The headers that differ from one answer to another.
     pub headers: Headers,
@@ -125,7 +116,6 @@ pub struct PistonResponse {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AzureResponse {
-    /// The status.
     pub status: u16,
     /// Headers that must be there.
     pub headers: Headers,
@@ -142,16 +132,10 @@ pub struct AzureResponse {
 pub enum FixtureError {
     /// The directory or a file in it cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// What was read.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A file is not a fixture.
     #[error("{}: {reason}", path.display())]
     Invalid {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,

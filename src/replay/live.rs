@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::fixture::{AzureRequest, Fixture, FixtureError, load};
 use super::matching::{Difference, response_difference};
-use super::report::{Line, Outcome, Report};
+use super::report::{Line, ReplayOutcome, ReplayReport};
 use super::response::Response;
 use crate::error_chain::error_chain;
 use crate::piston::Runtime;
 
-/// Longer than an ingress waits, so that what is reported is the adapter's own answer.
+/// Longer than an ingress waits, so that what is reported is the adapter's own response.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 const RUNTIMES: &str = "/api/v2/runtimes";
@@ -74,7 +74,7 @@ impl Caller {
     /// Sends a fixture's request.
     ///
     /// # Errors
-    /// In words, when there is no answer.
+    /// In words, when there is no response.
     pub async fn call(&self, request: &AzureRequest, body: Vec<u8>) -> Result<Response, String> {
         let method =
             Method::from_bytes(request.method.as_bytes()).map_err(|error| error_chain(&error))?;
@@ -117,11 +117,11 @@ impl Caller {
             url: self.url.clone(),
             reason,
         };
-        let answer = self.call(&request, Vec::new()).await.map_err(unusable)?;
-        if answer.status != 200 {
-            return Err(unusable(format!("status {}", answer.status)));
+        let response = self.call(&request, Vec::new()).await.map_err(unusable)?;
+        if response.status != 200 {
+            return Err(unusable(format!("status {}", response.status)));
         }
-        serde_json::from_slice(&answer.body).map_err(|error| unusable(error.to_string()))
+        serde_json::from_slice(&response.body).map_err(|error| unusable(error.to_string()))
     }
 }
 
@@ -131,9 +131,9 @@ impl Caller {
 /// lack, are skipped.
 ///
 /// # Errors
-/// When the fixtures cannot be read or the adapter does not list its runtimes. An answer that
-/// differs is no error but in the [`Report`].
-pub async fn replay(directory: &Path, url: &str) -> Result<Report, ReplayError> {
+/// When the fixtures cannot be read or the adapter does not list its runtimes. A response that
+/// differs is no error but in the [`ReplayReport`].
+pub async fn replay(directory: &Path, url: &str) -> Result<ReplayReport, ReplayError> {
     replay_with(directory, url, |_| ()).await
 }
 
@@ -145,14 +145,14 @@ pub async fn replay_with(
     directory: &Path,
     url: &str,
     mut tell: impl FnMut(&Line),
-) -> Result<Report, ReplayError> {
+) -> Result<ReplayReport, ReplayError> {
     let caller = Caller::new(url)?;
     let fixtures = load(directory)?;
     let runtimes = caller.runtimes().await?;
-    let mut report = Report::default();
+    let mut report = ReplayReport::default();
     for fixture in fixtures {
         let outcome = match reason_to_skip(&fixture, &runtimes) {
-            Some(reason) => Outcome::Skipped(reason),
+            Some(reason) => ReplayOutcome::Skipped(reason),
             None => replay_one(&caller, &fixture).await,
         };
         let line = Line {
@@ -176,13 +176,13 @@ fn reason_to_skip(fixture: &Fixture, runtimes: &[Runtime]) -> Option<String> {
     (!listed).then(|| format!("no {language} here"))
 }
 
-async fn replay_one(caller: &Caller, fixture: &Fixture) -> Outcome {
+async fn replay_one(caller: &Caller, fixture: &Fixture) -> ReplayOutcome {
     match caller.call(&fixture.azure_request, fixture.sent()).await {
-        Ok(answer) => match response_difference(&fixture.azure_response, &answer) {
-            None => Outcome::Passed,
-            Some(difference) => Outcome::Failed(difference),
+        Ok(response) => match response_difference(&fixture.azure_response, &response) {
+            None => ReplayOutcome::Passed,
+            Some(difference) => ReplayOutcome::Failed(difference),
         },
-        Err(reason) => Outcome::Failed(Difference {
+        Err(reason) => ReplayOutcome::Failed(Difference {
             path: "answer".to_owned(),
             expected: fixture.azure_response.status.to_string(),
             actual: reason,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::fixture::{AzureResponse, Headers, PistonRequest};
 use super::response::Response;
 
-/// What an error answer must never say: it would tell a client how the engine is built.
+/// What an error response must never say: it would tell a client how the engine is built.
 const INTERNALS: [&str; 5] = ["/piston", "/box/", "node_modules", "isolate", "    at "];
 
 /// How much of a value a [`Difference`] shows, in characters.
@@ -22,7 +22,7 @@ pub struct Difference {
     pub path: String,
     /// What the fixture expects there.
     pub expected: String,
-    /// What is there.
+    /// The value in the response, as text.
     pub actual: String,
 }
 
@@ -193,7 +193,7 @@ fn body_difference(json: Option<&Value>, text: Option<&str>, actual: &[u8]) -> O
         .then(|| Difference::new("body", expected, String::from_utf8_lossy(actual)))
 }
 
-/// The first difference between the answer that a fixture expects and the one that came.
+/// The first difference between the response that a fixture expects and the one that came.
 ///
 /// An error in the adapter's own words must not tell how the engine is built, whatever else the
 /// fixture says of it.
@@ -338,16 +338,18 @@ mod tests {
             body: Some(json!({"error": {"message": "{{text}}"}})),
             body_text: None,
         };
-        let answer = |message: &str| Response {
+        let response = |message: &str| Response {
             status: 502,
             headers: HeaderMap::new(),
             body: json!({"error": {"message": message}}).to_string().into(),
         };
         assert_eq!(
-            response_difference(&expected, &answer("the engine failed")),
+            response_difference(&expected, &response("the engine failed")),
             None
         );
-        assert!(response_difference(&expected, &answer("x (/piston_api/src/job.js:1)")).is_some());
+        assert!(
+            response_difference(&expected, &response("x (/piston_api/src/job.js:1)")).is_some()
+        );
     }
 
     #[test]

@@ -6,30 +6,30 @@ use super::matching::Difference;
 
 /// What became of one fixture.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The answer was the expected one.
+pub enum ReplayOutcome {
+    /// The response was the expected one.
     Passed,
-    /// The answer differed.
+    /// The response differed from the recording, first in this place.
     Failed(Difference),
     /// It was not replayed, for this reason.
     Skipped(String),
 }
 
-/// One fixture's line in a [`Report`].
+/// One fixture's line in a [`ReplayReport`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The fixture's name.
+    /// The fixture's file name without its extension.
     pub name: String,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: ReplayOutcome,
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.outcome {
-            Outcome::Passed => write!(f, "ok      {}", self.name),
-            Outcome::Failed(difference) => write!(f, "FAILED  {}: {difference}", self.name),
-            Outcome::Skipped(reason) => write!(f, "skipped {}: {reason}", self.name),
+            ReplayOutcome::Passed => write!(f, "ok      {}", self.name),
+            ReplayOutcome::Failed(difference) => write!(f, "FAILED  {}: {difference}", self.name),
+            ReplayOutcome::Skipped(reason) => write!(f, "skipped {}: {reason}", self.name),
         }
     }
 }
@@ -38,31 +38,31 @@ impl fmt::Display for Line {
 ///
 /// Shown, it is one line a fixture and a closing line with the three counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct ReplayReport {
     /// The fixtures in the order in which they were replayed.
     pub lines: Vec<Line>,
 }
 
-impl Report {
+impl ReplayReport {
     /// How many answers were the expected ones.
     #[must_use]
     pub fn passed(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Outcome::Passed))
+        self.count(|outcome| matches!(outcome, ReplayOutcome::Passed))
     }
 
     /// How many answers differed.
     #[must_use]
     pub fn failed(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Outcome::Failed(_)))
+        self.count(|outcome| matches!(outcome, ReplayOutcome::Failed(_)))
     }
 
     /// How many fixtures were not replayed.
     #[must_use]
     pub fn skipped(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Outcome::Skipped(_)))
+        self.count(|outcome| matches!(outcome, ReplayOutcome::Skipped(_)))
     }
 
-    /// Whether no answer differed.
+    /// Whether no response differed.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failed() == 0
@@ -79,12 +79,12 @@ impl Report {
         )
     }
 
-    fn count(&self, is: impl Fn(&Outcome) -> bool) -> usize {
+    fn count(&self, is: impl Fn(&ReplayOutcome) -> bool) -> usize {
         self.lines.iter().filter(|line| is(&line.outcome)).count()
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ReplayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.lines {
             writeln!(f, "{line}")?;
@@ -103,18 +103,18 @@ mod tests {
             name: name.to_owned(),
             outcome,
         };
-        let report = Report {
+        let report = ReplayReport {
             lines: vec![
-                line("a", Outcome::Passed),
+                line("a", ReplayOutcome::Passed),
                 line(
                     "b",
-                    Outcome::Failed(Difference {
+                    ReplayOutcome::Failed(Difference {
                         path: "$.stdout".to_owned(),
                         expected: "\"x\"".to_owned(),
                         actual: "\"y\"".to_owned(),
                     }),
                 ),
-                line("c", Outcome::Skipped("no lua here".to_owned())),
+                line("c", ReplayOutcome::Skipped("no lua here".to_owned())),
             ],
         };
         assert!(!report.is_success());

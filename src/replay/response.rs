@@ -3,13 +3,10 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-/// An adapter's response.
 #[derive(Debug, Clone)]
+/// A response of an adapter, whole.
 pub struct Response {
-    /// The status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Bytes,
 }

@@ -40,7 +40,6 @@ impl Space {
         space
     }
 
-    /// Adds one entry.
     pub fn add(&mut self, found: &Stat) {
         let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
         // A file with several hard links is stored once.

@@ -17,7 +17,7 @@ pub enum Sending {
     ThenFinish,
 }
 
-/// What becomes of the connection behind the last answer.
+/// What becomes of the connection behind the last response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ending {
     #[default]
@@ -26,7 +26,7 @@ pub enum Ending {
     Stays,
 }
 
-/// What comes back: status and Azure's code of each answer, and the end.
+/// What comes back: status and Azure's code of each response, and the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     pub answers: Vec<(u16, String)>,
@@ -101,7 +101,7 @@ fn malformed() -> Want {
     ended(400, "MalformedRequest")
 }
 
-/// The connection closes without an answer.
+/// The connection closes without a response.
 fn dropped() -> Want {
     Want(Vec::new(), Ending::Closes, 0)
 }
@@ -1720,7 +1720,7 @@ fn too_long() -> Vec<Case> {
 }
 
 fn expectations() -> Vec<Case> {
-    let goes_on = |answer| Want(vec![(100, ""), answer], Ending::Stays, 1);
+    let goes_on = |response| Want(vec![(100, ""), response], Ending::Stays, 1);
     let mut cases = vec![
         case(
             "100-continue",
@@ -1846,7 +1846,7 @@ fn other_protocols() -> Vec<Case> {
         case("Redis", "*1\r\n$4\r\nPING\r\n", malformed()),
         case("SMTP", "EHLO a\r\n", malformed()),
         case(
-            "an answer",
+            "a response",
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             malformed(),
         ),
@@ -1860,7 +1860,7 @@ fn other_protocols() -> Vec<Case> {
 
 fn pipelines() -> Vec<Case> {
     let two = || Want(vec![(200, ""), (200, "")], Ending::Stays, 2);
-    let then = |answer, ending, runs| Want(vec![(200, ""), answer], ending, runs);
+    let then = |response, ending, runs| Want(vec![(200, ""), response], ending, runs);
     vec![
         case(
             "two executions",

@@ -6,7 +6,7 @@
 
 use super::cases::{Case, Ending};
 
-/// What a test says of an answer.
+/// What a test says of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
@@ -16,7 +16,7 @@ pub enum Verdict {
 
 /// Tests that take the same answers.
 pub struct Group {
-    /// First statuses that pass; 0 is the end of the connection without an answer.
+    /// First statuses that pass; 0 is the end of the connection without a response.
     pass: &'static [u16],
     /// First statuses that pass if the connection closes.
     pass_closing: &'static [u16],
@@ -44,7 +44,7 @@ impl Group {
 pub const NOT_APPLICABLE: usize = 12 + 9;
 
 /// Tests whose verdict is not in the table: two with HEAD, which `a_head_is_answered_without_a_body`
-/// and `a_body_of_a_head_request_is_no_request` show, and one that wants an answer within 5 seconds,
+/// and `a_body_of_a_head_request_is_no_request` show, and one that wants a response within 5 seconds,
 /// where this one comes with the end of the body or of its time.
 pub const BY_HAND: [(&str, Verdict); 3] = [
     ("COMP-HEAD-NO-BODY", Verdict::Pass),

@@ -2,8 +2,8 @@
 //! ignored, with the reason, and not as passed: the standard harness can decide that only when a test
 //! is compiled.
 //!
-//! A file with such tests has `harness = false` in `Cargo.toml`, and lists all its tests in `main`.
-//! One that is forgotten there is unused code, which the compiler reports.
+//! A binary with such tests has `harness = false` in `Cargo.toml`; each of its modules lists all its tests
+//! in a function `tests`. One that is forgotten there is unused code, which the compiler reports.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -16,6 +16,9 @@ use super::command::{PATH, bounded_command};
 
 /// A test's function.
 pub type Start = fn() -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// The tests of a module.
+pub type Tests = Vec<(&'static str, Needs, Start)>;
 
 /// What a test needs besides python3 and gcc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,24 +134,27 @@ pub fn process_group(name: &str) -> Option<ProcessGroup> {
     None
 }
 
-/// The tests of a file by what they need.
+/// The tests of a module by what they need.
 macro_rules! tests {
-    ($($needs:ident => [$($test:ident),+ $(,)?]),+ $(,)?) => {
+    ($($needs:ident => [$($test:ident),+ $(,)?]),+ $(,)?) => {{
+        use $crate::support::conditional::{Needs, Start};
         vec![$($((stringify!($test), Needs::$needs, (|| Box::pin($test())) as Start)),+),+]
-    };
+    }};
 }
 pub(crate) use tests;
 
-/// Runs those of the tests that the command line asks for and the machine allows.
-pub fn run(tests: Vec<(&'static str, Needs, Start)>) -> ExitCode {
-    let trials = tests.into_iter().map(|(name, needs, start)| {
-        let trial = Trial::test(name, move || run_one(start));
-        match needs.missing() {
-            None => trial,
-            Some(what) => trial
-                .with_kind(format!("needs {what}"))
-                .with_ignored_flag(true),
-        }
+/// Runs those of the modules' tests that the command line asks for and the machine allows.
+pub fn run(modules: Vec<(&'static str, Tests)>) -> ExitCode {
+    let trials = modules.into_iter().flat_map(|(module, tests)| {
+        tests.into_iter().map(move |(name, needs, start)| {
+            let trial = Trial::test(format!("{module}::{name}"), move || run_one(start));
+            match needs.missing() {
+                None => trial,
+                Some(what) => trial
+                    .with_kind(format!("needs {what}"))
+                    .with_ignored_flag(true),
+            }
+        })
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::raw::{self, Answer};
+use super::raw::{self, Response};
 
 /// The boundary of [`form`].
 pub const BOUNDARY: &str = "d74496d66958873e";
@@ -35,13 +35,13 @@ pub fn post_head(path: &str, content_type: &str, length: usize) -> Vec<u8> {
 }
 
 /// Posts bytes.
-pub async fn post_bytes(addr: SocketAddr, path: &str, content_type: &str, body: &[u8]) -> Answer {
+pub async fn post_bytes(addr: SocketAddr, path: &str, content_type: &str, body: &[u8]) -> Response {
     let head = post_head(path, content_type, body.len());
     raw::exchange(addr, [&head, body].concat()).await
 }
 
 /// Posts a form with one file.
-pub async fn upload(addr: SocketAddr, path: &str, filename: &str, bytes: &[u8]) -> Answer {
+pub async fn upload(addr: SocketAddr, path: &str, filename: &str, bytes: &[u8]) -> Response {
     let disposition = format!("form-data; name=\"file\"; filename=\"{filename}\"");
     let body = form(&[(&disposition, bytes)]);
     post_bytes(addr, path, &content_type(), &body).await

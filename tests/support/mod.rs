@@ -3,11 +3,11 @@
 //!
 //! A test in a few lines:
 //! ```ignore
-//! let piston = StandIn::script().answer(Answer::stdout("hello\n")).start().await;
+//! let piston = StandIn::script().respond(ScriptedResponse::stdout("hello\n")).start().await;
 //! let adapter = Adapter::in_front_of(&piston).await;
-//! let answer = raw::post(adapter.addr, "/python/execute", r#"{"code":"print('hello')"}"#).await;
-//! assert_eq!(answer.status, 200);
-//! assert_eq!(piston.asked()[0].json()["files"][0]["content"], "print('hello')");
+//! let response = raw::post(adapter.addr, "/python/execute", r#"{"code":"print('hello')"}"#).await;
+//! assert_eq!(response.status, 200);
+//! assert_eq!(piston.requests()[0].json()["files"][0]["content"], "print('hello')");
 //! ```
 
 // Each test file is a program of its own that needs a part of this.
@@ -22,6 +22,7 @@
 mod adapter;
 pub mod command;
 pub mod conditional;
+pub mod engine;
 pub mod eventually;
 pub mod exposition;
 pub mod folder;
@@ -36,7 +37,7 @@ mod standin;
 pub use adapter::Adapter;
 pub use eventually::eventually;
 pub use program::{Program, run, run_python};
-pub use standin::{Answer, Asked, Gate, Script, StandIn, refused_url};
+pub use standin::{Gate, ReceivedRequest, Script, ScriptedResponse, StandIn, refused_url};
 
 use std::path::PathBuf;
 

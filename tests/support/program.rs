@@ -51,9 +51,9 @@ pub async fn run(arguments: &[&str]) -> Output {
 /// Runs Python code by `python/execute`.
 pub async fn run_python(program: &Program, code: &str) -> Value {
     let body = serde_json::json!({ "code": code }).to_string();
-    let answer = super::raw::post(program.addr, "/python/execute", &body).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+    let response = super::raw::post(program.addr, "/python/execute", &body).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
 }
 
 impl Program {

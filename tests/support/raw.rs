@@ -14,9 +14,9 @@ use super::eventually::PATIENCE;
 use super::http1::Buffer;
 use super::schema;
 
-/// One answer.
+/// One response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: u16,
     /// The headers.
@@ -25,7 +25,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// One connection, kept open from answer to answer. Each answer to a request that was sent whole is
+/// One connection, kept open from response to response. Each response to a request that was sent whole is
 /// held against Azure's documents.
 #[derive(Debug)]
 pub struct Connection {
@@ -91,19 +91,19 @@ impl Connection {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// Reads the next answer.
-    pub async fn answer(&mut self) -> Answer {
-        self.try_answer().await.expect("an answer")
+    /// Reads the next response.
+    pub async fn read_response(&mut self) -> Response {
+        self.try_answer().await.expect("a response")
     }
 
-    /// Reads the next answer, or says why there is none.
-    pub async fn try_answer(&mut self) -> io::Result<Answer> {
+    /// Reads the next response, or says why there is none.
+    pub async fn try_answer(&mut self) -> io::Result<Response> {
         let reading = self.buffer.response(&mut self.stream);
         let message = timeout(PATIENCE, reading)
             .await
-            .expect("an answer in time")?;
+            .expect("a response in time")?;
         let status = message.start.split(' ').nth(1).unwrap_or_default();
-        let answer = Answer {
+        let response = Response {
             status: status
                 .parse()
                 .unwrap_or_else(|_| panic!("{:?}", message.start)),
@@ -111,18 +111,18 @@ impl Connection {
             body: message.body,
         };
         if let Some((method, target)) = self.asked.pop_front() {
-            schema::check(&method, &target, &answer);
+            schema::check(&method, &target, &response);
         }
-        Ok(answer)
+        Ok(response)
     }
 
-    /// Waits until the answer begins.
+    /// Waits until the response begins.
     pub async fn readable(&mut self) {
         let waiting = timeout(PATIENCE, self.stream.readable()).await;
-        waiting.expect("an answer in time").unwrap();
+        waiting.expect("a response in time").unwrap();
     }
 
-    /// Waits until so many bytes of an answer have come.
+    /// Waits until so many bytes of a response have come.
     pub async fn receive(&mut self, bytes: usize) {
         let mut some = vec![0; bytes];
         let reading = self.stream.read_exact(&mut some);
@@ -180,20 +180,20 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -
     format!("{text}\r\n{body}").into_bytes()
 }
 
-/// Sends bytes over a connection of their own and reads one answer.
-pub async fn exchange(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
+/// Sends bytes over a connection of their own and reads one response.
+pub async fn exchange(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Response {
     let mut connection = Connection::to(addr).await;
     connection.send(bytes).await;
-    connection.answer().await
+    connection.read_response().await
 }
 
 /// A `GET`.
-pub async fn get(addr: SocketAddr, path: &str) -> Answer {
+pub async fn get(addr: SocketAddr, path: &str) -> Response {
     exchange(addr, request("GET", path, &[], "")).await
 }
 
 /// A `POST` of JSON.
-pub async fn post(addr: SocketAddr, path: &str, body: &str) -> Answer {
+pub async fn post(addr: SocketAddr, path: &str, body: &str) -> Response {
     let headers = [("Content-Type", "application/json")];
     exchange(addr, request("POST", path, &headers, body)).await
 }

@@ -1,4 +1,4 @@
-//! Holds each answer against Azure's own documents (`fixtures/azure`): the schema of the version
+//! Holds each response against Azure's own documents (`fixtures/azure`): the schema of the version
 //! that was asked for.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::raw::Answer;
+use super::raw::Response;
 
 const NEWEST: &str = "2025-10-02-preview";
 const ERROR: &str = "#/definitions/Azure.Core.Foundations.ErrorResponse";
@@ -64,8 +64,8 @@ impl Document {
                     method: method.to_uppercase(),
                     path: segments(path),
                     answers: answers
-                        .map(|(status, answer)| {
-                            let schema = answer.get("schema").filter(|s| s["type"] != "file");
+                        .map(|(status, response)| {
+                            let schema = response.get("schema").filter(|s| s["type"] != "file");
                             (status.clone(), schema.map(validator))
                         })
                         .collect(),
@@ -78,7 +78,7 @@ impl Document {
         }
     }
 
-    /// The schema of an answer; `None` where the document has no such operation, or no JSON.
+    /// The schema of a response; `None` where the document has no such operation, or no JSON.
     fn schema(&self, method: &str, path: &str, status: u16) -> Option<&Validator> {
         let asked = segments(path);
         let same = |(ours, given): (&String, &String)| ours.starts_with('{') || ours == given;
@@ -97,7 +97,7 @@ fn segments(path: &str) -> Vec<String> {
     segments.map(str::to_owned).collect()
 }
 
-/// `modelAsString` says that a list of words may grow; shell pools answer with exit codes.
+/// `modelAsString` says that a list of words may grow; shell pools response with exit codes.
 fn allow_new_words(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -114,38 +114,38 @@ fn allow_new_words(value: &mut Value) {
     }
 }
 
-/// Panics where the answer to a request is not what Azure's document says.
-pub fn check(method: &str, target: &str, answer: &Answer) {
+/// Panics where the response to a request is not what Azure's document says.
+pub fn check(method: &str, target: &str, response: &Response) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     // What hyper refuses before there is a request has no body at all.
-    let is_hypers = matches!(answer.status, 400 | 414 | 431) && answer.body.is_empty();
+    let is_hypers = matches!(response.status, 400 | 414 | 431) && response.body.is_empty();
     if method == "HEAD" || path.starts_with("/api/") || is_hypers {
         return;
     }
     let version = form_urlencoded::parse(query.as_bytes())
         .find(|(name, _)| name == "api-version")
         .map_or(NEWEST.to_owned(), |(_, version)| version.into_owned());
-    let is_error = answer.status >= 400;
+    let is_error = response.status >= 400;
     let document = match documents().get(&version) {
         Some(document) => document,
         None if is_error => &documents()[NEWEST],
         None => return,
     };
-    let schema = match document.schema(method, path, answer.status) {
+    let schema = match document.schema(method, path, response.status) {
         Some(schema) => schema,
         None if is_error => &document.error,
         None => return,
     };
-    let is_json = answer
+    let is_json = response
         .header("content-type")
         .starts_with("application/json");
-    assert!(is_json, "{method} {target}: {:?}", answer.headers);
-    let body = answer.json();
+    assert!(is_json, "{method} {target}: {:?}", response.headers);
+    let body = response.json();
     if let Err(error) = schema.validate(&body) {
         let place = error.instance_path();
         panic!("{method} {target}: {error} at {place} of {body}");
     }
     if is_error {
-        assert_eq!(body["error"]["code"], answer.header("x-ms-error-code"));
+        assert_eq!(body["error"]["code"], response.header("x-ms-error-code"));
     }
 }

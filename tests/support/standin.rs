@@ -24,7 +24,7 @@ const RUNTIMES: &str = "/api/v2/runtimes";
 pub const RUNNER: &str = "session_runner.py";
 const JSON: &str = "application/json; charset=utf-8";
 
-/// The answer of Piston 3.1.1 with the packages that the recordings were made with.
+/// The response of Piston 3.1.1 with the packages that the recordings were made with.
 const RECORDED_RUNTIMES: &str = r#"[{"language":"bash","version":"5.2.15","aliases":["sh"]},{"language":"c","version":"12.2.0","aliases":["gcc"],"runtime":"gcc"},{"language":"c++","version":"12.2.0","aliases":["cpp","g++"],"runtime":"gcc"},{"language":"java","version":"17.0.0","aliases":[]},{"language":"javascript","version":"20.20.2","aliases":["node-javascript","node-js","javascript","js"],"runtime":"node"},{"language":"python","version":"3.11.2","aliases":["py","py3","python3","python3.11"]}]"#;
 
 /// A gate that holds answers back until the test opens it.
@@ -51,8 +51,8 @@ impl Gate {
 
 /// What the stand-in does with a request once it has read it.
 #[derive(Debug, Clone)]
-pub enum Answer {
-    /// A proper answer.
+pub enum ScriptedResponse {
+    /// A proper response.
     Whole {
         /// The status.
         status: u16,
@@ -73,13 +73,13 @@ pub enum Answer {
     Reset,
     /// Nothing, for as long as the client stays.
     Never,
-    /// An answer after the gate has opened.
-    Held(Gate, Box<Answer>),
-    /// An answer after a time.
-    After(Duration, Box<Answer>),
+    /// A response after the gate has opened.
+    Held(Gate, Box<ScriptedResponse>),
+    /// A response after a time.
+    After(Duration, Box<ScriptedResponse>),
 }
 
-impl Answer {
+impl ScriptedResponse {
     /// JSON with a status.
     pub fn json(status: u16, body: &Value) -> Self {
         Self::Whole {
@@ -135,14 +135,14 @@ impl Answer {
         Self::stdout(&"x".repeat(bytes))
     }
 
-    /// The first half of a proper answer's bytes, and the end of the connection.
+    /// The first half of a proper response's bytes, and the end of the connection.
     pub fn half(self) -> Self {
         let mut bytes = self.bytes();
         bytes.truncate(bytes.len() / 2);
         Self::Bytes(bytes)
     }
 
-    /// The head of a proper answer, and the end of the connection.
+    /// The head of a proper response, and the end of the connection.
     pub fn head(self) -> Self {
         let mut bytes = self.bytes();
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
@@ -159,7 +159,7 @@ impl Answer {
         Self::Bytes(bytes)
     }
 
-    /// An answer of so many bytes, whose head says how many, or that it comes in chunks.
+    /// A response of so many bytes, whose head says how many, or that it comes in chunks.
     pub fn flood(bytes: u64, is_announced: bool) -> Self {
         let framing = match is_announced {
             true => format!("Content-Length: {bytes}"),
@@ -179,10 +179,10 @@ impl Answer {
         }
     }
 
-    /// A proper answer whose `content-length` says so many bytes, whatever they are.
+    /// A proper response whose `content-length` says so many bytes, whatever they are.
     pub fn claiming(self, length: usize) -> Self {
         let Self::Whole { body, .. } = &self else {
-            panic!("only a whole answer has a length");
+            panic!("only a whole response has a length");
         };
         let (right, wrong) = (body.len(), length);
         let text = String::from_utf8(self.bytes()).expect("text");
@@ -194,17 +194,17 @@ impl Answer {
         Self::Bytes(text.into_bytes())
     }
 
-    /// The answer once the gate has opened.
+    /// The response once the gate has opened.
     pub fn held_by(self, gate: &Gate) -> Self {
         Self::Held(gate.clone(), Box::new(self))
     }
 
-    /// The answer after a time.
+    /// The response after a time.
     pub fn after(self, time: Duration) -> Self {
         Self::After(time, Box::new(self))
     }
 
-    /// Waits for what holds the answer back, and gives the answer behind it.
+    /// Waits for what holds the response back, and gives the response behind it.
     async fn wait(self) -> Self {
         match self {
             Self::Held(gate, then) => {
@@ -220,7 +220,7 @@ impl Answer {
         }
     }
 
-    /// The bytes of a proper answer, with the headers that Piston sends.
+    /// The bytes of a proper response, with the headers that Piston sends.
     fn bytes(&self) -> Vec<u8> {
         let Self::Whole {
             status,
@@ -228,7 +228,7 @@ impl Answer {
             body,
         } = self
         else {
-            panic!("only a whole answer has bytes");
+            panic!("only a whole response has bytes");
         };
         let reason = StatusCode::from_u16(*status).unwrap();
         let reason = reason.canonical_reason().unwrap_or_default();
@@ -247,7 +247,7 @@ impl Answer {
     }
 }
 
-impl From<&PistonResponse> for Answer {
+impl From<&PistonResponse> for ScriptedResponse {
     fn from(recorded: &PistonResponse) -> Self {
         Self::Whole {
             status: recorded.status,
@@ -259,7 +259,7 @@ impl From<&PistonResponse> for Answer {
 
 /// One request that the stand-in was sent.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ReceivedRequest {
     /// The method.
     pub method: String,
     /// The path with its query.
@@ -270,7 +270,7 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-impl Asked {
+impl ReceivedRequest {
     /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("JSON")
@@ -291,18 +291,18 @@ impl Asked {
 
 #[derive(Debug)]
 struct State {
-    steps: VecDeque<(Option<PistonRequest>, Answer)>,
-    always: Option<Answer>,
-    runtimes: Answer,
-    readiness: Answer,
-    about: Option<Answer>,
-    asked: Vec<Asked>,
+    steps: VecDeque<(Option<PistonRequest>, ScriptedResponse)>,
+    always: Option<ScriptedResponse>,
+    runtimes: ScriptedResponse,
+    readiness: ScriptedResponse,
+    about: Option<ScriptedResponse>,
+    asked: Vec<ReceivedRequest>,
     complaints: Vec<String>,
     connections: usize,
     left: usize,
 }
 
-/// How a stand-in will answer.
+/// How a stand-in will response.
 #[derive(Debug)]
 pub struct Script {
     state: State,
@@ -311,45 +311,45 @@ pub struct Script {
 
 impl Script {
     /// What it does with the next request.
-    pub fn answer(mut self, answer: Answer) -> Self {
-        self.state.steps.push_back((None, answer));
+    pub fn respond(mut self, response: ScriptedResponse) -> Self {
+        self.state.steps.push_back((None, response));
         self
     }
 
     /// The next request must be the recorded one, and is answered as it was recorded.
     pub fn recorded(mut self, exchange: &PistonExchange) -> Self {
-        let answer = Answer::from(&exchange.response);
+        let response = ScriptedResponse::from(&exchange.response);
         // The adapter asks for the runtimes when it likes, so that they have no place in the order.
         if exchange.request.path == RUNTIMES && exchange.request.method == "GET" {
-            self.state.runtimes = answer;
+            self.state.runtimes = response;
             return self;
         }
-        let step = (Some(exchange.request.clone()), answer);
+        let step = (Some(exchange.request.clone()), response);
         self.state.steps.push_back(step);
         self
     }
 
     /// What it does with every request after the script's end; else such a request is a complaint.
-    pub fn always(mut self, answer: Answer) -> Self {
-        self.state.always = Some(answer);
+    pub fn always(mut self, response: ScriptedResponse) -> Self {
+        self.state.always = Some(response);
         self
     }
 
     /// What it does with `GET /api/v2/runtimes`, instead of the recorded list.
-    pub fn runtimes(mut self, answer: Answer) -> Self {
-        self.state.runtimes = answer;
+    pub fn runtimes(mut self, response: ScriptedResponse) -> Self {
+        self.state.runtimes = response;
         self
     }
 
-    /// What it does with a readiness execution, instead of the right answer.
-    pub fn readiness(mut self, answer: Answer) -> Self {
-        self.state.readiness = answer;
+    /// What it does with a readiness execution, instead of the right response.
+    pub fn readiness(mut self, response: ScriptedResponse) -> Self {
+        self.state.readiness = response;
         self
     }
 
     /// What it does with `GET /`, instead of taking it for a request of the script.
-    pub fn about(mut self, answer: Answer) -> Self {
-        self.state.about = Some(answer);
+    pub fn about(mut self, response: ScriptedResponse) -> Self {
+        self.state.about = Some(response);
         self
     }
 
@@ -399,12 +399,12 @@ impl StandIn {
             state: State {
                 steps: VecDeque::new(),
                 always: None,
-                runtimes: Answer::Whole {
+                runtimes: ScriptedResponse::Whole {
                     status: 200,
                     content_type: Some(JSON.to_owned()),
                     body: RECORDED_RUNTIMES.as_bytes().to_vec(),
                 },
-                readiness: Answer::stdout("42\n"),
+                readiness: ScriptedResponse::stdout("42\n"),
                 about: None,
                 asked: Vec::new(),
                 complaints: Vec::new(),
@@ -421,17 +421,17 @@ impl StandIn {
     }
 
     /// What it was asked so far, but for the runtimes and the readiness executions.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.state.lock().unwrap().asked.clone()
     }
 
     /// What it does with the next request behind those that the script has.
-    pub fn will(&self, answer: Answer) {
-        self.state.lock().unwrap().steps.push_back((None, answer));
+    pub fn respond_next(&self, response: ScriptedResponse) {
+        self.state.lock().unwrap().steps.push_back((None, response));
     }
 
     /// What it says from now on when it is asked for its runtimes.
-    pub fn will_list(&self, runtimes: Answer) {
+    pub fn will_list(&self, runtimes: ScriptedResponse) {
         self.state.lock().unwrap().runtimes = runtimes;
     }
 
@@ -440,19 +440,19 @@ impl StandIn {
         self.state.lock().unwrap().connections
     }
 
-    /// How many requests were given up by the adapter while their answer was held back.
+    /// How many requests were given up by the adapter while their response was held back.
     pub fn left(&self) -> usize {
         self.state.lock().unwrap().left
     }
 
     /// Waits until it has been asked so often.
-    pub async fn asked_times(&self, count: usize) {
+    pub async fn received(&self, count: usize) {
         self.until("requests", |state| state.asked.len() >= count)
             .await;
     }
 
     /// Waits until so many requests have been given up.
-    pub async fn left_times(&self, count: usize) {
+    pub async fn abandoned(&self, count: usize) {
         self.until("requests given up", |state| state.left >= count)
             .await;
     }
@@ -492,35 +492,41 @@ pub async fn refused_url() -> String {
 }
 
 impl State {
-    fn answer(&mut self, asked: Asked) -> Answer {
-        if asked.method == "GET" && asked.path == RUNTIMES {
+    fn next_response(&mut self, request: ReceivedRequest) -> ScriptedResponse {
+        if request.method == "GET" && request.path == RUNTIMES {
             return self.runtimes.clone();
         }
-        if let ("GET", "/", Some(about)) = (asked.method.as_str(), asked.path.as_str(), &self.about)
+        if let ("GET", "/", Some(about)) =
+            (request.method.as_str(), request.path.as_str(), &self.about)
         {
             return about.clone();
         }
-        if asked.path == EXECUTE && asked.is_readiness() {
+        if request.path == EXECUTE && request.is_readiness() {
             return self.readiness.clone();
         }
-        let (expected, answer) = match (self.steps.pop_front(), &self.always) {
+        let (expected, response) = match (self.steps.pop_front(), &self.always) {
             (Some(step), _) => step,
-            (None, Some(answer)) => (None, answer.clone()),
+            (None, Some(response)) => (None, response.clone()),
             (None, None) => {
                 self.complaints
-                    .push(format!("unexpected: {} {}", asked.method, asked.path));
-                (None, Answer::empty(500))
+                    .push(format!("unexpected: {} {}", request.method, request.path));
+                (None, ScriptedResponse::empty(500))
             }
         };
         if let Some(expected) = expected {
-            let body = without_runner(&asked.body);
-            let difference =
-                request_difference(&expected, &asked.method, &asked.path, &asked.headers, &body);
+            let body = without_runner(&request.body);
+            let difference = request_difference(
+                &expected,
+                &request.method,
+                &request.path,
+                &request.headers,
+                &body,
+            );
             self.complaints
-                .extend(difference.map(|difference| format!("asked Piston: {difference}")));
+                .extend(difference.map(|difference| format!("request Piston: {difference}")));
         }
-        self.asked.push(asked);
-        answer
+        self.asked.push(request);
+        response
     }
 }
 
@@ -551,35 +557,39 @@ async fn converse(
         };
         let mut words = start.split(' ').map(str::to_owned);
         let mut word = || words.next().unwrap_or_default();
-        let asked = Asked {
+        let asked = ReceivedRequest {
             method: word(),
             path: word(),
             headers,
             body,
         };
-        let mut answer = state.lock().unwrap().answer(asked);
+        let mut response = state.lock().unwrap().next_response(asked);
         let bytes = loop {
-            answer = match answer {
-                Answer::Held(..) | Answer::After(..) | Answer::Never => tokio::select! {
-                    next = answer.wait() => next,
+            response = match response {
+                ScriptedResponse::Held(..)
+                | ScriptedResponse::After(..)
+                | ScriptedResponse::Never => tokio::select! {
+                    next = response.wait() => next,
                     () = buffer.ended(&mut stream) => {
                         state.lock().unwrap().left += 1;
                         return Ok(());
                     }
                 },
-                Answer::Close => return Ok(()),
-                Answer::Reset => {
+                ScriptedResponse::Close => return Ok(()),
+                ScriptedResponse::Reset => {
                     // Closing with a linger time of zero sends a reset.
                     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
                     return Ok(());
                 }
-                Answer::Bytes(bytes) => {
+                ScriptedResponse::Bytes(bytes) => {
                     stream.write_all(&bytes).await?;
                     return stream.shutdown().await;
                 }
-                Answer::Flood(head, bytes) => return flood(&mut stream, &head, bytes).await,
-                Answer::Open(bytes) => break bytes,
-                whole @ Answer::Whole { .. } => break whole.bytes(),
+                ScriptedResponse::Flood(head, bytes) => {
+                    return flood(&mut stream, &head, bytes).await;
+                }
+                ScriptedResponse::Open(bytes) => break bytes,
+                whole @ ScriptedResponse::Whole { .. } => break whole.bytes(),
             };
         };
         stream.write_all(&bytes).await?;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::adapter::azure::version::API_VERSIONS;
-use crate::adapter::session::Session;
+use crate::adapter::session::App;
 use crate::piston::Runtime;
 
 const PATHS: [&str; 28] = [
@@ -37,7 +37,7 @@ const PATHS: [&str; 28] = [
     "GET /",
 ];
 
-/// The answer of `GET /`.
+/// The response of `GET /`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
@@ -69,16 +69,16 @@ struct Limits {
 
 impl About {
     /// What is known now; `sandbox` is what the engine says contains its jobs.
-    pub fn new(session: &Session, sandbox: Option<serde_json::Value>) -> Self {
-        let config = &session.config;
+    pub fn new(app: &App, sandbox: Option<serde_json::Value>) -> Self {
+        let config = &app.config;
         Self {
             name: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
             engine: config.engine.to_string(),
-            ready: session.readiness.check().is_ok(),
+            ready: app.readiness.check().is_ok(),
             sandbox,
             variables: "fresh each time: every execution is a process of its own",
-            runtimes: session.known_runtimes().to_vec(),
+            runtimes: app.runtimes.known().to_vec(),
             api_versions: API_VERSIONS,
             limits: Limits {
                 run_timeout_in_seconds: config.run_timeout.as_secs_f64(),

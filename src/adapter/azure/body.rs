@@ -1,4 +1,4 @@
-//! What the bodies of Azure's dialects have in common.
+//! Parts that the bodies of all dialects share.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,7 @@ use crate::adapter::model::outcome::Outcome;
 /// A rendered answer: status and JSON.
 #[derive(Debug)]
 pub struct Rendered {
-    /// The HTTP status.
     pub status: StatusCode,
-    /// JSON.
     pub body: Bytes,
 }
 
@@ -96,10 +94,8 @@ impl ErrorResponse {
 /// An object with a number, as Azure's older dialects have them.
 #[derive(Serialize)]
 pub struct Numbered<F> {
-    /// The number.
     #[serde(rename = "$id")]
     pub number: &'static str,
-    /// Its members.
     #[serde(flatten)]
     pub fields: F,
 }
@@ -108,7 +104,6 @@ pub struct Numbered<F> {
 #[derive(Clone, Serialize)]
 #[serde(untagged)]
 pub enum Value<'a> {
-    /// As it is.
     Json(&'a RawValue),
     /// As text; empty where there is no value.
     Text(Cow<'a, str>),

@@ -1,4 +1,4 @@
-//! The answer of `POST /code/execute` (2024-02-02-preview, 2024-08-02-preview).
+//! The response of `POST /code/execute` (2024-02-02-preview, 2024-08-02-preview).
 
 use serde::Serialize;
 
@@ -9,12 +9,12 @@ use crate::adapter::model::outcome::Outcome;
 pub struct Answer<'a> {
     #[serde(rename = "$id")]
     number: &'static str,
-    properties: Numbered<Properties<'a>>,
+    properties: Numbered<CodeProperties<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Properties<'a> {
+struct CodeProperties<'a> {
     status: &'static str,
     stdout: &'a str,
     stderr: &'a str,
@@ -25,7 +25,7 @@ struct Properties<'a> {
 
 impl<'a> Answer<'a> {
     pub fn new(outcome: &'a Outcome) -> Self {
-        let fields = Properties {
+        let fields = CodeProperties {
             status: success_or_failure(outcome),
             stdout: outcome.stdout(),
             stderr: outcome.stderr(),

@@ -1,6 +1,6 @@
-//! Whose words a client uses, and the forms of responses that follow from it.
+//! The dialects of the API, and the forms of responses that follow from them.
 
-/// Whose words a client uses; it decides the form of the answer.
+/// The dialect of a request; it decides the form of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialect {
     /// `POST /{language}/execute`: a custom container's own, and `python/execute` of May 2024.
@@ -22,7 +22,6 @@ pub enum ResponseForm {
     Language,
     /// Under `properties` only.
     Code,
-    /// An execution resource.
     Executions,
     /// An execution resource whose value is text: the .NET client of the versions that have it
     /// fails on a number.
@@ -55,7 +54,7 @@ impl ResponseForm {
     }
 }
 
-/// The form of an answer with files.
+/// The form of a response with files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilesForm {
     /// `{"$id","value":[…]}`.

@@ -1,4 +1,4 @@
-//! Every error a client can get, and the one table that turns it into Azure's body.
+//! Every error a client can get, and the one table of their statuses and codes.
 
 use http::StatusCode;
 
@@ -16,7 +16,6 @@ pub enum ApiError {
     /// The session refuses it, or fails.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// No such path.
     #[error("There is nothing at this path. GET / lists what there is.")]
     PathNotFound,
     /// The path exists, the method does not.
@@ -99,10 +98,7 @@ pub enum ApiError {
     },
     /// The body did not arrive in time.
     #[error("The body did not arrive within {seconds} s.")]
-    BodyTimeout {
-        /// The time allowed.
-        seconds: u64,
-    },
+    BodyTimeout { seconds: u64 },
     /// The connection broke while the body arrived.
     #[error("The body ended before it was complete.")]
     BodyIncomplete,
@@ -125,10 +121,7 @@ pub enum ApiError {
     TooManyBodies,
     /// An upload's body is declared as something else than a form with files.
     #[error("The body must be multipart/form-data with a field 'file', not '{given}'.")]
-    NotMultipart {
-        /// The content type.
-        given: String,
-    },
+    NotMultipart { given: String },
     /// The body is not `multipart/form-data`.
     #[error("The body is not valid multipart/form-data: {0}.")]
     MultipartInvalid(&'static str),
@@ -145,7 +138,6 @@ pub enum ApiError {
 
 /// What a response says of an error.
 pub struct ErrorMeta {
-    /// The HTTP status.
     pub status: StatusCode,
     /// Azure's `error.code` and the header `x-ms-error-code`.
     pub code: &'static str,
@@ -312,7 +304,9 @@ fn engine_status(error: &ClientError) -> StatusCode {
         ClientError::Unreachable(_) | ClientError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ClientError::ConnectionLost(_) => StatusCode::BAD_GATEWAY,
         ClientError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-        ClientError::AnswerTooLarge(_) | ClientError::AnswerInvalid(_) => StatusCode::BAD_GATEWAY,
+        ClientError::ResponseTooLarge(_) | ClientError::ResponseInvalid(_) => {
+            StatusCode::BAD_GATEWAY
+        }
         ClientError::Busy => StatusCode::TOO_MANY_REQUESTS,
         ClientError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         ClientError::Failed(_) | ClientError::SandboxFailed => StatusCode::BAD_GATEWAY,

@@ -1,4 +1,4 @@
-//! The execution resource: the answer of `POST /executions` and `GET /executions/{id}`
+//! The execution resource: the response of `POST /executions` and `GET /executions/{id}`
 //! (2024-10-02-preview and later) and of shell executions.
 //!
 //! Source: `SessionCodeExecutionResource` in the published OpenAPI documents and their examples.
@@ -11,7 +11,7 @@ use crate::adapter::azure::error::ErrorMeta;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::outcome::Outcome;
 use crate::adapter::session::error::SessionError;
-use crate::adapter::session::registry::{State, Tracked};
+use crate::adapter::session::registry::{ExecutionHandle, State};
 use crate::piston::Verdict;
 
 #[derive(Serialize)]
@@ -45,26 +45,26 @@ struct ExecutionResult<'a> {
 
 impl<'a> Resource<'a> {
     /// The execution as it stands.
-    pub fn new(tracked: &'a Tracked, state: &'a State, form: ResponseForm) -> Self {
+    pub fn new(handle: &'a ExecutionHandle, state: &'a State, form: ResponseForm) -> Self {
         match state {
-            State::NotStarted => Self::without_result(tracked, "NotStarted"),
-            State::Running => Self::without_result(tracked, "Running"),
+            State::NotStarted => Self::without_result(handle, "NotStarted"),
+            State::Running => Self::without_result(handle, "Running"),
             State::Ended(result) => match &**result {
-                Ok(outcome) => Self::with_result(tracked, outcome, form),
-                Err(SessionError::Canceled) => Self::without_result(tracked, "Canceled"),
+                Ok(outcome) => Self::with_result(handle, outcome, form),
+                Err(SessionError::Canceled) => Self::without_result(handle, "Canceled"),
                 Err(error) => Self {
                     error: Some(ErrorResponse::new(ErrorMeta::of_session(error))),
-                    ..Self::without_result(tracked, "Failed")
+                    ..Self::without_result(handle, "Failed")
                 },
             },
         }
     }
 
-    fn without_result(tracked: &'a Tracked, status: &str) -> Self {
+    fn without_result(handle: &'a ExecutionHandle, status: &str) -> Self {
         Self {
-            id: tracked.id.as_str(),
-            identifier: tracked.identifier.as_ref().map_or("", Identifier::as_str),
-            execution_type: (!tracked.is_shell).then_some(execution_type(tracked)),
+            id: handle.id.as_str(),
+            identifier: handle.identifier.as_ref().map_or("", Identifier::as_str),
+            execution_type: (!handle.is_shell).then_some(execution_type(handle)),
             status: status.to_owned(),
             result: None,
             error: None,
@@ -73,7 +73,7 @@ impl<'a> Resource<'a> {
 
     /// Shell pools tell the exit code in place of a status, and -1 for a time-out, which took
     /// as long as its limit.
-    fn with_result(tracked: &'a Tracked, outcome: &'a Outcome, form: ResponseForm) -> Self {
+    fn with_result(handle: &'a ExecutionHandle, outcome: &'a Outcome, form: ResponseForm) -> Self {
         let (status, value, time_ms) = if form.is_shell() {
             match outcome.timed_out_after {
                 None => (outcome.exit_code.to_string(), None, outcome.time_ms),
@@ -99,21 +99,21 @@ impl<'a> Resource<'a> {
                 memory_in_bytes: outcome.memory_bytes,
             }),
             status,
-            ..Self::without_result(tracked, "")
+            ..Self::without_result(handle, "")
         }
     }
 }
 
 /// Azure's word for whether the client waits.
-fn execution_type(tracked: &Tracked) -> &'static str {
-    if tracked.is_asynchronous {
+fn execution_type(handle: &ExecutionHandle) -> &'static str {
+    if handle.is_asynchronous {
         "Asynchronous"
     } else {
         "Synchronous"
     }
 }
 
-/// The answer of a `*/execute` whose execution has not ended: the execution resource in that
+/// The response of a `*/execute` whose execution has not ended: the execution resource in that
 /// dialect's shape, with empty output.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -129,10 +129,10 @@ pub struct Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
-    pub fn new(tracked: &'a Tracked, status: &'static str) -> Self {
+    pub fn new(handle: &'a ExecutionHandle, status: &'static str) -> Self {
         Self {
-            id: tracked.id.as_str(),
-            execution_type: execution_type(tracked),
+            id: handle.id.as_str(),
+            execution_type: execution_type(handle),
             status,
             stdout: "",
             stderr: "",

@@ -10,7 +10,7 @@ use crate::adapter::azure::dialect::FilesForm;
 use crate::adapter::azure::error::ApiError;
 use crate::adapter::azure::version::api_version;
 use crate::adapter::azure::{Rendered, query};
-use crate::adapter::files::{Entry, Kind};
+use crate::adapter::files::{Entry, EntryKind};
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::timestamp::Timestamp;
 
@@ -85,13 +85,12 @@ fn yes_or_no(value: &str) -> Result<bool, ApiError> {
     }
 }
 
-/// Renders a list.
 pub fn render_list(form: FilesForm, query: &FilesQuery, entries: &[Entry]) -> Rendered {
     // An entry of May 2024 cannot say that it is a folder.
     let has_folders = form != FilesForm::Values && query.has_folders();
     let listed: Vec<&Entry> = entries
         .iter()
-        .filter(|entry| entry.kind == Kind::File || has_folders)
+        .filter(|entry| entry.kind == EntryKind::File || has_folders)
         .collect();
     body(form, query.has_directory(), &listed)
 }
@@ -109,7 +108,7 @@ pub fn render_entry(entry: &Entry) -> Rendered {
 fn body(form: FilesForm, with_directory: bool, entries: &[&Entry]) -> Rendered {
     let mut ids = Ids::default();
     match form {
-        FilesForm::Value => Rendered::ok(&Value {
+        FilesForm::Value => Rendered::ok(&FileValue {
             id: ids.next(),
             value: ids.entries(entries, with_directory),
         }),
@@ -125,7 +124,7 @@ fn body(form: FilesForm, with_directory: bool, entries: &[&Entry]) -> Rendered {
 }
 
 #[derive(Serialize)]
-struct Value<'a> {
+struct FileValue<'a> {
     #[serde(rename = "$id")]
     id: String,
     value: Vec<FlatEntry<'a>>,
@@ -151,7 +150,7 @@ struct Flat<'a> {
 struct FlatEntry<'a> {
     #[serde(rename = "$id")]
     id: String,
-    properties: Properties,
+    properties: FileProperties,
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<&'a str>,
@@ -163,7 +162,7 @@ struct FlatEntry<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Properties {
+struct FileProperties {
     #[serde(rename = "$id")]
     id: String,
     /// The path from the folder that was asked about: clients put `/mnt/data/` ahead of it.
@@ -182,7 +181,7 @@ struct OldEntry {
     last_modified_time: Timestamp,
 }
 
-/// The running numbers of the objects in an answer.
+/// The running numbers of the objects in a response.
 #[derive(Default)]
 struct Ids(usize);
 
@@ -195,7 +194,7 @@ impl Ids {
     fn entry<'a>(&mut self, entry: &'a Entry, with_directory: bool) -> FlatEntry<'a> {
         FlatEntry {
             id: self.next(),
-            properties: Properties {
+            properties: FileProperties {
                 id: self.next(),
                 filename: entry.path(),
                 size: entry.size,
@@ -204,8 +203,8 @@ impl Ids {
             name: &entry.name,
             directory: with_directory.then_some(&entry.folder),
             r#type: match entry.kind {
-                Kind::File => "file",
-                Kind::Folder => "directory",
+                EntryKind::File => "file",
+                EntryKind::Folder => "directory",
             },
             content_type: content_type(entry),
             size_in_bytes: entry.size,
@@ -233,9 +232,9 @@ fn content_type(entry: &Entry) -> &'static str {
     const UNKNOWN: &str = "application/octet-stream";
     let extension = entry.name.rsplit_once('.').map_or("", |(_, end)| end);
     match (entry.kind, extension.to_ascii_lowercase().as_str()) {
-        (Kind::Folder, _) => UNKNOWN,
-        (Kind::File, "yaml" | "yml") => "application/yaml",
-        (Kind::File, extension) => mime_guess::from_ext(extension)
+        (EntryKind::Folder, _) => UNKNOWN,
+        (EntryKind::File, "yaml" | "yml") => "application/yaml",
+        (EntryKind::File, extension) => mime_guess::from_ext(extension)
             .first_raw()
             .unwrap_or(UNKNOWN),
     }

@@ -1,6 +1,6 @@
 //! The response of `POST /{language}/execute` and `POST /execute`.
 //!
-//! [`Fields`] stand at the top and under `properties`, because clients read one or the other.
+//! [`ResponseFields`] stand at the top and under `properties`, because clients read one or the other.
 //! [`Stages`] have Piston's own words for existing back ends, which read them at the top; they repeat
 //! the output, and so stand there alone.
 
@@ -12,7 +12,7 @@ use crate::piston::Verdict;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Fields<'a> {
+pub struct ResponseFields<'a> {
     status: &'static str,
     outcome: Verdict,
     stdout: &'a str,
@@ -28,7 +28,7 @@ pub struct Fields<'a> {
     memory_in_bytes: Option<u64>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ResponseFields<'a> {
     pub fn new(outcome: &'a Outcome) -> Self {
         Self {
             status: success_or_failure(outcome),

@@ -1,4 +1,6 @@
-//! Azure's dialects: what a request may look like, and what its answer looks like.
+//! Azure's dialects: parses requests and renders responses.
+//!
+//! It knows nothing of connections and nothing of how an execution is run.
 
 mod about;
 pub mod body;

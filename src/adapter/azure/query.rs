@@ -40,7 +40,7 @@ impl Query {
         Ok(parsed)
     }
 
-    /// The version that the answer is of.
+    /// The version that the response is of.
     pub fn version_or_newest(&self) -> &'static str {
         self.api_version.unwrap_or(NEWEST)
     }

@@ -1,4 +1,4 @@
-//! The body of an execution request, in all its ages: flat or under `properties`.
+//! Parses the body of an execution request, in any version: flat or under `properties`.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct ExecutionRequest {
 /// The fields, not looked into yet. Those that nobody knows are ignored.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Fields<'a> {
+struct RequestFields<'a> {
     #[serde(borrow)]
     properties: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -66,7 +66,7 @@ struct Fields<'a> {
     return_jupyter_format_execution_result: Option<&'a RawValue>,
 }
 
-impl Fields<'_> {
+impl RequestFields<'_> {
     /// These, and what they lack from `others`.
     fn or(self, others: Self) -> Self {
         Self {
@@ -153,7 +153,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<ExecutionRe
     })
 }
 
-struct Program {
+struct ProgramForm {
     language: String,
     code: String,
     args: Vec<String>,
@@ -163,9 +163,9 @@ struct Program {
 
 fn program(
     dialect: &Dialect,
-    given: &Fields<'_>,
+    given: &RequestFields<'_>,
     value_is_text: bool,
-) -> Result<Program, ApiError> {
+) -> Result<ProgramForm, ApiError> {
     if let Some(shell) = shell_program(dialect, given)? {
         return Ok(shell);
     }
@@ -184,7 +184,7 @@ fn program(
                 .unwrap_or_else(|| "python".to_owned())
         }
     };
-    Ok(Program {
+    Ok(ProgramForm {
         language,
         code: match input_type {
             Some(INLINE_BASE64) => decode_base64(code)?,
@@ -201,7 +201,10 @@ fn program(
 }
 
 /// `shellCommand` or `execCommandAndArgs`, where the dialect knows them.
-fn shell_program(dialect: &Dialect, given: &Fields<'_>) -> Result<Option<Program>, ApiError> {
+fn shell_program(
+    dialect: &Dialect,
+    given: &RequestFields<'_>,
+) -> Result<Option<ProgramForm>, ApiError> {
     let form = match dialect {
         Dialect::Language(_) | Dialect::Code => return Ok(None),
         Dialect::Execute => ResponseForm::Language,
@@ -221,7 +224,7 @@ fn shell_program(dialect: &Dialect, given: &Fields<'_>) -> Result<Option<Program
         (None, _) if *dialect == Dialect::Shell => return Err(ApiError::Missing("shellCommand")),
         (None, _) => return Ok(None),
     };
-    Ok(Some(Program {
+    Ok(Some(ProgramForm {
         language: "bash".to_owned(),
         code,
         args,
@@ -242,7 +245,7 @@ const CODE_INPUT_TYPES: [&str; 3] = ["Inline", "InlineText", INLINE_BASE64];
 /// No language and no range of versions is longer.
 const LONGEST_NAME: usize = 64;
 
-fn fields(text: &str) -> Result<Fields<'_>, ApiError> {
+fn fields(text: &str) -> Result<RequestFields<'_>, ApiError> {
     if !text.trim_start().starts_with('{') {
         let given = kind(text.trim_start());
         return Err(ApiError::BodyInvalid(format!("it is {given}")));

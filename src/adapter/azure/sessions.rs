@@ -1,4 +1,4 @@
-//! The answers about the session and the pool: `GET /session`, `GET /listSessions`,
+//! Responses about the session and the pool: `GET /session`, `GET /listSessions`,
 //! `GET /metadata`, `POST /.management/stopSession`.
 //!
 //! Source: `Session`, `SessionsListResponse` and `SessionPoolMetadataResponse` in the published
@@ -11,8 +11,8 @@ use crate::adapter::azure::query::Query;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::package::Package;
 use crate::adapter::model::timestamp::Timestamp;
-use crate::adapter::session::Session;
-use crate::adapter::session::usage::SessionRecord;
+use crate::adapter::session::App;
+use crate::adapter::session::identifiers::SessionRecord;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,7 +55,7 @@ struct JupyterKernel {
 }
 
 fn resource<'a>(
-    session: &Session,
+    app: &App,
     record: &'a SessionRecord,
     asked: Option<&'a Identifier>,
 ) -> SessionResource<'a> {
@@ -65,31 +65,31 @@ fn resource<'a>(
         created_at: record.created_at.into(),
         last_accessed_at: record.last_accessed_at.into(),
         expire_at: record.expire_at().into(),
-        etag: session.guid.to_string(),
+        etag: app.session.guid.to_string(),
     }
 }
 
-/// The answer of `GET /session`.
-pub fn session(session: &Session, record: &SessionRecord, asked: Option<&Identifier>) -> Rendered {
-    Rendered::ok(&resource(session, record, asked))
+/// The response of `GET /session`.
+pub fn session(app: &App, record: &SessionRecord, asked: Option<&Identifier>) -> Rendered {
+    Rendered::ok(&resource(app, record, asked))
 }
 
-/// The answer of `GET /listSessions`.
-pub fn list(session: &Session, query: &Query) -> Rendered {
-    let named = session.sessions.named();
+/// The response of `GET /listSessions`.
+pub fn list(app: &App, query: &Query) -> Rendered {
+    let named = app.session.identifiers.named();
     Rendered::ok(&SessionList {
         sessions: named
             .iter()
             .skip(query.skip)
-            .map(|record| resource(session, record, None))
+            .map(|record| resource(app, record, None))
             .collect(),
     })
 }
 
-/// The answer of `GET /metadata`.
-pub fn metadata(session: &Session, packages: &[Package]) -> Rendered {
-    let runtimes = session.known_runtimes();
-    let created_at = Timestamp::from(session.created_at);
+/// The response of `GET /metadata`.
+pub fn metadata(app: &App, packages: &[Package]) -> Rendered {
+    let runtimes = app.runtimes.known();
+    let created_at = Timestamp::from(app.session.created_at);
     Rendered::ok(&Metadata {
         runtimes: runtimes
             .iter()
@@ -110,7 +110,7 @@ pub fn metadata(session: &Session, packages: &[Package]) -> Rendered {
     })
 }
 
-/// The answer of `POST /.management/stopSession`: a text, as JSON.
+/// The response of `POST /.management/stopSession`: a text, as JSON.
 pub fn stopped(identifier: Option<&Identifier>) -> Rendered {
     match identifier {
         Some(identifier) => Rendered::ok(&format!("Session {} stopped.", identifier.as_str())),

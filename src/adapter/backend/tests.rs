@@ -9,12 +9,11 @@ fn execution() -> Execution {
         .execution
 }
 
-fn terms() -> Terms {
-    Terms {
+fn limits() -> RunLimits {
+    RunLimits {
         run_timeout: Duration::from_secs(60),
         max_run_timeout: Duration::from_secs(220),
         memory: 512 << 20,
-        working_directory: None,
     }
 }
 
@@ -23,7 +22,7 @@ fn request() -> ExecuteRequest {
         name: "py".to_owned(),
         language: "python".to_owned(),
     };
-    piston_request(execution(), python, &terms())
+    piston_request(execution(), python, limits())
 }
 
 fn stage(json: &str) -> Stage {
@@ -65,7 +64,7 @@ fn a_time_limit_is_clamped_and_never_nothing() {
             timeout: Some(timeout),
             ..execution()
         };
-        piston_request(execution, python, &terms()).run_timeout
+        piston_request(execution, python, limits()).run_timeout
     };
     assert_eq!(run_timeout(Duration::from_millis(1500)), Some(1500));
     assert_eq!(run_timeout(Duration::MAX), Some(220_000));
@@ -263,12 +262,12 @@ fn an_answer_without_an_outcome_is_the_engines_fault() {
         read(r#"{"status":"XX","code":0}"#),
         ClientError::SandboxFailed
     ));
-    assert!(matches!(read("{}"), ClientError::AnswerInvalid(_)));
+    assert!(matches!(read("{}"), ClientError::ResponseInvalid(_)));
 }
 
 #[test]
 fn streams_are_cut_at_a_character_and_stderr_says_so() {
-    let cut = |run: &str, most| outcome(&request(), answer(run, None), most).unwrap();
+    let cut = |run: &str, max_bytes| outcome(&request(), answer(run, None), max_bytes).unwrap();
     let outcome = cut(r#"{"code":0,"stdout":"aéb","stderr":"err\n"}"#, 200);
     assert_eq!((outcome.stdout(), outcome.stderr()), ("aéb", "err\n"));
     let outcome = cut(
@@ -294,8 +293,8 @@ fn why_a_program_was_stopped_is_never_cut() {
     let run = format!(
         r#"{{"signal":"SIGKILL","code":null,"status":"TO","message":"wall clock","stderr":"{long}"}}"#
     );
-    for most in [10, 4096] {
-        let outcome = outcome(&request(), answer(&run, None), most).unwrap();
+    for max_bytes in [10, 4096] {
+        let outcome = outcome(&request(), answer(&run, None), max_bytes).unwrap();
         let lines: Vec<&str> = outcome.stderr().lines().rev().take(2).collect();
         assert_eq!(lines[0], "Time limit exceeded: stopped after 60 s.");
         assert!(lines[1].ends_with("of 5000 bytes, as outputStreamsMaxLength says."));
@@ -350,6 +349,6 @@ fn a_signal_has_the_name_of_one() {
     assert_eq!(killed("SIGRTMIN+15").unwrap().exit_code, 128);
     assert!(matches!(
         killed(&"SIGKILL".repeat(3)),
-        Err(ClientError::AnswerInvalid(_))
+        Err(ClientError::ResponseInvalid(_))
     ));
 }

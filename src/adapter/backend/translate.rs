@@ -5,29 +5,24 @@ use std::time::Duration;
 
 use crate::piston::{
     ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status, Verdict,
-    WorkingDirectory,
 };
 
-pub use crate::adapter::backend::last_expression::ends_in_print;
 use crate::adapter::backend::stderr;
 pub use crate::adapter::backend::value::{Marker, ValueOptions};
 use crate::adapter::model::execution::Execution;
 use crate::adapter::model::outcome::{Outcome, StageOutput};
 
-/// What the name of a signal has at most, `SIGRTMIN+15` among them.
+/// What the name of a signal has at max_bytes, `SIGRTMIN+15` among them.
 const LONGEST_SIGNAL_NAME: usize = 16;
 
-/// What every execution of this session gets.
+/// The limits of every execution.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct RunLimits {
     /// Wall-clock limit of an execution that names none.
     pub run_timeout: Duration,
-    /// Highest wall-clock limit.
     pub max_run_timeout: Duration,
     /// Memory in bytes.
     pub memory: u64,
-    /// Where it starts.
-    pub working_directory: Option<WorkingDirectory>,
 }
 
 /// A language as the engine knows it.
@@ -46,12 +41,12 @@ pub struct ResolvedLanguage {
 pub fn piston_request(
     execution: Execution,
     language: ResolvedLanguage,
-    terms: &Terms,
+    limits: RunLimits,
 ) -> ExecuteRequest {
     let timeout = execution
         .timeout
-        .unwrap_or(terms.run_timeout)
-        .min(terms.max_run_timeout);
+        .unwrap_or(limits.run_timeout)
+        .min(limits.max_run_timeout);
     ExecuteRequest {
         files: vec![File::text(main_file(&language.language), execution.code)],
         language: language.name,
@@ -59,8 +54,8 @@ pub fn piston_request(
         stdin: execution.stdin,
         args: execution.args,
         run_timeout: Some((timeout.as_millis() as u64).max(1)),
-        run_memory_limit: Some(terms.memory),
-        working_directory: terms.working_directory,
+        run_memory_limit: Some(limits.memory),
+        working_directory: None,
     }
 }
 
@@ -85,7 +80,7 @@ fn main_file(language: &str) -> &'static str {
     }
 }
 
-/// Reads the engine's answer to `request`, before whose program `marker` was put.
+/// Reads the engine's response to `request`, before whose program `marker` was put.
 ///
 /// # Errors
 /// As [`outcome`].
@@ -93,7 +88,7 @@ pub fn outcome_with_value(
     request: &ExecuteRequest,
     mut response: ExecuteResponse,
     marker: &Marker,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<Outcome, ClientError> {
     let run = &mut response.run;
     let taken = marker.take_from(&mut run.stderr);
@@ -110,7 +105,7 @@ pub fn outcome_with_value(
         (run.code, run.signal, run.status) = (Some(0), None, None);
         run.outcome = Some(Verdict::Success);
     }
-    let outcome = outcome(request, response, most)?;
+    let outcome = outcome(request, response, max_bytes)?;
     Ok(Outcome {
         value: taken.value.filter(|_| outcome.exit_code == 0),
         value_overflowed,
@@ -118,25 +113,25 @@ pub fn outcome_with_value(
     })
 }
 
-/// Reads the engine's answer to `request`, and keeps `most` bytes of each stream.
+/// Reads the engine's response to `request`, and keeps `max_bytes` bytes of each stream.
 ///
 /// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
 ///
 /// # Errors
-/// [`ClientError`] where the sandbox itself failed, or the answer says neither code nor signal, or
+/// [`ClientError`] where the sandbox itself failed, or the response says neither code nor signal, or
 /// one that is none.
 pub fn outcome(
     request: &ExecuteRequest,
     response: ExecuteResponse,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<Outcome, ClientError> {
     let compile = response
         .compile
-        .map(|stage| read_stage(stage, StageLimits::Compile, most))
+        .map(|stage| read_stage(stage, StageLimits::Compile, max_bytes))
         .transpose()?;
     if let Some(compile) = compile {
         if compile.exit_code == 0 {
-            let run = read_stage(response.run, StageLimits::Run(request), most)?;
+            let run = read_stage(response.run, StageLimits::Run(request), max_bytes)?;
             return Ok(run.into_outcome(Some(compile.output)));
         }
         let run = StageOutput {
@@ -158,7 +153,7 @@ pub fn outcome(
             compile: Some(compile.output),
         });
     }
-    Ok(read_stage(response.run, StageLimits::Run(request), most)?.into_outcome(None))
+    Ok(read_stage(response.run, StageLimits::Run(request), max_bytes)?.into_outcome(None))
 }
 
 /// The limits that a stage was held to.
@@ -278,7 +273,7 @@ fn last_line(
 fn read_stage(
     stage: Stage,
     limits: StageLimits<'_>,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<StageRead, ClientError> {
     if stage.status == Some(Status::SandboxError) {
         return Err(ClientError::SandboxFailed);
@@ -288,7 +283,7 @@ fn read_stage(
         .as_ref()
         .is_some_and(|name| name.len() > LONGEST_SIGNAL_NAME)
     {
-        return Err(ClientError::AnswerInvalid(
+        return Err(ClientError::ResponseInvalid(
             "a signal without end".to_owned(),
         ));
     }
@@ -296,7 +291,7 @@ fn read_stage(
         (Some(code), _) => code,
         (None, Some(name)) => 128 + Signal::of_name(name).map_or(0, |signal| signal.number),
         (None, None) => {
-            return Err(ClientError::AnswerInvalid(
+            return Err(ClientError::ResponseInvalid(
                 "neither code nor signal".to_owned(),
             ));
         }
@@ -315,7 +310,7 @@ fn read_stage(
         code: stage.code,
         signal: stage.signal,
     };
-    output.finish(most, last_line);
+    output.finish(max_bytes, last_line);
     Ok(StageRead {
         exit_code,
         output,

@@ -48,7 +48,6 @@ pub struct Taken {
 }
 
 impl Marker {
-    /// A new one.
     pub fn random() -> Self {
         let random = Uuid::new_v4().simple().to_string();
         Self(format!("session-{}", &random[..16]))

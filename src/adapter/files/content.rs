@@ -58,11 +58,12 @@ impl Content {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] where the file has become shorter.
     pub fn read(&mut self) -> io::Result<Bytes> {
-        let most = usize::try_from(self.left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        if most == 0 {
+        let max_bytes =
+            usize::try_from(self.left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        if max_bytes == 0 {
             return Ok(Bytes::new());
         }
-        let mut bytes = BytesMut::zeroed(most);
+        let mut bytes = BytesMut::zeroed(max_bytes);
         let count = self.file.read(&mut bytes)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -39,7 +39,6 @@ pub enum FileError {
          sent along with an execution."
     )]
     TooMuch {
-        /// What there is.
         bytes: u64,
         /// What can be sent.
         limit: u64,
@@ -47,7 +46,6 @@ pub enum FileError {
     /// Some files of a session that was to be deleted are left.
     #[error("{}", left_behind(.0))]
     Undeleted(#[from] Undeleted),
-    /// The disk.
     #[error("The session's files cannot be read or written.")]
     Disk(#[source] io::Error),
 }

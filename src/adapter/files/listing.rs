@@ -20,22 +20,18 @@ const MAX_VISITED: usize = 200_000;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
+pub enum EntryKind {
     File,
-    /// A folder.
     Folder,
 }
 
 /// One file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name.
     pub name: String,
     /// The folder in which it is, seen from the one that was asked about; empty for that itself.
     pub folder: String,
-    /// What it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Bytes of a file.
     pub size: u64,
     /// When it was last written.
@@ -48,8 +44,8 @@ impl Entry {
             name: name.to_owned(),
             folder: folder.to_owned(),
             kind: match FileType::from_raw_mode(found.st_mode) {
-                FileType::Directory => Kind::Folder,
-                _ => Kind::File,
+                FileType::Directory => EntryKind::Folder,
+                _ => EntryKind::File,
             },
             size: u64::try_from(found.st_size).unwrap_or(0),
             modified: Timestamp::modified(found),

@@ -9,7 +9,6 @@ use crate::data_dir::RESERVED;
 const MAX_NAME_BYTES: usize = 255;
 /// Longest path in bytes; what the code opens by a full path must stay below `PATH_MAX`.
 const MAX_PATH_BYTES: usize = 2048;
-/// Deepest folder.
 pub const MAX_DEPTH: usize = 64;
 const IS_RESERVED: &str = "is reserved for session-adapter itself";
 /// Where clients believe the session's files to be, wherever they are.
@@ -36,7 +35,6 @@ impl FileName {
         }
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -81,7 +79,6 @@ impl fmt::Display for FolderPath {
 /// A file of the session: where it is, and its name there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePath {
-    /// The folder.
     pub folder: FolderPath,
     /// The name in it.
     pub name: FileName,
@@ -188,7 +185,7 @@ mod tests {
             "a\nb",
             "..\\..\\x",
             "...",
-            ".hidden",
+            ".temporary",
             &"ü".repeat(127),
         ] {
             let file = names().file(FolderPath::default(), name).unwrap();

@@ -16,7 +16,6 @@ use crate::data_dir;
 pub struct FileLimits {
     /// Bytes of all files.
     pub bytes: u64,
-    /// Files and folders.
     pub entries: u64,
 }
 

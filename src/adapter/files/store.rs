@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, unlinkat};
 
 use crate::adapter::files::content::{self, Content};
-use crate::adapter::files::draft::Draft;
 use crate::adapter::files::error::FileError;
 use crate::adapter::files::folder;
-use crate::adapter::files::listing::{self, Entry, Kind};
+use crate::adapter::files::listing::{self, Entry, EntryKind};
 use crate::adapter::files::name::{FilePath, FolderPath, Names};
 use crate::adapter::files::root::{Changed, DataRoot, FileLimits};
+use crate::adapter::files::upload::PendingUpload;
 use crate::data_dir::{self, LOST_AND_FOUND, is_reserved, open_reserved};
 use crate::tree::{Next, delete_contents};
 
@@ -80,12 +80,12 @@ impl FileStore {
         Content::open(&self.shared, path)
     }
 
-    /// Begins a file, which is there once it is sealed and committed.
+    /// Begins a file, which is there once it is staged and committed.
     ///
     /// # Errors
     /// [`FileError::Full`].
-    pub fn draft(&self, path: FilePath) -> Result<Draft, FileError> {
-        Draft::new(Arc::clone(&self.shared), path)
+    pub fn begin_upload(&self, path: FilePath) -> Result<PendingUpload, FileError> {
+        PendingUpload::new(Arc::clone(&self.shared), path)
     }
 
     /// Deletes a file, or a link or the like that a program has left under its name.
@@ -146,7 +146,7 @@ impl FileStore {
             self.shared.root()?,
             &FolderPath::default(),
             |folder, entry| {
-                if entry.kind == Kind::File {
+                if entry.kind == EntryKind::File {
                     total += entry.size;
                     if total > limit {
                         files.clear();

@@ -41,14 +41,14 @@ impl Place {
         names.nested_file(FolderPath::default(), path).unwrap()
     }
 
-    fn draft(&self, path: &str, bytes: &[u8]) -> Result<Draft, FileError> {
-        let mut draft = self.store.draft(self.at(path))?;
-        draft.write(bytes)?;
-        Ok(draft)
+    fn upload(&self, path: &str, bytes: &[u8]) -> Result<PendingUpload, FileError> {
+        let mut upload = self.store.begin_upload(self.at(path))?;
+        upload.write(bytes)?;
+        Ok(upload)
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> Result<Entry, FileError> {
-        self.draft(path, bytes)?.seal()?.commit()
+        self.upload(path, bytes)?.stage()?.commit()
     }
 
     fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
@@ -113,22 +113,22 @@ fn the_programs_of_the_session_may_change_what_was_uploaded() {
 #[test]
 fn an_upload_that_is_not_complete_is_nowhere() {
     let place = Place::new();
-    let draft = place.draft("x", b"half").unwrap();
+    let upload = place.upload("x", b"half").unwrap();
     assert_eq!(place.all(), 1);
     assert!(place.list("", true).is_empty());
-    drop(draft);
+    drop(upload);
     assert_eq!(place.all(), 0);
-    drop(place.draft("x", b"whole").unwrap().seal().unwrap());
+    drop(place.upload("x", b"whole").unwrap().stage().unwrap());
     assert_eq!(place.all(), 0);
 }
 
 #[test]
 fn another_store_over_the_same_directory_leaves_uploads_alone() {
     let place = Place::new();
-    let upload = place.draft("x", b"bytes").unwrap();
+    let upload = place.upload("x", b"bytes").unwrap();
     let limits = place.store.shared.limits;
     FileStore::open(&place.data(), limits).unwrap();
-    upload.seal().unwrap().commit().unwrap();
+    upload.stage().unwrap().commit().unwrap();
     assert_eq!(place.read("x").unwrap(), b"bytes");
 }
 
@@ -136,12 +136,12 @@ fn another_store_over_the_same_directory_leaves_uploads_alone() {
 fn an_upload_survives_programs_that_move_its_directory() {
     let place = Place::new();
     let reserved = place.data().join(RESERVED);
-    let upload = place.draft("x", b"bytes").unwrap();
+    let upload = place.upload("x", b"bytes").unwrap();
     fs::rename(&reserved, place.data().join("moved")).unwrap();
     fs::write(&reserved, "in its place").unwrap();
-    let second = place.draft("y", b"more").unwrap();
-    upload.seal().unwrap().commit().unwrap();
-    second.seal().unwrap().commit().unwrap();
+    let second = place.upload("y", b"more").unwrap();
+    upload.stage().unwrap().commit().unwrap();
+    second.stage().unwrap().commit().unwrap();
     assert_eq!(
         place.list("", true),
         ["moved", "x", "y", "moved/data-directory"]
@@ -289,12 +289,15 @@ fn the_room_for_files_is_bounded() {
     let full = place.write("b", &[1; 600_000]);
     assert!(matches!(full, Err(FileError::Full)));
     // Two that fit each, but not both.
-    let mut one = place.draft("b", b"").unwrap();
-    let mut other = place.draft("c", b"").unwrap();
+    let mut one = place.upload("b", b"").unwrap();
+    let mut other = place.upload("c", b"").unwrap();
     one.write(&[1; 300_000]).unwrap();
     other.write(&[1; 300_000]).unwrap();
-    assert!(matches!(one.seal().unwrap().commit(), Err(FileError::Full)));
-    other.seal().unwrap().commit().unwrap();
+    assert!(matches!(
+        one.stage().unwrap().commit(),
+        Err(FileError::Full)
+    ));
+    other.stage().unwrap().commit().unwrap();
     place.write("d", b"").unwrap();
     assert!(matches!(place.write("e", b""), Err(FileError::Full)));
     assert_eq!(place.all(), 3);

@@ -8,11 +8,8 @@ use tokio::sync::Semaphore;
 /// kilobytes, a list some megabytes.
 #[derive(Debug)]
 pub struct Transfers {
-    /// Lists.
     pub lists: Arc<Semaphore>,
-    /// Uploads.
     pub uploads: Arc<Semaphore>,
-    /// Downloads.
     pub downloads: Arc<Semaphore>,
 }
 

@@ -1,9 +1,9 @@
-//! The connections that are open, and which of them is closed where there is no room for all.
+//! Limits the open connections and the memory of what they have in flight.
 //!
-//! A client that sends no request, or takes no answer, costs a place or memory and gains nothing by
-//! it. Where places run out, the connection goes that has waited longest for its client: for the head
-//! of a request, or for more of a body; where heads that are not complete take too much memory, the
-//! one with the largest; and where answers on their way do, the one that has been at its answer longest.
+//! Idle clients and slow readers hold a connection slot or buffer memory. Under pressure one connection
+//! is closed: when slots run out, the one that has waited longest for its client, be it for the head of
+//! a request or for more of a body; when incomplete heads take too much memory, the one with the
+//! largest; when unread responses do, the one that has been sending its response longest.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,40 +14,40 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::adapter::telemetry::metrics::Metrics;
 
-/// Bytes of all answers on their way; one is, whatever its size.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Bytes of all responses in flight; a single one may be larger.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// Bytes of all heads that are not complete.
+/// Bytes of all incomplete heads.
 const MAX_HEAD_BYTES: usize = 64 << 20;
 
-/// All places.
+/// The slots of all connections.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionLimiter {
     free: Arc<Semaphore>,
     queues: Mutex<Queues>,
     metrics: Arc<Metrics>,
 }
 
-/// A connection that may wait for its client.
+/// What it takes to close a connection while it waits for its client.
 #[derive(Debug, Default)]
-struct Waiting {
+struct ClosableConnection {
     closed: Notify,
-    /// What has been read of its next head.
+    /// Bytes read of its next head.
     head_bytes: AtomicUsize,
 }
 
-/// Connections by what they wait for, each with a ticket: the lowest has waited longest.
+/// Connections by what they wait for, by ticket: the lowest has waited longest.
 #[derive(Debug, Default)]
 struct Queues {
     tickets: u64,
-    /// For the head of a request, or more of a body.
-    request: BTreeMap<u64, Arc<Waiting>>,
-    /// What has been read of all heads.
+    /// Those that wait for the head of a request, or more of a body.
+    request: BTreeMap<u64, Arc<ClosableConnection>>,
+    /// Bytes read of all incomplete heads.
     head_bytes: usize,
-    /// For their client to take an answer of so many bytes.
-    answer: BTreeMap<u64, (Arc<Waiting>, usize)>,
-    answer_bytes: usize,
-    /// A new connection has no place, and there was none to close.
+    /// Those whose client is reading a response, with its size in bytes.
+    response: BTreeMap<u64, (Arc<ClosableConnection>, usize)>,
+    response_bytes: usize,
+    /// A new connection has no slot yet, and there was no connection to close.
     is_short: bool,
 }
 
@@ -57,14 +57,14 @@ impl Queues {
         self.tickets
     }
 
-    /// From now on this connection waits for its client.
-    fn wait(&mut self, connection: &Arc<Waiting>) -> u64 {
+    /// Enters a connection that waits for its client.
+    fn wait(&mut self, connection: &Arc<ClosableConnection>) -> u64 {
         let ticket = self.ticket();
         self.request.insert(ticket, Arc::clone(connection));
         ticket
     }
 
-    /// Closes the connection that has waited longest for its client's words.
+    /// Closes the connection that has waited longest for its client.
     fn close_one(&mut self) -> bool {
         let longest = self.request.pop_first();
         if let Some((_, connection)) = &longest {
@@ -73,9 +73,10 @@ impl Queues {
         longest.is_some()
     }
 
-    /// Closes the connection with the largest head that is not complete.
+    /// Closes the connection with the largest incomplete head.
     fn close_largest(&mut self) -> bool {
-        let size = |(_, one): &(&u64, &Arc<Waiting>)| one.head_bytes.load(Ordering::Relaxed);
+        let size =
+            |(_, one): &(&u64, &Arc<ClosableConnection>)| one.head_bytes.load(Ordering::Relaxed);
         let largest = self
             .request
             .iter()
@@ -90,18 +91,18 @@ impl Queues {
     }
 }
 
-impl Places {
-    /// So many.
-    pub fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+impl ConnectionLimiter {
+    /// A limiter of `max` connections.
+    pub fn new(max: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
-            free: Arc::new(Semaphore::new(most)),
+            free: Arc::new(Semaphore::new(max)),
             queues: Mutex::default(),
             metrics,
         })
     }
 
-    /// A place for a connection that has been accepted; where none is free another one is closed.
-    pub async fn take(self: &Arc<Self>) -> Place {
+    /// Takes a slot for an accepted connection; when none is free, another connection is closed.
+    pub async fn take(self: &Arc<Self>) -> ConnectionGuard {
         let permit = match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => Some(permit),
             Err(_) => {
@@ -111,15 +112,15 @@ impl Places {
                 permit
             }
         };
-        let line = Arc::new(Line {
-            places: Arc::clone(self),
-            waiting: Arc::default(),
+        let state = Arc::new(ConnectionState {
+            limiter: Arc::clone(self),
+            closable: Arc::default(),
             requests: AtomicUsize::new(0),
             ticket: AtomicU64::new(0),
             _permit: permit,
         });
-        line.wait_for_head();
-        Place(line)
+        state.wait_for_head();
+        ConnectionGuard(state)
     }
 
     fn make_room(&self) {
@@ -136,114 +137,114 @@ impl Places {
     }
 }
 
-/// The place of one connection; it is free when this and all turns are dropped.
+/// The slot of one connection, free again when this and all its request guards are dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Line>);
+pub struct ConnectionGuard(Arc<ConnectionState>);
 
-/// Where a connection stands.
+/// The state of one connection.
 #[derive(Debug)]
-struct Line {
-    places: Arc<Places>,
-    waiting: Arc<Waiting>,
-    /// Requests that are not answered to the last byte.
+struct ConnectionState {
+    limiter: Arc<ConnectionLimiter>,
+    closable: Arc<ClosableConnection>,
+    /// Requests whose response has not been sent to the last byte.
     requests: AtomicUsize,
-    /// Of its last wait for a head; 0 ahead of the first.
+    /// The ticket of its latest wait for a head; 0 before the first.
     ticket: AtomicU64,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Place {
-    /// Counts a request until it is answered.
-    pub fn request(&self) -> Turn {
+impl ConnectionGuard {
+    /// Counts a request until its response has been sent.
+    pub fn request(&self) -> RequestGuard {
         self.0.requests.fetch_add(1, Ordering::AcqRel);
         self.0.leave_head();
-        Turn(Arc::clone(&self.0))
+        RequestGuard(Arc::clone(&self.0))
     }
 
-    /// Resolves when the connection must be closed, to make room for others.
+    /// Resolves when the connection must be closed to make room for others.
     pub async fn closed(&self) {
-        self.0.waiting.closed.notified().await;
+        self.0.closable.closed.notified().await;
     }
 
-    /// So many bytes have been read; where no request is under way they are of the next one's head.
+    /// Notes that bytes were read. Between requests they belong to the head of the next one.
     pub fn read(&self, bytes: usize) {
         if self.0.requests.load(Ordering::Acquire) > 0 {
             return;
         }
-        let mut queues = self.0.places.queues();
+        let mut queues = self.0.limiter.queues();
         queues.head_bytes += bytes;
         self.0
-            .waiting
+            .closable
             .head_bytes
             .fetch_add(bytes, Ordering::Relaxed);
         while queues.head_bytes > MAX_HEAD_BYTES && queues.close_largest() {
-            self.0.places.metrics.limit("heads");
+            self.0.limiter.metrics.limit("heads");
         }
     }
 }
 
-impl Line {
+impl ConnectionState {
     fn wait_for_head(&self) {
-        let mut queues = self.places.queues();
-        let ticket = queues.wait(&self.waiting);
+        let mut queues = self.limiter.queues();
+        let ticket = queues.wait(&self.closable);
         self.ticket.store(ticket, Ordering::Release);
         if std::mem::take(&mut queues.is_short) && queues.close_one() {
-            self.places.metrics.limit("connections");
+            self.limiter.metrics.limit("connections");
         }
     }
 
     fn leave_head(&self) {
         let ticket = self.ticket.load(Ordering::Acquire);
-        let mut queues = self.places.queues();
+        let mut queues = self.limiter.queues();
         queues.request.remove(&ticket);
-        queues.head_bytes -= self.waiting.head_bytes.swap(0, Ordering::Relaxed);
+        queues.head_bytes -= self.closable.head_bytes.swap(0, Ordering::Relaxed);
     }
 }
 
-impl Drop for Line {
+impl Drop for ConnectionState {
     fn drop(&mut self) {
         self.leave_head();
     }
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug)]
-pub struct Turn(Arc<Line>);
+pub struct RequestGuard(Arc<ConnectionState>);
 
-impl Turn {
-    /// From now on until it is dropped the client is to send a body.
-    pub fn body(&self) -> BodyTurn {
-        let line = Arc::clone(&self.0);
-        let ticket = line.places.queues().wait(&line.waiting);
-        BodyTurn { line, ticket }
+impl RequestGuard {
+    /// The client has a body to send until the guard is dropped.
+    pub fn body(&self) -> BodyGuard {
+        let state = Arc::clone(&self.0);
+        let ticket = state.limiter.queues().wait(&state.closable);
+        BodyGuard { state, ticket }
     }
 
-    /// The bytes of an answer, with which the turn ends once the client has taken them. Answers that
-    /// are too large together cost other connections theirs.
-    pub fn answer(self, bytes: Bytes) -> Bytes {
-        let line = Arc::clone(&self.0);
-        let mut queues = line.places.queues();
+    /// The bytes of the response; the request ends when the client has read them. When all responses
+    /// together are too large, the oldest are dropped with their connections.
+    pub fn response_bytes(self, bytes: Bytes) -> Bytes {
+        let state = Arc::clone(&self.0);
+        let mut queues = state.limiter.queues();
         let ticket = queues.ticket();
-        queues.answer_bytes += bytes.len();
-        while queues.answer_bytes > MAX_ANSWER_BYTES
-            && let Some((_, (connection, size))) = queues.answer.pop_first()
+        queues.response_bytes += bytes.len();
+        while queues.response_bytes > MAX_RESPONSE_BYTES
+            && let Some((_, (connection, size))) = queues.response.pop_first()
         {
-            queues.answer_bytes -= size;
+            queues.response_bytes -= size;
             connection.closed.notify_one();
-            line.places.metrics.limit("answers");
+            state.limiter.metrics.limit("responses");
         }
-        let waiting = Arc::clone(&line.waiting);
-        queues.answer.insert(ticket, (waiting, bytes.len()));
+        let closable = Arc::clone(&state.closable);
+        queues.response.insert(ticket, (closable, bytes.len()));
         drop(queues);
-        Bytes::from_owner(OnItsWay {
+        Bytes::from_owner(InFlightBody {
             bytes,
-            turn: self,
+            guard: self,
             ticket,
         })
     }
 }
 
-impl Drop for Turn {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         if self.0.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.wait_for_head();
@@ -251,48 +252,48 @@ impl Drop for Turn {
     }
 }
 
-/// A body that comes in.
+/// A request body in flight.
 #[derive(Debug)]
-pub struct BodyTurn {
-    line: Arc<Line>,
+pub struct BodyGuard {
+    state: Arc<ConnectionState>,
     ticket: u64,
 }
 
-impl BodyTurn {
-    /// A part of it has come.
+impl BodyGuard {
+    /// Restarts the wait: a part of the body has arrived.
     pub fn renew(&mut self) {
-        let mut queues = self.line.places.queues();
+        let mut queues = self.state.limiter.queues();
         // One that is gone already is to be closed.
         if queues.request.remove(&self.ticket).is_some() {
-            self.ticket = queues.wait(&self.line.waiting);
+            self.ticket = queues.wait(&self.state.closable);
         }
     }
 }
 
-impl Drop for BodyTurn {
+impl Drop for BodyGuard {
     fn drop(&mut self) {
-        self.line.places.queues().request.remove(&self.ticket);
+        self.state.limiter.queues().request.remove(&self.ticket);
     }
 }
 
-/// An answer that its client has not taken.
-struct OnItsWay {
+/// A response that its client has not read yet.
+struct InFlightBody {
     bytes: Bytes,
-    turn: Turn,
+    guard: RequestGuard,
     ticket: u64,
 }
 
-impl AsRef<[u8]> for OnItsWay {
+impl AsRef<[u8]> for InFlightBody {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for OnItsWay {
+impl Drop for InFlightBody {
     fn drop(&mut self) {
-        let mut queues = self.turn.0.places.queues();
-        if let Some((_, size)) = queues.answer.remove(&self.ticket) {
-            queues.answer_bytes -= size;
+        let mut queues = self.guard.0.limiter.queues();
+        if let Some((_, size)) = queues.response.remove(&self.ticket) {
+            queues.response_bytes -= size;
         }
     }
 }

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::adapter::http::response::Answer;
+use crate::adapter::http::response::ApiResponse;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE");
 /// Headers of responses that a page may read, besides those that every page may.
@@ -37,7 +37,7 @@ pub fn is_preflight(head: &Parts) -> bool {
 
 /// Says yes to a preflight of an allowed origin: a page may send whatever headers it likes, since the
 /// request itself is checked like any other.
-pub fn preflight(head: &Parts) -> Answer {
+pub fn preflight(head: &Parts) -> ApiResponse {
     let mut response = Response::new(Full::<Bytes>::default().into());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();

@@ -1,5 +1,4 @@
-//! Requests about files: bytes come in and go out in chunks, and the disk is left to threads that
-//! may wait for it.
+//! Requests about files. Bytes come in and go out in chunks; disk I/O is left to blocking threads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +14,16 @@ use tokio::time::timeout;
 use crate::adapter::azure::dialect::FilesForm;
 use crate::adapter::azure::error::ApiError;
 use crate::adapter::azure::{FilesQuery, render_entry, render_list, render_uploaded};
-use crate::adapter::files::{Draft, Entry, FilePath, FolderPath, Sealed, blocking};
+use crate::adapter::files::{Entry, FilePath, FolderPath, PendingUpload, StagedFile, blocking};
 use crate::adapter::http::disposition::Disposition;
-use crate::adapter::http::multipart::{Multipart, Piece, boundary};
+use crate::adapter::http::multipart::{Multipart, MultipartEvent, boundary};
 use crate::adapter::http::request_body::RequestBody;
 use crate::adapter::http::request_log::RequestLog;
-use crate::adapter::http::response::{Answer, respond};
-use crate::adapter::http::response_body::{AnswerBody, FileBody};
+use crate::adapter::http::response::{ApiResponse, respond};
+use crate::adapter::http::response_body::{FileBody, ResponseBody};
 use crate::adapter::http::route::FilesAction;
 use crate::adapter::session::error::SessionError;
-use crate::adapter::session::{Phase, Session};
+use crate::adapter::session::{App, Phase};
 
 /// How long an upload may take.
 const UPLOAD_TIME: Duration = Duration::from_secs(600);
@@ -42,40 +41,37 @@ const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Waits for a place among those who do the same.
-async fn turn(
-    session: &Session,
-    places: &Arc<Semaphore>,
-) -> Result<OwnedSemaphorePermit, ApiError> {
+async fn turn(app: &App, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
     let place = timeout(TURN_TIME, Arc::clone(places).acquire_owned());
     tokio::select! {
         place = place => place.ok().and_then(Result::ok).ok_or(ApiError::TooManyTransfers),
-        () = session.reached(Phase::Draining) => Err(SessionError::ShuttingDown.into()),
+        () = app.reached(Phase::Draining) => Err(SessionError::ShuttingDown.into()),
     }
 }
 
 /// Answers a request about files.
 pub async fn act(
-    session: &Session,
+    app: &App,
     action: FilesAction,
     head: &Parts,
     body: &mut RequestBody,
     log: &mut RequestLog,
-) -> Result<Answer, ApiError> {
+) -> Result<ApiResponse, ApiError> {
     let query = FilesQuery::parse(head.uri.query().unwrap_or_default())?;
     log.identifier(query.identifier.as_ref());
-    session.sessions.used_by(query.identifier.as_ref());
-    let store = session.files.clone();
+    app.session.identifiers.touch(query.identifier.as_ref());
+    let store = app.session.files.clone();
     let folder = store.names().folder(&query.path)?;
     match action {
         FilesAction::List(form) => {
-            let _place = turn(session, &session.transfers.lists).await?;
+            let _place = turn(app, &app.session.transfers.lists).await?;
             let recursive = query.recursive;
             let entries = blocking(move || store.list(&folder, recursive)).await?;
             Ok(respond(render_list(form, &query, &entries)))
         }
         FilesAction::Upload(form) => {
-            let _place = turn(session, &session.transfers.uploads).await?;
-            let uploading = upload(session, folder, form, head, body, log);
+            let _place = turn(app, &app.session.transfers.uploads).await?;
+            let uploading = upload(app, folder, form, head, body, log);
             timeout(UPLOAD_TIME, uploading).await.unwrap_or_else(|_| {
                 Err(ApiError::BodyTimeout {
                     seconds: UPLOAD_TIME.as_secs(),
@@ -90,42 +86,42 @@ pub async fn act(
         FilesAction::Delete(name) => {
             let path = store.names().file(folder, &name)?;
             blocking(move || store.delete(&path)).await?;
-            let mut answer = Response::new(AnswerBody::from(Full::default()));
-            *answer.status_mut() = StatusCode::NO_CONTENT;
-            Ok(answer)
+            let mut response = Response::new(ResponseBody::from(Full::default()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            Ok(response)
         }
         FilesAction::Content(name) => {
             let path = store.names().file(folder, &name)?;
-            download(session, path, head).await
+            download(app, path, head).await
         }
         FilesAction::NestedContent(name) => {
             let path = store.names().nested_file(folder, &name)?;
-            download(session, path, head).await
+            download(app, path, head).await
         }
         FilesAction::PythonDownload => {
             let name = query.filename.ok_or(ApiError::Missing("filename"))?;
             let path = store.names().nested_file(folder, &name)?;
-            download(session, path, head).await
+            download(app, path, head).await
         }
     }
 }
 
-async fn download(session: &Session, path: FilePath, head: &Parts) -> Result<Answer, ApiError> {
-    let store = session.files.clone();
+async fn download(app: &App, path: FilePath, head: &Parts) -> Result<ApiResponse, ApiError> {
+    let store = app.session.files.clone();
     let disposition = format!(
         "attachment; filename*=UTF-8''{}",
         utf8_percent_encode(path.name.as_str(), ATTRIBUTE)
     );
-    let place = turn(session, &session.transfers.downloads).await?;
+    let place = turn(app, &app.session.transfers.downloads).await?;
     let content = blocking(move || store.read(&path)).await?;
     let length = content.length();
     let body = if head.method == Method::HEAD {
         Full::default().into()
     } else {
-        AnswerBody::File(Box::new(FileBody::new(content, place)))
+        ResponseBody::File(Box::new(FileBody::new(content, place)))
     };
-    let mut answer = Response::new(body);
-    let headers = answer.headers_mut();
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, length.into());
     headers.insert(
         header::CONTENT_TYPE,
@@ -138,19 +134,19 @@ async fn download(session: &Session, path: FilePath, head: &Parts) -> Result<Ans
     if let Ok(disposition) = HeaderValue::from_str(&disposition) {
         headers.insert(header::CONTENT_DISPOSITION, disposition);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// Reads the files of a request, and puts them in place when the last byte is there.
 async fn upload(
-    session: &Session,
+    app: &App,
     folder: FolderPath,
     form: FilesForm,
     head: &Parts,
     body: &mut RequestBody,
     log: &mut RequestLog,
-) -> Result<Answer, ApiError> {
-    let limit = session.config.max_upload;
+) -> Result<ApiResponse, ApiError> {
+    let limit = app.config.max_upload;
     if body.announced() > limit.saturating_add(FRAMING_BYTES) {
         return Err(ApiError::FileTooLarge { limit });
     }
@@ -164,21 +160,21 @@ async fn upload(
     };
     let malformed = |problem| match declared {
         Some(_) => ApiError::MultipartInvalid(problem),
-        // Semantic Kernel names JSON, left over from its last execution, ahead of its multipart.
+        // Semantic Kernel names JSON, left over from its last execution, given_folder of its multipart.
         None => not_multipart(),
     };
     let named = declared.as_ref().and_then(Option::as_deref);
     let mut multipart = Multipart::new(named).map_err(malformed)?;
-    let mut files = Files::new(session, folder);
+    let mut files = Uploads::new(app, folder);
     let mut seen = 0;
     loop {
         match multipart.next_event().map_err(malformed)? {
-            Some(Piece::Part(part)) => files.begin(part).await?,
-            Some(Piece::Data(data)) => files.write(data).await?,
-            Some(Piece::PartEnd) => files.end().await?,
-            Some(Piece::End) => break,
+            Some(MultipartEvent::Part(part)) => files.begin(part).await?,
+            Some(MultipartEvent::Data(data)) => files.write(data).await?,
+            Some(MultipartEvent::PartEnd) => files.end().await?,
+            Some(MultipartEvent::End) => break,
             None => {
-                let Some(chunk) = body.next_chunk(session).await? else {
+                let Some(chunk) = body.next_chunk(app).await? else {
                     return Err(malformed("it ends before its closing boundary"));
                 };
                 seen += chunk.len() as u64;
@@ -195,28 +191,28 @@ async fn upload(
 }
 
 /// The files of one request.
-struct Files<'a> {
-    session: &'a Session,
+struct Uploads<'a> {
+    app: &'a App,
     folder: FolderPath,
     /// The file that is coming in; `None` in a part that is none.
-    draft: Option<Draft>,
-    /// The folder that its name had ahead.
-    ahead: String,
-    /// Those that are complete, each with the folder that its name had ahead.
-    sealed: Vec<(String, Sealed)>,
+    upload: Option<PendingUpload>,
+    /// The folder that the client put before its name.
+    given_folder: String,
+    /// Those that are complete, each with that folder.
+    staged: Vec<(String, StagedFile)>,
     /// Bytes that may still come.
     left: u64,
 }
 
-impl<'a> Files<'a> {
-    fn new(session: &'a Session, folder: FolderPath) -> Self {
+impl<'a> Uploads<'a> {
+    fn new(app: &'a App, folder: FolderPath) -> Self {
         Self {
-            session,
+            app,
             folder,
-            draft: None,
-            ahead: String::new(),
-            sealed: Vec::new(),
-            left: session.config.max_upload,
+            upload: None,
+            given_folder: String::new(),
+            staged: Vec::new(),
+            left: app.config.max_upload,
         }
     }
 
@@ -225,57 +221,58 @@ impl<'a> Files<'a> {
         let Some(name) = part.filename.or_else(|| is_file.then(|| "file".to_owned())) else {
             return Ok(());
         };
-        if self.sealed.len() == MAX_FILES {
+        if self.staged.len() == MAX_FILES {
             return Err(ApiError::MultipartInvalid("it has more than 32 files"));
         }
-        let store = self.session.files.clone();
+        let store = self.app.session.files.clone();
         let bare = store.names().nested_file(FolderPath::default(), &name)?;
         let path = store.names().nested_file(self.folder.clone(), &name)?;
-        let draft = blocking(move || store.draft(path)).await?;
-        self.draft = Some(draft);
-        self.ahead = bare.folder.to_string();
+        let upload = blocking(move || store.begin_upload(path)).await?;
+        self.upload = Some(upload);
+        self.given_folder = bare.folder.to_string();
         Ok(())
     }
 
     async fn write(&mut self, data: Bytes) -> Result<(), ApiError> {
-        let Some(mut draft) = self.draft.take() else {
+        let Some(mut upload) = self.upload.take() else {
             return Ok(());
         };
         let left = self.left.checked_sub(data.len() as u64);
         self.left = left.ok_or(ApiError::FileTooLarge {
-            limit: self.session.config.max_upload,
+            limit: self.app.config.max_upload,
         })?;
         let written = blocking(move || {
-            draft.write(&data)?;
-            Ok(draft)
+            upload.write(&data)?;
+            Ok(upload)
         });
-        self.draft = Some(written.await?);
+        self.upload = Some(written.await?);
         Ok(())
     }
 
     async fn end(&mut self) -> Result<(), ApiError> {
-        if let Some(draft) = self.draft.take() {
-            let sealed = blocking(move || draft.seal()).await?;
-            self.sealed.push((std::mem::take(&mut self.ahead), sealed));
+        if let Some(upload) = self.upload.take() {
+            let staged = blocking(move || upload.stage()).await?;
+            self.staged
+                .push((std::mem::take(&mut self.given_folder), staged));
         }
         Ok(())
     }
 
     async fn commit(self) -> Result<Vec<Entry>, ApiError> {
-        if self.sealed.is_empty() {
+        if self.staged.is_empty() {
             return Err(ApiError::Missing("file"));
         }
-        let sealed = self.sealed;
+        let staged = self.staged;
         let committing = move || {
-            let commit = |(ahead, sealed): (String, Sealed)| {
-                let entry = sealed.commit()?;
+            let commit = |(given_folder, staged): (String, StagedFile)| {
+                let entry = staged.commit()?;
                 Ok(Entry {
-                    folder: ahead,
+                    folder: given_folder,
                     ..entry
                 })
             };
-            sealed.iter().try_for_each(|(_, sealed)| sealed.check())?;
-            sealed.into_iter().map(commit).collect()
+            staged.iter().try_for_each(|(_, staged)| staged.check())?;
+            staged.into_iter().map(commit).collect()
         };
         Ok(blocking(committing).await?)
     }

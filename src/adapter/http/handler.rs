@@ -1,4 +1,4 @@
-//! From a request to its answer: route, act, render.
+//! Turns a request into its response: route, act, render.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -15,31 +15,35 @@ use crate::adapter::azure::dialect::Dialect;
 use crate::adapter::azure::error::ApiError;
 use crate::adapter::azure::version::API_VERSIONS;
 use crate::adapter::azure::{self, Query, Rendered};
-use crate::adapter::http::connections::Turn;
+use crate::adapter::http::connections::RequestGuard;
 use crate::adapter::http::head::check_head;
 use crate::adapter::http::request_body::{RequestBody, check_json};
 use crate::adapter::http::request_log::RequestLog;
 use crate::adapter::http::response::{
-    Answer, JSON, SESSION_GUID, TEXT, failure, guid_of, header_value, respond, session_failure,
-    with_type,
+    ApiResponse, JSON, SESSION_GUID, TEXT, failure, guid_of, header_value, respond,
+    session_failure, with_type,
 };
-use crate::adapter::http::response_body::AnswerBody;
+use crate::adapter::http::response_body::ResponseBody;
 use crate::adapter::http::route::{Action, route};
 use crate::adapter::http::{cors, file_handler, metrics_page};
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::operation_id::OperationId;
 use crate::adapter::model::trace::TraceContext;
 use crate::adapter::session::error::{SessionError, outcome_label};
-use crate::adapter::session::registry::{State, Waiting};
+use crate::adapter::session::identifiers::SessionRecord;
+use crate::adapter::session::registry::{State, WaitGuard};
 use crate::adapter::session::reset::delete;
-use crate::adapter::session::run::begin;
-use crate::adapter::session::usage::SessionRecord;
-use crate::adapter::session::{Phase, Session, package_list};
-use crate::piston::{RawAnswer, is_untyped};
+use crate::adapter::session::run::{begin, proxy};
+use crate::adapter::session::{App, Phase, package_list};
+use crate::piston::{RawRequest, RawResponse, is_fetch_default_content_type};
 
-/// Answers one request, whatever it is.
-pub async fn answer(session: &Arc<Session>, request: Request<Incoming>, turn: Turn) -> Answer {
-    let counted = session.count_request();
+/// Serves one request. It always has a response.
+pub async fn answer(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    guard: RequestGuard,
+) -> ApiResponse {
+    let counted = app.in_flight();
     let (head, incoming) = request.into_parts();
     let trace = TraceContext::of(
         head.headers
@@ -47,11 +51,11 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>, turn: Tu
             .iter()
             .map(HeaderValue::as_bytes),
     );
-    let mut log = RequestLog::start(&session.metrics, trace);
-    let mut body = RequestBody::new(&head.headers, incoming, &turn);
+    let mut log = RequestLog::start(&app.metrics, trace);
+    let mut body = RequestBody::new(&head.headers, incoming, &guard);
     let checked = check_head(&head);
     let is_sound = checked.is_ok();
-    let invited = checked.and_then(|()| Ok(session.config.access.check(&head)?));
+    let invited = checked.and_then(|()| Ok(app.config.access.check(&head)?));
     let (foreign_origin, invited) = match invited {
         Ok(origin) => (origin, Ok(())),
         Err(error) => (None, Err(error)),
@@ -60,74 +64,74 @@ pub async fn answer(session: &Arc<Session>, request: Request<Incoming>, turn: Tu
         _ if foreign_origin.is_some() && cors::is_preflight(&head) => cors::preflight(&head),
         Ok(action) => {
             log.route(action.label());
-            act(session, action, &head, &mut body, &mut log).await
+            act(app, action, &head, &mut body, &mut log).await
         }
         Err(error) => failure(&error, &mut log),
     };
     if let Some(origin) = foreign_origin {
         cors::allow(response.headers_mut(), origin);
     }
-    let is_at_its_end = body.finish(session).await;
-    if !is_sound || !is_at_its_end || session.phase() != Phase::Serving {
+    let is_at_its_end = body.finish(app).await;
+    if !is_sound || !is_at_its_end || app.phase() != Phase::Serving {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
     let length = response.body().size_hint().lower() as usize;
     log.answered(response.status(), length);
-    if let AnswerBody::File(file) = response.body_mut() {
-        file.account(log, counted);
+    if let ResponseBody::File(file) = response.body_mut() {
+        file.log_on_completion(log, counted);
     }
-    response.body_mut().hold(turn);
+    response.body_mut().attach_guard(guard);
     response
 }
 
 async fn act(
-    session: &Arc<Session>,
+    app: &Arc<App>,
     action: Action,
     head: &Parts,
     body: &mut RequestBody,
     log: &mut RequestLog,
-) -> Answer {
+) -> ApiResponse {
     let result = match action {
         Action::Health => Ok(with_type(Response::new(Full::from("OK\n").into()), TEXT)),
-        Action::Ready => ready(session),
-        Action::About => Ok(about(session).await),
-        Action::Metrics if session.config.metrics_path => Ok(metrics_page(session).await),
+        Action::Ready => ready(app),
+        Action::About => Ok(about(app).await),
+        Action::Metrics if app.config.metrics_path => Ok(metrics_page(app).await),
         Action::Metrics => Err(ApiError::PathNotFound),
-        Action::Execute(dialect) => return execution(session, &dialect, head, body, log).await,
-        Action::GetExecution(id) => get_execution(session, &id, head, log),
-        Action::GetSession => get_session(session, head, log),
-        Action::DeleteSession => delete_session(session, head, log).await,
-        Action::StopSession => stop_session(session, head, log).await,
-        Action::ListSessions => list_sessions(session, head),
-        Action::Metadata => metadata(session, head).await,
-        Action::PassExecute => pass_execute(session, head, body, log).await,
-        Action::PassRuntimes => pass_runtimes(session).await,
-        Action::Files(action) => file_handler::act(session, action, head, body, log).await,
+        Action::Execute(dialect) => return execution(app, &dialect, head, body, log).await,
+        Action::GetExecution(id) => get_execution(app, &id, head, log),
+        Action::GetSession => get_session(app, head, log),
+        Action::DeleteSession => delete_session(app, head, log).await,
+        Action::StopSession => stop_session(app, head, log).await,
+        Action::ListSessions => list_sessions(app, head),
+        Action::Metadata => metadata(app, head).await,
+        Action::ProxyExecute => proxy_execute(app, head, body, log).await,
+        Action::ProxyRuntimes => proxy_runtimes(app).await,
+        Action::Files(action) => file_handler::act(app, action, head, body, log).await,
     };
     result.unwrap_or_else(|error| failure(&error, log))
 }
 
 async fn execution(
-    session: &Arc<Session>,
+    app: &Arc<App>,
     dialect: &Dialect,
     head: &Parts,
     body: &mut RequestBody,
     log: &mut RequestLog,
-) -> Answer {
+) -> ApiResponse {
     let operation_id = match head.headers.get("operation-id") {
         Some(given) => OperationId::given(given.as_bytes()).ok_or(ApiError::OperationId),
         None => Ok(OperationId::random()),
     };
     let mut response = match &operation_id {
-        Ok(id) => run(session, dialect, head, body, id, log)
+        Ok(id) => run(app, dialect, head, body, id, log)
             .await
             .unwrap_or_else(|error| failure(&error, log)),
         Err(error) => failure(error, log),
     };
     let headers = response.headers_mut();
     headers.insert("api-supported-versions", SUPPORTED_VERSIONS.clone());
-    headers.insert(SESSION_GUID, guid_of(session));
+    headers.insert(SESSION_GUID, guid_of(app));
     if let Ok(id) = operation_id {
         headers.insert("operation-id", header_value(id.as_str()));
     }
@@ -135,46 +139,51 @@ async fn execution(
 }
 
 async fn run(
-    session: &Arc<Session>,
+    app: &Arc<App>,
     dialect: &Dialect,
     head: &Parts,
     body: &mut RequestBody,
     id: &OperationId,
     log: &mut RequestLog,
-) -> Result<Answer, ApiError> {
+) -> Result<ApiResponse, ApiError> {
     log.operation_id(id.as_str());
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
     log.identifier(query.identifier.as_ref());
     check_json(&head.headers)?;
-    let held = body.read(session).await?;
-    log.bytes_in(held.bytes.len());
+    let buffered = body.read(app).await?;
+    log.bytes_in(buffered.bytes.len());
     let version = query.version_or_newest();
-    let request = azure::parse(dialect, query, &held.bytes)?;
+    let request = azure::parse(dialect, query, &buffered.bytes)?;
     let execution = request.execution;
     log.identifier(execution.identifier.as_ref());
-    session.sessions.used_by(execution.identifier.as_ref());
+    app.session.identifiers.touch(execution.identifier.as_ref());
     let location = operation_location(id, version, execution.identifier.as_ref());
     let waits = !execution.is_asynchronous;
-    let tracked = begin(session, id.clone(), execution, held.share, log.arrival())?;
-    drop(held.bytes);
-    log.execution(&tracked);
+    let handle = begin(app, id.clone(), execution, buffered.permit, log.arrival())?;
+    drop(buffered.bytes);
+    log.execution(&handle);
     let state = match waits {
-        true => State::Ended(Waiting::on(Arc::clone(&tracked)).ended().await),
-        false => tracked.state(),
+        true => State::Ended(WaitGuard::on(Arc::clone(&handle)).ended().await),
+        false => handle.state(),
     };
     // A retry may come in another dialect.
     let form = request
         .form
-        .for_execution(tracked.is_shell, request.value_is_text);
-    let mut response = match azure::render(form, &tracked, &state) {
+        .for_execution(handle.is_shell, request.value_is_text);
+    let mut response = match azure::render(form, &handle, &state) {
         Ok(rendered) => {
             log.outcome(outcome_of(&state));
             respond(rendered)
         }
         Err(error) => session_failure(error, log),
     };
-    let identifier = tracked.identifier.as_ref();
-    if session.executions.find(identifier, id.as_str()).is_some() {
+    let identifier = handle.identifier.as_ref();
+    if app
+        .session
+        .executions
+        .find(identifier, id.as_str())
+        .is_some()
+    {
         let headers = response.headers_mut();
         headers.insert("operation-location", header_value(&location));
     }
@@ -201,74 +210,77 @@ fn outcome_of(state: &State) -> &'static str {
 }
 
 fn get_execution(
-    session: &Session,
+    app: &App,
     id: &str,
     head: &Parts,
     log: &mut RequestLog,
-) -> Result<Answer, ApiError> {
+) -> Result<ApiResponse, ApiError> {
     let query = query_of(head, log)?;
     let not_found = || ApiError::ExecutionNotFound {
         id: id.chars().take(128).collect(),
     };
     let identifier = query.identifier.as_ref();
-    let tracked = session.executions.find(identifier, id);
-    let tracked = tracked.ok_or_else(not_found)?;
-    log.operation_id(tracked.id.as_str());
-    let state = tracked.state();
+    let handle = app.session.executions.find(identifier, id);
+    let handle = handle.ok_or_else(not_found)?;
+    log.operation_id(handle.id.as_str());
+    let state = handle.state();
     log.outcome(outcome_of(&state));
-    let mut response = respond(azure::render_resource(&tracked, &state, &query));
-    let id = header_value(tracked.id.as_str());
+    let mut response = respond(azure::render_resource(&handle, &state, &query));
+    let id = header_value(handle.id.as_str());
     response.headers_mut().insert("operation-id", id);
     Ok(response)
 }
 
-fn get_session(session: &Session, head: &Parts, log: &mut RequestLog) -> Result<Answer, ApiError> {
+fn get_session(app: &App, head: &Parts, log: &mut RequestLog) -> Result<ApiResponse, ApiError> {
     let query = query_of(head, log)?;
-    let record = find_session(session, &query)?;
+    let record = find_session(app, &query)?;
     let identifier = query.identifier.as_ref();
-    Ok(respond(azure::session(session, &record, identifier)))
+    Ok(respond(azure::session(app, &record, identifier)))
 }
 
 async fn delete_session(
-    session: &Arc<Session>,
+    app: &Arc<App>,
     head: &Parts,
     log: &mut RequestLog,
-) -> Result<Answer, ApiError> {
-    find_session(session, &query_of(head, log)?)?;
-    delete(session).await?;
-    let mut response = Response::new(AnswerBody::from(Full::default()));
+) -> Result<ApiResponse, ApiError> {
+    find_session(app, &query_of(head, log)?)?;
+    delete(app).await?;
+    let mut response = Response::new(ResponseBody::from(Full::default()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }
 
 async fn stop_session(
-    session: &Arc<Session>,
+    app: &Arc<App>,
     head: &Parts,
     log: &mut RequestLog,
-) -> Result<Answer, ApiError> {
+) -> Result<ApiResponse, ApiError> {
     let query = query_of(head, log)?;
-    find_session(session, &query)?;
-    delete(session).await?;
+    find_session(app, &query)?;
+    delete(app).await?;
     Ok(respond(azure::stopped(query.identifier.as_ref())))
 }
 
-fn find_session(session: &Session, query: &Query) -> Result<SessionRecord, ApiError> {
+fn find_session(app: &App, query: &Query) -> Result<SessionRecord, ApiError> {
     let identifier = query.identifier.as_ref();
     let not_found = || ApiError::SessionNotFound {
         identifier: identifier.map_or("", Identifier::as_str).to_owned(),
     };
-    session.sessions.find(identifier).ok_or_else(not_found)
+    app.session
+        .identifiers
+        .find(identifier)
+        .ok_or_else(not_found)
 }
 
-fn list_sessions(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
+fn list_sessions(app: &App, head: &Parts) -> Result<ApiResponse, ApiError> {
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
-    Ok(respond(azure::list(session, &query)))
+    Ok(respond(azure::list(app, &query)))
 }
 
-async fn metadata(session: &Session, head: &Parts) -> Result<Answer, ApiError> {
+async fn metadata(app: &App, head: &Parts) -> Result<ApiResponse, ApiError> {
     Query::parse(head.uri.query().unwrap_or_default())?;
-    let packages = package_list::list(session).await?;
-    Ok(respond(azure::metadata(session, packages)))
+    let packages = package_list::list(app).await?;
+    Ok(respond(azure::metadata(app, packages)))
 }
 
 /// The query of a request about a session.
@@ -278,12 +290,12 @@ fn query_of(head: &Parts, log: &mut RequestLog) -> Result<Query, ApiError> {
     Ok(query)
 }
 
-async fn pass_execute(
-    session: &Session,
+async fn proxy_execute(
+    app: &App,
     head: &Parts,
     body: &mut RequestBody,
     log: &mut RequestLog,
-) -> Result<Answer, ApiError> {
+) -> Result<ApiResponse, ApiError> {
     // A page of an allowed origin has to say what it sends; the engine does not learn of the page.
     if head.headers.contains_key(header::ORIGIN) {
         check_json(&head.headers)?;
@@ -291,66 +303,40 @@ async fn pass_execute(
     // Piston knows of no query: what is wrong with it does not matter.
     let query = Query::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
     log.identifier(query.identifier.as_ref());
-    session.sessions.used_by(query.identifier.as_ref());
-    let content_type = if is_untyped(&head.headers) {
+    app.session.identifiers.touch(query.identifier.as_ref());
+    let content_type = if is_fetch_default_content_type(&head.headers) {
         Some(HeaderValue::from_static("application/json"))
     } else {
         head.headers.get(header::CONTENT_TYPE).cloned()
     };
-    let passed = content_type.map(|content_type| (header::CONTENT_TYPE, content_type));
-    let held = body.read(session).await?;
-    log.bytes_in(held.bytes.len());
-    let timings = log.timings();
-    timings.queued();
-    let longest = session.config.max_run_timeout;
-    let deadline = timings.arrived() + session.answer_within();
-    let passing = async {
-        let _alive = session.life.read().await;
-        session.sessions.used_by(query.identifier.as_ref());
-        let _pass = session
-            .admit(session.join()?, Some(deadline), longest)
-            .await?;
-        timings.entered();
-        let client = &session.client;
-        Ok(client.post_execute(held.bytes, passed, deadline).await?)
+    let buffered = body.read(app).await?;
+    log.bytes_in(buffered.bytes.len());
+    let request = RawRequest {
+        content_type,
+        body: buffered.bytes,
     };
-    let result: Result<_, ApiError> = tokio::select! {
-        answer = passing => answer,
-        () = session.canceled() => Err(SessionError::Canceled.into()),
-        () = session.reached(Phase::Killing) => Err(SessionError::ShuttingDown.into()),
-    };
-    if result.is_ok() {
-        timings.ran();
-    }
-    // What is passed on is not read, the language and the outcome neither.
-    let outcome = match &result {
-        Ok(_) => "passed",
-        Err(error) => error.metadata().code,
-    };
-    session.metrics.execution(timings, outcome, |_| false);
-    result.map(|answer| pass_on(session, answer))
+    let response = proxy(app, query.identifier.as_ref(), request, log.timings()).await?;
+    Ok(proxy_response(app, response))
 }
 
-async fn pass_runtimes(session: &Session) -> Result<Answer, ApiError> {
+async fn proxy_runtimes(app: &App) -> Result<ApiResponse, ApiError> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let answer = session.client.get_runtimes(deadline).await?;
-    Ok(pass_on(session, answer))
+    let response = app.backend.client().get_runtimes(deadline).await?;
+    Ok(proxy_response(app, response))
 }
 
-/// The engine's answer as it is, but never a stack trace.
-fn pass_on(session: &Session, answer: RawAnswer) -> Answer {
-    let (body, content_type) = if answer.has_stack() {
+/// The engine's response as it is, but never a stack trace.
+fn proxy_response(app: &App, raw: RawResponse) -> ApiResponse {
+    let (body, content_type) = if raw.has_stack() {
         let message = Bytes::from_static(br#"{"message":"the engine cannot read the request"}"#);
         (message, Some(JSON))
     } else {
-        (answer.body, answer.content_type)
+        (raw.body, raw.content_type)
     };
     let mut response = Response::new(Full::new(body).into());
-    *response.status_mut() = answer.status;
-    response
-        .headers_mut()
-        .insert(SESSION_GUID, guid_of(session));
-    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+    *response.status_mut() = raw.status;
+    response.headers_mut().insert(SESSION_GUID, guid_of(app));
+    if raw.status == StatusCode::TOO_MANY_REQUESTS {
         response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     }
     match content_type {
@@ -360,26 +346,31 @@ fn pass_on(session: &Session, answer: RawAnswer) -> Answer {
 }
 
 #[derive(Serialize)]
-struct Ready {
+struct ReadyBody {
     status: &'static str,
 }
 
-fn ready(session: &Session) -> Result<Answer, ApiError> {
-    if session.phase() != Phase::Serving {
+fn ready(app: &App) -> Result<ApiResponse, ApiError> {
+    if app.phase() != Phase::Serving {
         return Err(SessionError::ShuttingDown.into());
     }
-    session.readiness.check().map_err(SessionError::NotReady)?;
-    Ok(respond(Rendered::ok(&Ready { status: "ready" })))
+    app.readiness.check().map_err(SessionError::NotReady)?;
+    Ok(respond(Rendered::ok(&ReadyBody { status: "ready" })))
 }
 
-async fn about(session: &Session) -> Answer {
+async fn about(app: &App) -> ApiResponse {
     let deadline = Instant::now() + Duration::from_secs(2);
-    let engine = session.client.about(deadline).await.unwrap_or_default();
-    respond(Rendered::ok(&azure::About::new(session, engine.sandbox)))
+    let engine = app
+        .backend
+        .client()
+        .about(deadline)
+        .await
+        .unwrap_or_default();
+    respond(Rendered::ok(&azure::About::new(app, engine.sandbox)))
 }
 
-async fn metrics_page(session: &Session) -> Answer {
-    let page = metrics_page::page(session).await;
+async fn metrics_page(app: &App) -> ApiResponse {
+    let page = metrics_page::page(app).await;
     let content_type = HeaderValue::from_static(metrics_page::CONTENT_TYPE);
     with_type(Response::new(Full::from(page).into()), content_type)
 }

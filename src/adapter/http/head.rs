@@ -1,5 +1,5 @@
-//! What is judged of a request's head before anything else: bounds that hyper does not hold sharply,
-//! and what it leaves to its users.
+//! Checks a request's head before anything else: limits that hyper does not enforce exactly, and
+//! what it leaves to its users.
 
 use http::header::{CONTENT_ENCODING, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;

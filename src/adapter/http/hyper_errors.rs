@@ -1,5 +1,4 @@
-//! Gives Azure's body to what hyper answers by itself, before any request is there to be answered:
-//! a status, `content-length: 0` and the end of the connection.
+//! Rewrites hyper's built-in 400, 414 and 431 responses to carry an Azure error body.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,38 +11,38 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::adapter::azure::Rendered;
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::http::connections::Place;
+use crate::adapter::http::connections::ConnectionGuard;
 use crate::adapter::http::head::{MAX_HEADER_BYTES, MAX_TARGET_BYTES};
 
-/// How much is read and thrown away of a client that sends on while it is refused. A connection
-/// that is closed with bytes unread is reset, and the answer may be lost with it.
+/// How much is drained from a client that keeps sending while it is refused. A connection that is
+/// closed with unread bytes is reset, and the response may be lost with it.
 const MAX_LEFT_BYTES: usize = 1 << 20;
 
-/// A connection whose refusals are explained.
+/// A connection on which hyper's error responses get a body.
 #[derive(Debug)]
-pub struct Explaining<S> {
+pub struct ErrorBodyRewriter<S> {
     stream: S,
-    /// Told of what is read.
-    place: Arc<Place>,
-    /// What of an explained answer is not written yet.
+    /// Counts what is read.
+    guard: Arc<ConnectionGuard>,
+    /// The part of a rewritten response that is not written yet.
     unwritten: Bytes,
-    /// How much may still be thrown away; none where nothing was refused.
+    /// How many unread bytes may still be drained; 0 unless a request was refused.
     left: usize,
 }
 
-impl<S> Explaining<S> {
-    /// Explains what is refused on `stream`.
-    pub fn new(stream: S, place: Arc<Place>) -> Self {
+impl<S> ErrorBodyRewriter<S> {
+    /// Rewrites the error responses on `stream`.
+    pub fn new(stream: S, guard: Arc<ConnectionGuard>) -> Self {
         Self {
             stream,
-            place,
+            guard,
             unwritten: Bytes::new(),
             left: 0,
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Explaining<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ErrorBodyRewriter<S> {
     fn poll_unwritten(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(context, &self.unwritten);
@@ -56,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Explaining<S> {
     }
 
     /// Reads what has arrived already; waits for nothing.
-    fn throw_away(&mut self, context: &mut Context<'_>) {
+    fn drain_unread(&mut self, context: &mut Context<'_>) {
         let mut scratch = [0; 8 << 10];
         while self.left > 0 {
             let mut buffer = ReadBuf::new(&mut scratch);
@@ -70,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Explaining<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Explaining<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ErrorBodyRewriter<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -78,24 +77,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Explaining<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        self.place.read(buffer.filled().len() - before);
+        self.guard.read(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Explaining<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ErrorBodyRewriter<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_unwritten(context))?;
-        let Some(answer) = explained(bytes) else {
+        let Some(response) = rewrite_builtin_error(bytes) else {
             return Pin::new(&mut self.stream).poll_write(context, bytes);
         };
-        self.unwritten = answer;
+        self.unwritten = response;
         self.left = MAX_LEFT_BYTES;
-        // The rest goes ahead of what is flushed or written next.
+        // The rest goes out before what is flushed or written next.
         if let Poll::Ready(Err(error)) = self.poll_unwritten(context) {
             return Poll::Ready(Err(error));
         }
@@ -126,18 +125,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Explaining<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_unwritten(context))?;
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-        self.throw_away(context);
+        self.drain_unread(context);
         Poll::Ready(Ok(()))
     }
 }
 
-/// The answer with Azure's body, if it is one of hyper's own. These have no header but three; each of
+/// The response with Azure's body, if it is one of hyper's own. These have no header but three; each of
 /// the adapter's says what type its body is of, or, where that is the engine's to say, has
 /// [`SESSION_GUID`].
 ///
 /// [`SESSION_GUID`]: super::answer::SESSION_GUID
-fn explained(answer: &[u8]) -> Option<Bytes> {
-    let error = match answer.get(8..13)? {
+fn rewrite_builtin_error(response: &[u8]) -> Option<Bytes> {
+    let error = match response.get(8..13)? {
         b" 400 " => ApiError::Malformed,
         b" 414 " => ApiError::TargetTooLong {
             limit: MAX_TARGET_BYTES,
@@ -148,7 +147,7 @@ fn explained(answer: &[u8]) -> Option<Bytes> {
         _ => return None,
     };
     const LENGTH: &[u8] = b"content-length: 0\r\n";
-    let head = answer.strip_suffix(b"\r\n")?;
+    let head = response.strip_suffix(b"\r\n")?;
     let at = memmem::find(head, LENGTH)?;
     let is_bare = head.starts_with(b"HTTP/1.")
         && memmem::find(head, b"\r\n\r\n").is_none()
@@ -195,8 +194,8 @@ mod tests {
     fn only_what_hyper_answers_by_itself_is_explained() {
         let bare = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\
                     date: Sat, 21 Nov 2026 00:00:00 GMT\r\n\r\n";
-        let answer = explained(bare.as_bytes()).unwrap();
-        let text = std::str::from_utf8(&answer).unwrap();
+        let response = rewrite_builtin_error(bare.as_bytes()).unwrap();
+        let text = std::str::from_utf8(&response).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(
             head.contains("x-ms-error-code: MalformedRequest\r\n"),
@@ -217,7 +216,7 @@ mod tests {
             &bare.replace("date:", "x-ms-session-guid: 1\r\ndate:"),
             &format!("{bare}{bare}"),
         ] {
-            assert!(explained(other.as_bytes()).is_none(), "{other}");
+            assert!(rewrite_builtin_error(other.as_bytes()).is_none(), "{other}");
         }
     }
 }

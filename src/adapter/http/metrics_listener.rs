@@ -1,4 +1,4 @@
-//! A listener for the metrics alone, where they are not to be read by whoever may use the session.
+//! A listener for the metrics alone, for when clients of the session must not read them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::adapter::azure::error::ApiError;
 use crate::adapter::http::accept::accept;
 use crate::adapter::http::metrics_page::{CONTENT_TYPE, page};
 use crate::adapter::http::response::JSON;
-use crate::adapter::session::Session;
+use crate::adapter::session::App;
 
 /// Connections at a time; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 16;
@@ -29,15 +29,15 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 const CONNECTION_TIME: Duration = Duration::from_secs(3600);
 
 /// Answers `GET /metrics`, for ever.
-pub async fn serve(listener: TcpListener, session: Arc<Session>) {
+pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = Arc::clone(&connections).acquire_owned().await.ok();
         let stream = accept(&listener).await;
-        let session = Arc::clone(&session);
+        let app = Arc::clone(&app);
         let service = service_fn(move |request| {
-            let session = Arc::clone(&session);
-            async move { Ok::<_, Infallible>(answer(&session, request).await) }
+            let app = Arc::clone(&app);
+            async move { Ok::<_, Infallible>(answer(&app, request).await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -51,25 +51,25 @@ pub async fn serve(listener: TcpListener, session: Arc<Session>) {
     }
 }
 
-async fn answer(session: &Session, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(app: &App, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, _body) = request.into_parts();
-    if let Err(error) = session.config.access.check(&head) {
+    if let Err(error) = app.config.access.check(&head) {
         return refusal(&error.into());
     }
     let status = match (head.uri.path(), &head.method) {
         ("/metrics", &Method::GET | &Method::HEAD) => {
-            let mut answer = Response::new(Full::from(page(session).await));
+            let mut response = Response::new(Full::from(page(app).await));
             let content_type = HeaderValue::from_static(CONTENT_TYPE);
-            let headers = answer.headers_mut();
+            let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, content_type);
-            return answer;
+            return response;
         }
         ("/metrics", _) => StatusCode::METHOD_NOT_ALLOWED,
         _ => StatusCode::NOT_FOUND,
     };
-    let mut answer = Response::new(Full::default());
-    *answer.status_mut() = status;
-    answer
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
 }
 
 fn refusal(error: &ApiError) -> Response<Full<Bytes>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::adapter::session::Session;
+use crate::adapter::session::App;
 use crate::adapter::telemetry::exposition::{Kind, Page};
 
 /// The content type of the page.
@@ -24,12 +24,12 @@ const LAYERS: [&str; 7] = [
 const ABOUT: Duration = Duration::from_secs(1);
 
 /// The page, as it is now.
-pub async fn page(session: &Session) -> String {
-    let engine = session.client.about(Instant::now() + ABOUT).await;
+pub async fn page(app: &App) -> String {
+    let engine = app.backend.client().about(Instant::now() + ABOUT).await;
     let engine = engine.unwrap_or_default();
     let mut page = Page::default();
-    about_session(&mut page, session);
-    session.metrics.write(&mut page);
+    about_session(&mut page, app);
+    app.metrics.write(&mut page);
     if let Some(jobs) = engine.jobs {
         page.family(
             "engine_jobs",
@@ -55,14 +55,14 @@ pub async fn page(session: &Session) -> String {
     page.into_text()
 }
 
-fn about_session(page: &mut Page, session: &Session) {
-    let metrics = &session.metrics;
+fn about_session(page: &mut Page, app: &App) {
+    let metrics = &app.metrics;
     page.family(
         "build_info",
         Kind::Gauge,
         "Always 1; the version of this program and its kind of engine.",
     );
-    let engine = session.config.engine.to_string();
+    let engine = app.config.engine.to_string();
     let labels = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("engine", engine.as_str()),
@@ -84,7 +84,7 @@ fn about_session(page: &mut Page, session: &Session) {
         "ready",
         Kind::Gauge,
         "Whether a real execution works, as far as it is known.",
-        u8::from(session.readiness.check().is_ok()),
+        u8::from(app.readiness.check().is_ok()),
     );
     page.single(
         "connections",
@@ -94,16 +94,16 @@ fn about_session(page: &mut Page, session: &Session) {
     );
     for (name, help, running, waiting) in [
         (
-            "executions_now",
+            "executions",
             "Executions, readiness checks included: running, or waiting for their turn.",
-            session.gate.running(),
-            session.gate.waiting(),
+            app.limiter.running(),
+            app.limiter.waiting(),
         ),
         (
-            "executions_most",
+            "executions_limit",
             "How many executions may run and wait.",
-            session.config.max_jobs,
-            session.config.queue,
+            app.config.max_jobs,
+            app.config.queue,
         ),
     ] {
         page.family(name, Kind::Gauge, help);

@@ -1,6 +1,6 @@
-//! `multipart/form-data` (RFC 7578), taken apart as its bytes come in.
+//! A streaming parser of `multipart/form-data` (RFC 7578).
 //!
-//! What is held is one chunk of the body and at most the head of a part.
+//! What is buffered is one chunk of the body and at most the head of a part.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memmem;
@@ -16,12 +16,9 @@ const MAX_PADDING: usize = 64;
 
 /// What comes next in a body.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// A part begins.
+pub enum MultipartEvent {
     Part(Disposition),
-    /// Bytes of it.
     Data(Bytes),
-    /// It ends.
     PartEnd,
     /// The closing boundary; nothing that follows means anything.
     End,
@@ -36,16 +33,15 @@ pub struct Multipart {
     /// The line break and the boundary that separate parts. Empty until it is known.
     delimiter: Vec<u8>,
     buffer: BytesMut,
-    state: State,
+    state: ParserState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// Ahead of the first boundary.
     Preamble,
     /// Behind a boundary; the line break that ends its line is still in the buffer.
     Head,
-    /// In a part.
     Body,
     /// Behind the closing boundary.
     Over,
@@ -75,7 +71,7 @@ impl Multipart {
             delimiter,
             // The first boundary has no line break ahead of it.
             buffer: BytesMut::from(&b"\r\n"[..]),
-            state: State::Preamble,
+            state: ParserState::Preamble,
         })
     }
 
@@ -88,7 +84,7 @@ impl Multipart {
     ///
     /// # Errors
     /// Where the body is malformed.
-    pub fn next_event(&mut self) -> Result<Option<Piece>, Malformed> {
+    pub fn next_event(&mut self) -> Result<Option<MultipartEvent>, Malformed> {
         if self.delimiter.is_empty() {
             match first_line(&self.buffer)? {
                 Some(boundary) => self.delimiter = delimiter(boundary)?,
@@ -96,25 +92,25 @@ impl Multipart {
             }
         }
         match self.state {
-            State::Preamble => self.preamble(),
-            State::Head => self.head(),
-            State::Body => Ok(self.body()),
-            State::Over => {
+            ParserState::Preamble => self.preamble(),
+            ParserState::Head => self.head(),
+            ParserState::Body => Ok(self.body()),
+            ParserState::Over => {
                 self.buffer.clear();
-                Ok(Some(Piece::End))
+                Ok(Some(MultipartEvent::End))
             }
         }
     }
 
-    fn preamble(&mut self) -> Result<Option<Piece>, Malformed> {
+    fn preamble(&mut self) -> Result<Option<MultipartEvent>, Malformed> {
         match self.find() {
             Found::Boundary { at, line } => {
                 self.buffer.advance(at + line);
-                self.state = State::Head;
+                self.state = ParserState::Head;
                 self.head()
             }
             Found::Closing { .. } => {
-                self.state = State::Over;
+                self.state = ParserState::Over;
                 self.next_event()
             }
             Found::Nothing { up_to } => {
@@ -124,7 +120,7 @@ impl Multipart {
         }
     }
 
-    fn head(&mut self) -> Result<Option<Piece>, Malformed> {
+    fn head(&mut self) -> Result<Option<MultipartEvent>, Malformed> {
         let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") else {
             // All of the empty line but its last byte may be there.
             return match self.buffer.len() {
@@ -136,7 +132,7 @@ impl Multipart {
             return Err("the headers of a part are too large");
         }
         let head = self.buffer.split_to(end + 4);
-        self.state = State::Body;
+        self.state = ParserState::Body;
         let lines = unfolded(&head[..end]);
         let disposition = lines.split(|byte| *byte == b'\n').find_map(|line| {
             let colon = line.iter().position(|byte| *byte == b':')?;
@@ -145,24 +141,24 @@ impl Multipart {
                 .eq_ignore_ascii_case(b"content-disposition")
                 .then(|| Disposition::parse(line[colon + 1..].trim_ascii()))
         });
-        Ok(Some(Piece::Part(disposition.unwrap_or_default())))
+        Ok(Some(MultipartEvent::Part(disposition.unwrap_or_default())))
     }
 
-    fn body(&mut self) -> Option<Piece> {
+    fn body(&mut self) -> Option<MultipartEvent> {
         let up_to = match self.find() {
             Found::Boundary { at: 0, line } => {
                 self.buffer.advance(line);
-                self.state = State::Head;
-                return Some(Piece::PartEnd);
+                self.state = ParserState::Head;
+                return Some(MultipartEvent::PartEnd);
             }
             Found::Closing { at: 0 } => {
-                self.state = State::Over;
-                return Some(Piece::PartEnd);
+                self.state = ParserState::Over;
+                return Some(MultipartEvent::PartEnd);
             }
             Found::Boundary { at, .. } | Found::Closing { at } => at,
             Found::Nothing { up_to } => up_to,
         };
-        (up_to > 0).then(|| Piece::Data(self.buffer.split_to(up_to).freeze()))
+        (up_to > 0).then(|| MultipartEvent::Data(self.buffer.split_to(up_to).freeze()))
     }
 
     /// Finds the next boundary. Bytes that only begin like one are not: a boundary fills its line.
@@ -187,8 +183,8 @@ impl Multipart {
             }
         }
         // The end may be the beginning of a boundary.
-        let held = self.delimiter.len() - 1;
-        let up_to = self.buffer.len().saturating_sub(held).max(from);
+        let buffered = self.delimiter.len() - 1;
+        let up_to = self.buffer.len().saturating_sub(buffered).max(from);
         Found::Nothing { up_to }
     }
 }
@@ -272,12 +268,14 @@ mod tests {
         let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
         loop {
             match multipart.next_event()? {
-                Some(Piece::Part(part)) => {
+                Some(MultipartEvent::Part(part)) => {
                     parts.push((part.filename.unwrap_or_default(), Vec::new()));
                 }
-                Some(Piece::Data(data)) => parts.last_mut().unwrap().1.extend_from_slice(&data),
-                Some(Piece::PartEnd) => {}
-                Some(Piece::End) => return Ok(parts),
+                Some(MultipartEvent::Data(data)) => {
+                    parts.last_mut().unwrap().1.extend_from_slice(&data)
+                }
+                Some(MultipartEvent::PartEnd) => {}
+                Some(MultipartEvent::End) => return Ok(parts),
                 None => multipart.push(chunks.next().ok_or("incomplete")?),
             }
         }
@@ -356,7 +354,10 @@ mod tests {
             assert_eq!(form.next_event(), Ok(None));
         }
         form.push(b"\n");
-        assert!(matches!(form.next_event(), Ok(Some(Piece::Part(_)))));
+        assert!(matches!(
+            form.next_event(),
+            Ok(Some(MultipartEvent::Part(_)))
+        ));
     }
 
     #[test]
@@ -378,7 +379,10 @@ mod tests {
         let body = one(&[b'\r'; 100_000]);
         for chunk in body.chunks(1000) {
             multipart.push(chunk);
-            while !matches!(multipart.next_event().unwrap(), None | Some(Piece::End)) {}
+            while !matches!(
+                multipart.next_event().unwrap(),
+                None | Some(MultipartEvent::End)
+            ) {}
             assert!(multipart.buffer.len() < 200);
         }
     }

@@ -1,4 +1,4 @@
-//! Reads a request's body within bounds of size, time and of what all requests hold together.
+//! Reads a request's body within limits of size, time and the memory of all bodies together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,21 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::adapter::azure::error::ApiError;
-use crate::adapter::http::connections::{BodyTurn, Turn};
+use crate::adapter::http::connections::{BodyGuard, RequestGuard};
 use crate::adapter::session::error::SessionError;
-use crate::adapter::session::{Phase, Session};
+use crate::adapter::session::{App, Phase};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Room that is made for a body ahead of its bytes.
-const AHEAD_OF_BYTES: usize = 64 << 10;
-/// How much of a body that nobody wants is read and thrown away, so that its sender gets to read
-/// the answer instead of a reset connection.
+/// Capacity reserved for a body before its bytes arrive.
+const INITIAL_CAPACITY: usize = 64 << 10;
+/// How much of an unwanted body is read and discarded, so that its sender gets to read the response
+/// instead of a reset connection.
 const DISCARD_BYTES: usize = 1 << 30;
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
-/// A body of at most so many bytes is small, and so much of one of the largest is kept for them.
+/// Bodies up to `SMALL_BODY` may use the last `max_body / SMALL_SHARE` bytes of the budget; larger ones
+/// may not.
 const SMALL_BODY: usize = 64 << 10;
 const SMALL_SHARE: usize = 4;
 /// Whether a body declares itself as JSON. A web page of any origin can send a body that declares
@@ -68,25 +69,24 @@ pub struct RequestBody {
     waits: bool,
     /// All of it was read. Hyper does not say so of a body in chunks.
     has_ended: bool,
-    /// It is the client's turn until then.
-    turn: Option<BodyTurn>,
+    /// Held while the client has more to send.
+    guard: Option<BodyGuard>,
 }
 
-/// A whole body, and its share of what all requests may hold.
+/// A whole body, and its permit from the memory budget of all bodies.
 #[derive(Debug)]
-pub struct Held {
-    /// The body.
+pub struct BufferedBody {
     pub bytes: Bytes,
-    /// To be kept as long as what was made of the body.
-    pub share: Option<OwnedSemaphorePermit>,
+    /// To be held as long as what was parsed from the body.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 impl RequestBody {
     /// The body that comes with these headers.
-    pub fn new(headers: &HeaderMap, incoming: Incoming, turn: &Turn) -> Self {
+    pub fn new(headers: &HeaderMap, incoming: Incoming, guard: &RequestGuard) -> Self {
         let has_ended = incoming.is_end_stream();
         Self {
-            turn: (!has_ended).then(|| turn.body()),
+            guard: (!has_ended).then(|| guard.body()),
             has_ended,
             incoming,
             waits: headers.contains_key(header::EXPECT),
@@ -98,23 +98,23 @@ impl RequestBody {
     /// # Errors
     /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyIncomplete`],
     /// [`ApiError::TooManyBodies`], [`SessionError::ShuttingDown`].
-    pub async fn read(&mut self, session: &Session) -> Result<Held, ApiError> {
-        let limit = session.config.max_body;
+    pub async fn read(&mut self, app: &App) -> Result<BufferedBody, ApiError> {
+        let limit = app.config.max_body;
         let announced = self.incoming.size_hint().lower();
         if announced > limit as u64 {
             return Err(ApiError::BodyTooLarge { limit });
         }
         self.waits = false;
-        // Whoever announces much may send nothing.
-        let mut bytes = BytesMut::with_capacity((announced as usize).min(AHEAD_OF_BYTES));
-        let mut share = None;
+        // The announced length is only a claim.
+        let mut bytes = BytesMut::with_capacity((announced as usize).min(INITIAL_CAPACITY));
+        let mut permit = None;
         let reading = async {
             while let Some(data) = self.next_data().await? {
                 let length = bytes.len() + data.len();
                 if length > limit {
                     return Err(ApiError::BodyTooLarge { limit });
                 }
-                take_share(&mut share, take_body_bytes(session, data.len(), length)?);
+                merge_permit(&mut permit, take_body_bytes(app, data.len(), length)?);
                 bytes.extend_from_slice(&data);
             }
             Ok(())
@@ -125,15 +125,15 @@ impl RequestBody {
             read = timeout(BODY_TIMEOUT, reading) => read.unwrap_or(Err(ApiError::BodyTimeout {
                 seconds: BODY_TIMEOUT.as_secs(),
             }))?,
-            () = session.reached(Phase::Draining) => return Err(SessionError::ShuttingDown.into()),
+            () = app.reached(Phase::Draining) => return Err(SessionError::ShuttingDown.into()),
         }
-        Ok(Held {
+        Ok(BufferedBody {
             bytes: bytes.freeze(),
-            share,
+            permit,
         })
     }
 
-    /// How many bytes the body has at least.
+    /// The announced length, or a lower bound of it.
     pub fn announced(&self) -> u64 {
         self.incoming.size_hint().lower()
     }
@@ -143,37 +143,37 @@ impl RequestBody {
     /// # Errors
     /// [`ApiError::BodyTimeout`] where nothing comes, [`ApiError::BodyIncomplete`],
     /// [`SessionError::ShuttingDown`].
-    pub async fn next_chunk(&mut self, session: &Session) -> Result<Option<Bytes>, ApiError> {
+    pub async fn next_chunk(&mut self, app: &App) -> Result<Option<Bytes>, ApiError> {
         self.waits = false;
         tokio::select! {
             read = timeout(BODY_TIMEOUT, self.next_data()) => read.unwrap_or(Err(ApiError::BodyTimeout {
                 seconds: BODY_TIMEOUT.as_secs(),
             })),
-            () = session.reached(Phase::Draining) => Err(SessionError::ShuttingDown.into()),
+            () = app.reached(Phase::Draining) => Err(SessionError::ShuttingDown.into()),
         }
     }
 
     async fn next_data(&mut self) -> Result<Option<Bytes>, ApiError> {
         while let Some(frame) = self.incoming.frame().await {
             let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
-            if let Some(turn) = &mut self.turn {
-                turn.renew();
+            if let Some(guard) = &mut self.guard {
+                guard.renew();
             }
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }
         }
         self.has_ended = true;
-        self.turn = None;
+        self.guard = None;
         Ok(None)
     }
 
     /// Throws away what was not read, and says whether the connection can take another request.
-    pub async fn finish(mut self, session: &Session) -> bool {
+    pub async fn finish(mut self, app: &App) -> bool {
         if !self.waits && !self.has_ended {
             tokio::select! {
                 _ = timeout(DISCARD_TIME, self.discard()) => {}
-                () = session.reached(Phase::Draining) => {}
+                () = app.reached(Phase::Draining) => {}
             }
         }
         self.has_ended || self.incoming.is_end_stream()
@@ -194,20 +194,20 @@ impl RequestBody {
     }
 }
 
-/// Takes a share of what all bodies may hold, for a body that comes to `length` with it. The
+/// Takes a permit of what all bodies may hold, for a body that comes to `length` with it. The
 /// last of it is for small bodies, so that few large ones do not keep all others out.
 ///
 /// # Errors
 /// [`ApiError::TooManyBodies`].
 fn take_body_bytes(
-    session: &Session,
+    app: &App,
     bytes: usize,
     length: usize,
 ) -> Result<OwnedSemaphorePermit, ApiError> {
-    let semaphore = Arc::clone(&session.body_bytes);
+    let semaphore = Arc::clone(&app.body_bytes);
     let kept = match length {
         ..=SMALL_BODY => 0,
-        _ => session.config.max_body / SMALL_SHARE,
+        _ => app.config.max_body / SMALL_SHARE,
     };
     u32::try_from(bytes)
         .ok()
@@ -216,10 +216,10 @@ fn take_body_bytes(
         .ok_or(ApiError::TooManyBodies)
 }
 
-fn take_share(share: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
-    match share {
-        Some(share) => share.merge(more),
-        None => *share = Some(more),
+fn merge_permit(permit: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
+    match permit {
+        Some(permit) => permit.merge(more),
+        None => *permit = Some(more),
     }
 }
 

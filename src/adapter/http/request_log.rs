@@ -1,4 +1,4 @@
-//! One log line a request, also for those whose client went away.
+//! One log line per request, also if its client disconnected.
 //!
 //! It never holds code, input, output or headers.
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::timings::{Arrival, Timings, millis};
 use crate::adapter::model::trace::TraceContext;
-use crate::adapter::session::registry::Tracked;
+use crate::adapter::session::registry::ExecutionHandle;
 use crate::adapter::telemetry::metrics::{self, Metrics};
 
 /// What is known of a request so far. Dropping it writes the line.
@@ -28,7 +28,7 @@ pub struct RequestLog {
     bytes_in: usize,
     bytes_out: usize,
     timings: Timings,
-    execution: Option<Arc<Tracked>>,
+    execution: Option<Arc<ExecutionHandle>>,
 }
 
 impl RequestLog {
@@ -65,8 +65,8 @@ impl RequestLog {
     }
 
     /// The request is about this execution, whose times are told.
-    pub fn execution(&mut self, tracked: &Arc<Tracked>) {
-        self.execution = Some(Arc::clone(tracked));
+    pub fn execution(&mut self, handle: &Arc<ExecutionHandle>) {
+        self.execution = Some(Arc::clone(handle));
     }
 
     /// The fixed name of the route.
@@ -74,12 +74,11 @@ impl RequestLog {
         self.route = label;
     }
 
-    /// The id that the answer carries.
+    /// The id that the response carries.
     pub fn operation_id(&mut self, id: &str) {
         self.operation_id = Some(id.to_owned());
     }
 
-    /// The session.
     pub fn identifier(&mut self, identifier: Option<&Identifier>) {
         self.identifier = identifier.map(|id| id.as_str().to_owned());
     }
@@ -108,7 +107,7 @@ impl RequestLog {
         self.cause = Some(cause);
     }
 
-    /// The answer is ready.
+    /// The response is ready.
     pub fn answered(&mut self, status: StatusCode, bytes_out: usize) {
         self.status = Some(status);
         self.bytes_out = bytes_out;
@@ -116,7 +115,7 @@ impl RequestLog {
 }
 
 impl RequestLog {
-    /// The body of the answer is over, with so many bytes of it sent.
+    /// The body of the response is over, with so many bytes of it sent.
     pub fn sent(&mut self, bytes: u64, of: u64) {
         self.bytes_out = usize::try_from(bytes).unwrap_or(usize::MAX);
         if bytes < of {
@@ -127,14 +126,14 @@ impl RequestLog {
 
 impl Drop for RequestLog {
     fn drop(&mut self) {
-        let tracked = self.execution.as_ref().map(|execution| execution.timings());
-        let timings = tracked.as_deref().unwrap_or(&self.timings);
+        let handle = self.execution.as_ref().map(|execution| execution.timings());
+        let timings = handle.as_deref().unwrap_or(&self.timings);
         let outcome = match (self.outcome, self.status) {
             (_, None) => "client_gone",
             (Some(outcome), Some(_)) => outcome,
             (None, Some(_)) => "ok",
         };
-        self.metrics.request(&metrics::Request {
+        self.metrics.request(&metrics::RequestSample {
             route: self.route,
             status: self.status.map(|status| status.as_u16()),
             error: self.error,

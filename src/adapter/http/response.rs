@@ -7,8 +7,8 @@ use crate::adapter::azure::Rendered;
 use crate::adapter::azure::error::{ApiError, ErrorMeta};
 use crate::adapter::files::FileError;
 use crate::adapter::http::request_log::RequestLog;
-use crate::adapter::http::response_body::AnswerBody;
-use crate::adapter::session::Session;
+use crate::adapter::http::response_body::ResponseBody;
+use crate::adapter::session::App;
 use crate::adapter::session::error::SessionError;
 use crate::error_chain::error_chain;
 
@@ -21,11 +21,11 @@ pub const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-
 /// that tells it from what hyper answers by itself.
 pub const SESSION_GUID: HeaderName = HeaderName::from_static("x-ms-session-guid");
 
-/// An answer on its way.
-pub type Answer = Response<AnswerBody>;
+/// A response on its way.
+pub type ApiResponse = Response<ResponseBody>;
 
 /// The response for an error, which the log and metrics are told of.
-pub fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
+pub fn failure(error: &ApiError, log: &mut RequestLog) -> ApiResponse {
     match error {
         ApiError::Session(error) => session_failure(error, log),
         error => {
@@ -42,7 +42,7 @@ pub fn failure(error: &ApiError, log: &mut RequestLog) -> Answer {
 }
 
 /// The same for an error of the session.
-pub fn session_failure(error: &SessionError, log: &mut RequestLog) -> Answer {
+pub fn session_failure(error: &SessionError, log: &mut RequestLog) -> ApiResponse {
     log.failed(error.code(), error.limit());
     match error {
         SessionError::Engine(cause) => log.cause(error_chain(cause)),
@@ -52,7 +52,7 @@ pub fn session_failure(error: &SessionError, log: &mut RequestLog) -> Answer {
     error_response(ErrorMeta::of_session(error))
 }
 
-fn error_response(meta: ErrorMeta) -> Answer {
+fn error_response(meta: ErrorMeta) -> ApiResponse {
     let (code, retry_after) = (meta.code, meta.retry_after);
     let mut response = respond(Rendered::error(meta));
     let headers = response.headers_mut();
@@ -63,22 +63,22 @@ fn error_response(meta: ErrorMeta) -> Answer {
     response
 }
 
-/// An answer of JSON.
-pub fn respond(rendered: Rendered) -> Answer {
+/// A response of JSON.
+pub fn respond(rendered: Rendered) -> ApiResponse {
     let mut response = Response::new(Full::new(rendered.body).into());
     *response.status_mut() = rendered.status;
     with_type(response, JSON)
 }
 
-pub fn with_type(mut response: Answer, content_type: HeaderValue) -> Answer {
+pub fn with_type(mut response: ApiResponse, content_type: HeaderValue) -> ApiResponse {
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, content_type);
     response
 }
 
-pub fn guid_of(session: &Session) -> HeaderValue {
-    header_value(&session.guid.to_string())
+pub fn guid_of(app: &App) -> HeaderValue {
+    header_value(&app.session.guid.to_string())
 }
 
 /// For text of our own, which is visible ASCII.

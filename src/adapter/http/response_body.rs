@@ -1,4 +1,4 @@
-//! The body of an answer: bytes that are there, or a file that is read as the client takes it.
+//! The body of a response: bytes in memory, or a file that is read at the pace of the client.
 
 use std::io;
 use std::pin::Pin;
@@ -11,34 +11,32 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::adapter::files::Content;
-use crate::adapter::http::connections::Turn;
+use crate::adapter::http::connections::RequestGuard;
 use crate::adapter::http::request_log::RequestLog;
-use crate::adapter::session::RequestGuard;
+use crate::adapter::session::InFlightGuard;
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
-pub enum AnswerBody {
-    /// Bytes.
+pub enum ResponseBody {
     Whole(Full<Bytes>),
-    /// A file.
     File(Box<FileBody>),
 }
 
-impl From<Full<Bytes>> for AnswerBody {
+impl From<Full<Bytes>> for ResponseBody {
     fn from(body: Full<Bytes>) -> Self {
         Self::Whole(body)
     }
 }
 
-impl AnswerBody {
-    /// The turn of its request ends with it.
-    pub fn hold(&mut self, turn: Turn) {
+impl ResponseBody {
+    /// The guard of its request ends with it.
+    pub fn attach_guard(&mut self, guard: RequestGuard) {
         match self {
             Self::Whole(body) => {
                 let bytes = std::mem::take(body).into_inner().unwrap_or_default();
-                *body = Full::new(turn.answer(bytes));
+                *body = Full::new(guard.response_bytes(bytes));
             }
-            Self::File(file) => file._turn = Some(turn),
+            Self::File(file) => file._guard = Some(guard),
         }
     }
 }
@@ -46,64 +44,64 @@ impl AnswerBody {
 /// A file on its way to a client. One chunk is read at a time, and none while the client takes none.
 #[derive(Debug)]
 pub struct FileBody {
-    state: State,
+    state: ReadState,
     length: u64,
     sent: u64,
     log: Option<RequestLog>,
-    _counted: Option<RequestGuard>,
-    _turn: Option<Turn>,
-    _place: OwnedSemaphorePermit,
+    _counted: Option<InFlightGuard>,
+    _guard: Option<RequestGuard>,
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
-enum State {
+enum ReadState {
     Open(Content),
     Reading(JoinHandle<(Content, io::Result<Bytes>)>),
     Over,
 }
 
 impl FileBody {
-    /// The bytes of a file; `place` is given up when they are sent.
-    pub fn new(content: Content, place: OwnedSemaphorePermit) -> Self {
+    /// The bytes of a file; `permit` is given up when they are sent.
+    pub fn new(content: Content, permit: OwnedSemaphorePermit) -> Self {
         Self {
             length: content.length(),
-            state: State::Open(content),
+            state: ReadState::Open(content),
             sent: 0,
             log: None,
             _counted: None,
-            _turn: None,
-            _place: place,
+            _guard: None,
+            _permit: permit,
         }
     }
 
     /// The request is over, and its line is written, when the last byte is sent.
-    pub fn account(&mut self, log: RequestLog, counted: RequestGuard) {
+    pub fn log_on_completion(&mut self, log: RequestLog, counted: InFlightGuard) {
         self.log = Some(log);
         self._counted = Some(counted);
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Open(content) if content.left() == 0 => return Poll::Ready(None),
-                State::Open(mut content) => {
-                    self.state = State::Reading(spawn_blocking(move || {
+            match std::mem::replace(&mut self.state, ReadState::Over) {
+                ReadState::Open(content) if content.left() == 0 => return Poll::Ready(None),
+                ReadState::Open(mut content) => {
+                    self.state = ReadState::Reading(spawn_blocking(move || {
                         let read = content.read();
                         (content, read)
                     }));
                 }
-                State::Reading(mut reading) => {
+                ReadState::Reading(mut reading) => {
                     let Poll::Ready(done) = Pin::new(&mut reading).poll(context) else {
-                        self.state = State::Reading(reading);
+                        self.state = ReadState::Reading(reading);
                         return Poll::Pending;
                     };
                     let read = done.map_err(io::Error::other).and_then(|(content, read)| {
-                        self.state = State::Open(content);
+                        self.state = ReadState::Open(content);
                         read
                     });
                     return Poll::Ready(Some(read));
                 }
-                State::Over => return Poll::Ready(None),
+                ReadState::Over => return Poll::Ready(None),
             }
         }
     }
@@ -117,7 +115,7 @@ impl Drop for FileBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -140,7 +138,7 @@ impl Body for AnswerBody {
             }
             // The length is promised: all that is left is to break the connection.
             Err(error) => {
-                file.state = State::Over;
+                file.state = ReadState::Over;
                 if let Some(log) = &mut file.log {
                     log.outcome("file_changed");
                     log.cause(error.to_string());

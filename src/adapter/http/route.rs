@@ -1,4 +1,4 @@
-//! From method and path to the action that is meant. Pure: nothing is read, nothing is done.
+//! Maps method and path to an action. Pure: it reads nothing and does nothing.
 
 use std::borrow::Cow;
 
@@ -27,18 +27,14 @@ pub enum Action {
     /// `GET /metadata`: what programs can use.
     Metadata,
     /// `POST /api/v2/execute`, handed to the engine as it is.
-    PassExecute,
+    ProxyExecute,
     /// `GET /api/v2/runtimes`, handed to the engine as it is.
-    PassRuntimes,
-    /// The process lives.
+    ProxyRuntimes,
     Health,
     /// A real execution has worked.
     Ready,
-    /// What this is.
     About,
-    /// What was counted.
     Metrics,
-    /// The session's files.
     Files(FilesAction),
 }
 
@@ -52,7 +48,6 @@ pub enum FilesAction {
     Upload(FilesForm),
     /// What is known of a file.
     Entry(String),
-    /// Delete a file.
     Delete(String),
     /// The bytes of a file.
     Content(String),
@@ -76,8 +71,8 @@ impl Action {
             Self::StopSession => ".management/stopSession",
             Self::ListSessions => "listSessions",
             Self::Metadata => "metadata",
-            Self::PassExecute => "api/v2/execute",
-            Self::PassRuntimes => "api/v2/runtimes",
+            Self::ProxyExecute => "api/v2/execute",
+            Self::ProxyRuntimes => "api/v2/runtimes",
             Self::Health => "health",
             Self::Ready => "ready",
             Self::About => "about",
@@ -187,8 +182,8 @@ fn offered(segments: &[&str]) -> Option<Offered> {
         [".management", "stopSession"] => Post(Action::StopSession),
         ["listSessions"] => Get(Action::ListSessions),
         ["metadata"] => Get(Action::Metadata),
-        ["api", "v2", "execute"] => Post(Action::PassExecute),
-        ["api", "v2", "runtimes"] => Get(Action::PassRuntimes),
+        ["api", "v2", "execute"] => Post(Action::ProxyExecute),
+        ["api", "v2", "runtimes"] => Get(Action::ProxyRuntimes),
         [language, "execute"] => Post(Action::Execute(Dialect::Language((*language).to_owned()))),
         _ => return None,
     })
@@ -267,7 +262,7 @@ mod tests {
         assert_eq!(post("/execute"), Action::Execute(Dialect::Execute));
         assert_eq!(post("/executions"), Action::Execute(Dialect::Executions));
         assert_eq!(post("/shellExecute"), Action::Execute(Dialect::Shell));
-        assert_eq!(post("/api/v2/execute"), Action::PassExecute);
+        assert_eq!(post("/api/v2/execute"), Action::ProxyExecute);
         let language = |name: &str| Action::Execute(Dialect::Language(name.to_owned()));
         assert_eq!(post("/python/execute"), language("python"));
         assert_eq!(post("/c++/execute"), language("c++"));

@@ -1,4 +1,4 @@
-//! The HTTP server: accepts, bounds, answers, and goes down without losing what runs.
+//! The HTTP server: accepts connections, limits them, and shuts down without losing what runs.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,25 +20,24 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::files::{FileLimits, FileStore};
 use crate::adapter::http::accept::accept;
-use crate::adapter::http::connections::{Place, Places};
-use crate::adapter::http::hyper_errors::Explaining;
+use crate::adapter::http::connections::{ConnectionGuard, ConnectionLimiter};
+use crate::adapter::http::hyper_errors::ErrorBodyRewriter;
 use crate::adapter::http::{handler, metrics_listener};
-use crate::adapter::session::{Phase, Session, probe};
+use crate::adapter::session::{App, Phase, probe};
 
-/// Connections at a time, where that leaves as many descriptors for all else. For one more another is
-/// closed that waits for its client.
+/// Connections at a time, if that leaves as many descriptors for everything else.
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a connection may be idle, or take to send its header; long enough that a proxy rarely
 /// sends a request as its connection is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// What is read ahead of a connection. Hyper answers a head that is larger with 431; the bounds
-/// that are told to clients are below it.
+/// The read buffer of a connection. Hyper responds to a larger head with 431; the documented limits
+/// are below it.
 const READ_AHEAD: usize = 128 << 10;
-/// How long a client may take none of an answer before its connection is broken.
-const UNTAKEN_MILLIS: u32 = 75_000;
-/// What answers need to get out once the executions behind them have ended.
+/// How long a client may read nothing of a response before its connection is closed.
+const TCP_USER_TIMEOUT_MS: u32 = 75_000;
+/// The time to send the last responses once their executions have ended.
 const FLUSH: Duration = Duration::from_secs(3);
-/// What executions need to end once they are killed.
+/// The time for executions to end once they are killed.
 const KILL: Duration = Duration::from_secs(1);
 
 /// Why the adapter cannot serve.
@@ -55,10 +54,9 @@ pub enum AdapterError {
     Background(Option<tokio::task::JoinError>),
 }
 
-/// Where an adapter is asked.
+/// Where an adapter listens.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For everything.
     pub sessions: TcpListener,
     /// For `GET /metrics` alone.
     pub metrics: Option<TcpListener>,
@@ -91,87 +89,93 @@ pub async fn serve(
         entries: config.data_files,
     };
     let files = FileStore::open(&config.data_dir, limits).map_err(AdapterError::Data)?;
-    let session = Arc::new(Session::new(config, files)?);
+    let app = Arc::new(App::new(config, files)?);
     let mut background = JoinSet::new();
     background.spawn({
-        let session = Arc::clone(&session);
-        async move { probe::watch(&session).await }
+        let app = Arc::clone(&app);
+        async move { probe::watch(&app).await }
     });
     if let Some(listener) = listeners.metrics {
-        background.spawn(metrics_listener::serve(listener, Arc::clone(&session)));
+        background.spawn(metrics_listener::serve(listener, Arc::clone(&app)));
     }
     let graceful = GracefulShutdown::new();
-    let places = Places::new(most_connections(), Arc::clone(&session.metrics));
+    let limiter = ConnectionLimiter::new(max_connections(), Arc::clone(&app.metrics));
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = background.join_next() => return Err(AdapterError::Background(ended.err())),
-            (stream, place) = next(&listener, &places) => {
-                tokio::spawn(connection(stream, place, Arc::clone(&session), &graceful));
+            (stream, guard) = next(&listener, &limiter) => {
+                tokio::spawn(connection(stream, guard, Arc::clone(&app), &graceful));
             }
         }
     }
 
     drop(listener);
-    session.go_on_to(Phase::Draining);
+    app.set_phase(Phase::Draining);
     tracing::info!(
-        running = session.gate.running(),
-        waiting = session.gate.waiting(),
+        running = app.limiter.running(),
+        waiting = app.limiter.waiting(),
         "draining"
     );
     let deadline = Instant::now() + drain_timeout;
-    if timeout_at(deadline, session.idle()).await.is_err() {
-        tracing::warn!(running = session.gate.running(), "killing what still runs");
-        session.go_on_to(Phase::Killing);
-        let _ = timeout(KILL, session.idle()).await;
+    if timeout_at(deadline, app.idle()).await.is_err() {
+        tracing::warn!(
+            running = app.limiter.running(),
+            "drain timeout elapsed; killing executions"
+        );
+        app.set_phase(Phase::Killing);
+        let _ = timeout(KILL, app.idle()).await;
     }
     if timeout(FLUSH, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some connections did not take their answer in time");
+        tracing::warn!("some clients did not read their response in time");
     }
     Ok(())
 }
 
 /// How many connections there may be.
-fn most_connections() -> usize {
+fn max_connections() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current;
-    let half = descriptors.map_or(usize::MAX, |most| {
-        usize::try_from(most / 2).unwrap_or(usize::MAX)
+    let half = descriptors.map_or(usize::MAX, |limit| {
+        usize::try_from(limit / 2).unwrap_or(usize::MAX)
     });
     half.clamp(1, MAX_CONNECTIONS)
 }
 
-/// The next connection, and a place for it.
-async fn next(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+/// The next connection, and a guard for it.
+async fn next(
+    listener: &TcpListener,
+    limiter: &Arc<ConnectionLimiter>,
+) -> (TcpStream, ConnectionGuard) {
     let stream = accept(listener).await;
-    (stream, places.take().await)
+    (stream, limiter.take().await)
 }
 
-/// Answers the requests of one connection. Hyper drops a request whose client hangs up, and with
-/// it everything that was done for it.
+/// Serves the requests of one connection. Hyper drops the handler of a request whose client
+/// disconnects, and with it everything that was done for it.
 fn connection(
     stream: TcpStream,
-    place: Place,
-    session: Arc<Session>,
+    guard: ConnectionGuard,
+    app: Arc<App>,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + use<> {
     // A socket that will not take the option is about to fail anyway.
     let _ = stream.set_nodelay(true);
-    let _ = set_tcp_user_timeout(&stream, UNTAKEN_MILLIS);
-    let connected = session.metrics.connected();
-    let place = Arc::new(place);
-    let own = Arc::clone(&place);
+    let _ = set_tcp_user_timeout(&stream, TCP_USER_TIMEOUT_MS);
+    let connected = app.metrics.connected();
+    let guard = Arc::new(guard);
+    let own = Arc::clone(&guard);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let session = Arc::clone(&session);
-        let turn = own.request();
-        async move { Ok::<_, Infallible>(handler::answer(&session, request, turn).await) }
+        let app = Arc::clone(&app);
+        let request_guard = own.request();
+        async move { Ok::<_, Infallible>(handler::answer(&app, request, request_guard).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(READ_AHEAD)
         .serve_connection(
-            TokioIo::new(Explaining::new(stream, Arc::clone(&place))),
+            TokioIo::new(ErrorBodyRewriter::new(stream, Arc::clone(&guard))),
             service,
         );
     let watched = graceful.watch(connection);
@@ -179,10 +183,10 @@ fn connection(
         let _connected = connected;
         let ended = tokio::select! {
             ended = watched => ended,
-            () = place.closed() => return,
+            () = guard.closed() => return,
         };
         match ended {
-            // 400, 414 or 431 was answered; nothing else of the request is known.
+            // The response was a 400, 414 or 431; nothing else is known of the request.
             Err(error) if error.is_parse() => tracing::info!(%error, "malformed request"),
             // The client went away or was too slow: its requests have lines of their own.
             Ok(()) | Err(_) => {}

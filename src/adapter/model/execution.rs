@@ -1,4 +1,4 @@
-//! What is to be run.
+//! An execution, independent of the dialect that asked for it.
 
 use std::time::Duration;
 
@@ -7,23 +7,19 @@ use crate::adapter::model::identifier::Identifier;
 /// An execution as a client asked for it, whatever form its response takes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Execution {
-    /// The session.
     pub identifier: Option<Identifier>,
     /// A language or an alias, as the client wrote it.
     pub language: String,
     /// A semver range.
     pub version: String,
-    /// The program's source.
     pub code: String,
-    /// Standard input.
     pub stdin: String,
-    /// The program's arguments.
     pub args: Vec<String>,
     /// The wall-clock limit that the client asked for.
     pub timeout: Option<Duration>,
     /// Whether the client does not wait for the end.
     pub is_asynchronous: bool,
-    /// The most bytes of each output stream that the client wants.
+    /// How many bytes of each output stream the client wants.
     pub output_streams_max_length: Option<usize>,
     /// Whether a value is told as Jupyter shows it.
     pub jupyter_format: bool,

@@ -11,7 +11,6 @@ pub struct OperationId {
 }
 
 impl OperationId {
-    /// A new one.
     pub fn random() -> Self {
         Self {
             text: Uuid::new_v4().to_string(),

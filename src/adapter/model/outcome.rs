@@ -1,4 +1,4 @@
-//! What became of an execution.
+//! The outcome of an execution.
 
 use std::time::Duration;
 
@@ -43,9 +43,7 @@ pub struct StageOutput {
     pub stderr: String,
     /// Both streams in the order in which they arrived.
     pub output: String,
-    /// Piston's code.
     pub code: Option<i32>,
-    /// Piston's signal.
     pub signal: Option<String>,
 }
 
@@ -77,23 +75,23 @@ impl Outcome {
 }
 
 impl StageOutput {
-    /// Keeps `most` bytes of each stream, and adds what is to be said of that and of how the stage
+    /// Keeps `max_bytes` bytes of each stream, and adds what is to be said of that and of how the stage
     /// ended to stderr.
-    pub fn finish(&mut self, most: usize, ending: Option<String>) {
+    pub fn finish(&mut self, max_bytes: usize, ending: Option<String>) {
         let streams = [("stdout", &self.stdout), ("stderr", &self.stderr)];
         let notices: Vec<String> = streams
             .into_iter()
-            .filter(|(_, text)| text.len() > most)
+            .filter(|(_, text)| text.len() > max_bytes)
             .map(|(name, text)| {
                 format!(
-                    "{name} was cut to {most} of {} bytes, as outputStreamsMaxLength says.",
+                    "{name} was cut to {max_bytes} of {} bytes, as outputStreamsMaxLength says.",
                     text.len()
                 )
             })
             .chain(ending)
             .collect();
         for text in [&mut self.stdout, &mut self.stderr, &mut self.output] {
-            cut_text(text, most);
+            cut_text(text, max_bytes);
         }
         if notices.is_empty() {
             return;
@@ -101,7 +99,7 @@ impl StageOutput {
         let notice = notices.join("\n");
         for text in [&mut self.stderr, &mut self.output] {
             // The notice is part of what was asked for, unless nothing else would be left.
-            if let Some(left) = most.checked_sub(notice.len() + 2) {
+            if let Some(left) = max_bytes.checked_sub(notice.len() + 2) {
                 cut_text(text, left);
             }
             append_line(text, &notice);
@@ -109,9 +107,9 @@ impl StageOutput {
     }
 }
 
-/// Cuts at the last boundary of characters that leaves no more than `most` bytes.
-fn cut_text(text: &mut String, most: usize) {
-    let boundary = (0..=most.min(text.len()))
+/// Cuts at the last boundary of characters that leaves no more than `max_bytes` bytes.
+fn cut_text(text: &mut String, max_bytes: usize) {
+    let boundary = (0..=max_bytes.min(text.len()))
         .rev()
         .find(|at| text.is_char_boundary(*at));
     text.truncate(boundary.unwrap_or(0));

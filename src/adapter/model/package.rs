@@ -5,8 +5,6 @@ use serde::{Deserialize, Serialize};
 /// A package that programs can use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Package {
-    /// Its name.
     pub name: String,
-    /// Its version.
     pub version: String,
 }

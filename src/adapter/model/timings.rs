@@ -1,4 +1,4 @@
-//! When an execution reached which step.
+//! The time at which an execution reached each step.
 
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use crate::adapter::model::trace::TraceContext;
 /// When a request's head had been read, and which trace it is part of.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// When.
     pub at: Instant,
     /// The trace, where the request names one.
     pub trace: Option<TraceContext>,
@@ -62,7 +61,6 @@ impl Timings {
         self.ran = Some(Instant::now());
     }
 
-    /// The language.
     pub fn named_language(&self) -> Option<&str> {
         self.language.as_deref()
     }

@@ -1,6 +1,6 @@
 //! The trace that a request belongs to: the header `traceparent` of W3C's Trace Context.
 //!
-//! It is logged, and goes nowhere else: the engine has nothing to say about it, and an answer tells
+//! It is logged, and goes nowhere else: the engine has nothing to say about it, and a response tells
 //! a client nothing that the client has not told itself.
 
 use std::fmt;
@@ -11,7 +11,6 @@ const LENGTH: usize = 55;
 /// Which trace a request is part of, and which step of it has sent the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
     pub trace_id: TraceId,
     /// The step that has sent the request.
     pub parent_id: ParentId,

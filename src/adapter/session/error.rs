@@ -33,7 +33,6 @@ pub enum SessionError {
         language: String,
         /// What was asked for.
         version: String,
-        /// What there is.
         available: Vec<Runtime>,
     },
     /// As many executions wait as may.
@@ -96,7 +95,7 @@ impl SessionError {
             Self::File(FileError::Full) => "data",
             Self::File(FileError::TooMuch { .. })
             | Self::Engine(ClientError::Refused(Refusal::TooLarge(_))) => "execution_size",
-            Self::Engine(ClientError::AnswerTooLarge(_)) => "answer",
+            Self::Engine(ClientError::ResponseTooLarge(_)) => "response",
             Self::Engine(ClientError::Timeout(_)) => "engine_time",
             Self::Engine(ClientError::Busy) => "engine_jobs",
             _ => return None,
@@ -133,7 +132,7 @@ fn engine_code(error: &ClientError) -> &'static str {
         ClientError::Unreachable(_) | ClientError::Unavailable => "EngineUnavailable",
         ClientError::ConnectionLost(_) => "EngineConnectionLost",
         ClientError::Timeout(_) => "EngineTimeout",
-        ClientError::AnswerTooLarge(_) | ClientError::AnswerInvalid(_) => "EngineAnswerInvalid",
+        ClientError::ResponseTooLarge(_) | ClientError::ResponseInvalid(_) => "EngineAnswerInvalid",
         ClientError::Busy => "TooManyExecutions",
         ClientError::NoSpace => "InsufficientStorage",
         ClientError::Failed(_) | ClientError::SandboxFailed => "EngineFailed",
@@ -154,10 +153,10 @@ fn engine_message(error: &ClientError) -> String {
             "The engine did not answer within {} s. The code may have run.",
             after.as_secs()
         ),
-        ClientError::AnswerTooLarge(limit) => {
+        ClientError::ResponseTooLarge(limit) => {
             format!("The engine's answer is larger than {limit} bytes.")
         }
-        ClientError::AnswerInvalid(_) => "The engine's answer cannot be read.".to_owned(),
+        ClientError::ResponseInvalid(_) => "The engine's answer cannot be read.".to_owned(),
         ClientError::Busy => "The engine is busy. Try again later.".to_owned(),
         ClientError::NoSpace => {
             "There is no room on the disk for the execution's files. Nothing was run.".to_owned()

@@ -1,6 +1,10 @@
-//! The state of the session that this container is: its engine, its bounds, its phase of life.
+//! The domain: what a session is and does, in terms of neither HTTP nor Azure.
+//!
+//! [`App`] is what the process owns, [`Session`] what is gone once the session is deleted.
 
+mod app;
 pub mod error;
+pub mod identifiers;
 pub mod package_list;
 pub mod packages;
 pub mod probe;
@@ -8,7 +12,8 @@ pub mod readiness;
 pub mod registry;
 pub mod reset;
 pub mod run;
+mod runtimes;
 mod state;
-pub mod usage;
 
-pub use crate::adapter::session::state::{Phase, RequestGuard, Session};
+pub use crate::adapter::session::app::{App, InFlightGuard, Phase};
+pub use crate::adapter::session::state::Session;

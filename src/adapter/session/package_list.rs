@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::adapter::model::package::Package;
+use crate::adapter::session::app::App;
 use crate::adapter::session::error::SessionError;
-use crate::adapter::session::state::Session;
 use crate::piston::{ExecuteRequest, File};
 
 const LIST: &str = "\
@@ -24,25 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// [`SessionError`] where there is no place for an execution, or none works.
-pub async fn list(session: &Session) -> Result<&[Package], SessionError> {
-    if session.packages.found.get().is_none()
-        && let Some(found) = ask(session).await?
+pub async fn list(app: &App) -> Result<&[Package], SessionError> {
+    if app.packages.found.get().is_none()
+        && let Some(found) = ask(app).await?
     {
         // Where two ask at a time, they learn the same.
-        let _ = session.packages.found.set(found);
+        let _ = app.packages.found.set(found);
     }
-    Ok(session.packages.found.get().map_or(&[], Vec::as_slice))
+    Ok(app.packages.found.get().map_or(&[], Vec::as_slice))
 }
 
-async fn ask(session: &Session) -> Result<Option<Vec<Package>>, SessionError> {
-    let runtimes = session.known_runtimes();
-    if !runtimes.iter().any(|runtime| runtime.language == "python") {
+async fn ask(app: &App) -> Result<Option<Vec<Package>>, SessionError> {
+    if !app.runtimes.has("python") {
         return Ok(None);
     }
     let latest = Instant::now() + PATIENCE;
-    let _pass = session
-        .admit(session.join()?, Some(latest), TIMEOUT)
-        .await?;
+    let slot = app.enqueue()?;
+    let _permit = app.acquire(slot, Some(latest), TIMEOUT).await?;
     let mut request = ExecuteRequest {
         language: "python".to_owned(),
         version: "*".to_owned(),
@@ -50,7 +48,7 @@ async fn ask(session: &Session) -> Result<Option<Vec<Package>>, SessionError> {
         run_timeout: Some(TIMEOUT.as_millis() as u64),
         ..ExecuteRequest::default()
     };
-    let response = session.client.execute(&mut request, latest).await?;
+    let response = app.backend.client().execute(&mut request, latest).await?;
     // Real Piston keeps little output: what it has cut is no list.
     Ok(serde_json::from_str(&response.run.stdout).ok())
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::adapter::backend::translate;
+use crate::adapter::session::app::App;
 use crate::adapter::session::readiness::RETRY;
-use crate::adapter::session::state::Session;
 use crate::piston::{ClientError, ExecuteRequest, File, Runtime};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,22 +28,23 @@ const CHECKS: [(&str, &str, &str); 8] = [
 ];
 
 /// Keeps the session's readiness true, for ever.
-pub async fn watch(session: &Session) {
+pub async fn watch(app: &App) {
     loop {
-        session.readiness.due().await;
-        match session.gate.try_acquire() {
-            Some(_pass) => session.readiness.set(check(session).await),
+        app.readiness.due().await;
+        match app.limiter.try_acquire() {
+            Some(_permit) => app.readiness.set(check(app).await),
             // Where every place is taken, executions are under way, and they will tell.
             None => tokio::time::sleep(RETRY).await,
         }
     }
 }
 
-async fn check(session: &Session) -> Result<(), String> {
-    let runtimes = session.refresh_runtimes().await.map_err(|e| cause(&e))?;
+async fn check(app: &App) -> Result<(), String> {
+    let client = app.backend.client();
+    let runtimes = app.runtimes.refresh(client).await.map_err(|e| cause(&e))?;
     let mut request = program(&runtimes)?;
     let deadline = Instant::now() + CHECK_TIMEOUT + Duration::from_secs(5);
-    let response = session.client.execute(&mut request, deadline).await;
+    let response = client.execute(&mut request, deadline).await;
     let outcome = response
         .and_then(|response| translate::outcome(&request, response, usize::MAX))
         .map_err(|e| cause(&e))?;
@@ -63,10 +64,10 @@ fn cause(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable(_) => "the engine cannot be reached".to_owned(),
         ClientError::ConnectionLost(_) => "the engine closed the connection".to_owned(),
-        ClientError::AnswerInvalid(_) => "the engine's answer cannot be read".to_owned(),
+        ClientError::ResponseInvalid(_) => "the engine's answer cannot be read".to_owned(),
         ClientError::Refused(_) => "the engine refused a program that prints 42".to_owned(),
         ClientError::Timeout(_)
-        | ClientError::AnswerTooLarge(_)
+        | ClientError::ResponseTooLarge(_)
         | ClientError::Busy
         | ClientError::Unavailable
         | ClientError::NoSpace

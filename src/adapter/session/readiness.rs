@@ -14,7 +14,7 @@ use crate::adapter::model::outcome::Outcome;
 use crate::piston::ClientError;
 
 /// How long a proof is good for.
-const PROOF: Duration = Duration::from_secs(30);
+const READY_TTL: Duration = Duration::from_secs(30);
 /// How soon a failed check is repeated.
 pub const RETRY: Duration = Duration::from_millis(500);
 /// Whether a real execution works, as far as it is known.
@@ -22,12 +22,12 @@ pub const RETRY: Duration = Duration::from_millis(500);
 pub struct Readiness {
     /// Where the engine is, for the log.
     piston_url: String,
-    state: Mutex<State>,
-    doubt: Notify,
+    state: Mutex<ReadinessState>,
+    recheck: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct ReadinessState {
     /// Why not, in words for a client.
     works: Result<(), String>,
     /// When the next check is due.
@@ -39,11 +39,11 @@ impl Readiness {
     pub fn new(piston_url: String) -> Self {
         Self {
             piston_url,
-            state: Mutex::new(State {
+            state: Mutex::new(ReadinessState {
                 works: Err("no execution has been tried yet".to_owned()),
                 due: Instant::now(),
             }),
-            doubt: Notify::new(),
+            recheck: Notify::new(),
         }
     }
 
@@ -57,13 +57,13 @@ impl Readiness {
 
     /// Counts an execution of a client that succeeded as a proof, and takes a fault of the engine
     /// as a reason to check again. A program that failed says nothing.
-    pub fn learn_from(&self, outcome: &Result<Outcome, ClientError>) {
+    pub fn observe(&self, outcome: &Result<Outcome, ClientError>) {
         match outcome {
             Ok(outcome) if outcome.exit_code == 0 => self.set(Ok(())),
             Ok(_) | Err(ClientError::Refused(_) | ClientError::Busy) => {}
             Err(_) => {
                 self.state().due = Instant::now();
-                self.doubt.notify_one();
+                self.recheck.notify_one();
             }
         }
     }
@@ -77,14 +77,14 @@ impl Readiness {
                 Err(cause) => tracing::warn!(cause, piston_url = self.piston_url, "not ready"),
             }
         }
-        let wait = if works.is_ok() { PROOF } else { RETRY };
-        *state = State {
+        let wait = if works.is_ok() { READY_TTL } else { RETRY };
+        *state = ReadinessState {
             works,
             due: Instant::now() + wait,
         };
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReadinessState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,7 +95,7 @@ impl Readiness {
             if due <= Instant::now() {
                 return;
             }
-            let _ = timeout_at(due, self.doubt.notified()).await;
+            let _ = timeout_at(due, self.recheck.notified()).await;
         }
     }
 }

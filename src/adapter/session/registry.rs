@@ -24,9 +24,9 @@ use crate::adapter::session::error::{SessionError, outcome_label};
 use crate::error_chain::error_chain;
 
 /// Ended executions that are remembered.
-const MAX_KEPT: usize = 1000;
+const MAX_RETAINED: usize = 1000;
 /// Bytes of output and values of all that are remembered; the last one is, whatever its size.
-const MAX_KEPT_BYTES: usize = 16 << 20;
+const MAX_RETAINED_BYTES: usize = 16 << 20;
 /// How long an ended execution is remembered.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
@@ -41,8 +41,7 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 pub struct Digest(u64);
 
 /// One execution, from the moment at which it was accepted.
-pub struct Tracked {
-    /// Its id.
+pub struct ExecutionHandle {
     pub id: OperationId,
     /// The session that it was asked for.
     pub identifier: Option<Identifier>,
@@ -66,17 +65,18 @@ pub enum State {
     NotStarted,
     /// The engine has it.
     Running,
-    /// It is over.
     Ended(Arc<Result<Outcome, SessionError>>),
 }
 
-impl fmt::Debug for Tracked {
+impl fmt::Debug for ExecutionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracked").field("id", &self.id).finish()
+        f.debug_struct("ExecutionHandle")
+            .field("id", &self.id)
+            .finish()
     }
 }
 
-impl Tracked {
+impl ExecutionHandle {
     /// One that has not started.
     pub fn new(id: OperationId, execution: &Execution, digest: Digest, arrival: Arrival) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Tracked {
     }
 
     /// Whether it runs, or has run.
-    pub fn counts(&self) -> bool {
+    pub fn is_idempotent_hit(&self) -> bool {
         match &*self.state.borrow() {
             State::NotStarted | State::Running => true,
             State::Ended(result) => match &**result {
@@ -156,12 +156,12 @@ impl Tracked {
 /// A request that waits for an execution. Dropped early, because the client has gone, it cancels
 /// an execution that nobody can ask for any more.
 #[derive(Debug)]
-pub struct Waiting(Arc<Tracked>);
+pub struct WaitGuard(Arc<ExecutionHandle>);
 
-impl Waiting {
-    /// Waits for `tracked`.
-    pub fn on(tracked: Arc<Tracked>) -> Self {
-        Self(tracked)
+impl WaitGuard {
+    /// Waits for `handle`.
+    pub fn on(handle: Arc<ExecutionHandle>) -> Self {
+        Self(handle)
     }
 
     /// The end of the execution.
@@ -170,7 +170,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitGuard {
     fn drop(&mut self) {
         if !self.0.id.is_given && !self.0.is_asynchronous {
             self.0.cancel();
@@ -182,15 +182,15 @@ impl Drop for Waiting {
 #[derive(Debug)]
 pub enum Registered {
     /// The execution is to be run.
-    New(Arc<Tracked>),
+    New(Arc<ExecutionHandle>),
     /// The same execution runs already, or has run.
-    Existing(Arc<Tracked>),
+    Existing(Arc<ExecutionHandle>),
 }
 
 /// All executions that are known.
 #[derive(Debug, Default)]
-pub struct Executions {
-    kept: Mutex<Kept>,
+pub struct ExecutionRegistry {
+    inner: Mutex<RegistryInner>,
     digest_key: RandomState,
 }
 
@@ -202,21 +202,21 @@ fn key(identifier: Option<&Identifier>, id: &str) -> Key {
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    by_id: HashMap<Key, Arc<Tracked>>,
+struct RegistryInner {
+    by_id: HashMap<Key, Arc<ExecutionHandle>>,
     /// Those that have ended, oldest first.
-    ended: VecDeque<Ended>,
+    ended: VecDeque<EndedExecution>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Ended {
-    tracked: Arc<Tracked>,
+struct EndedExecution {
+    handle: Arc<ExecutionHandle>,
     at: Instant,
     bytes: usize,
 }
 
-impl Executions {
+impl ExecutionRegistry {
     /// The digest of an execution.
     pub fn digest(&self, execution: &Execution) -> Digest {
         // Every field is named, so that a new one has to be decided on.
@@ -247,24 +247,24 @@ impl Executions {
     ///
     /// # Errors
     /// [`SessionError::OperationIdConflict`] where the id is that of a different execution.
-    pub fn register(&self, tracked: Tracked) -> Result<Registered, SessionError> {
-        let mut kept = self.kept();
-        kept.forget_old();
-        let identifier = tracked.identifier.as_ref();
-        if let Some(existing) = kept.find_existing(identifier, &tracked.id, tracked.digest)? {
+    pub fn register(&self, handle: ExecutionHandle) -> Result<Registered, SessionError> {
+        let mut inner = self.lock();
+        inner.forget_old();
+        let identifier = handle.identifier.as_ref();
+        if let Some(existing) = inner.find_existing(identifier, &handle.id, handle.digest)? {
             return Ok(Registered::Existing(existing));
         }
-        let tracked = Arc::new(tracked);
-        let key = key(tracked.identifier.as_ref(), tracked.id.as_str());
-        kept.by_id.insert(key, Arc::clone(&tracked));
-        Ok(Registered::New(tracked))
+        let handle = Arc::new(handle);
+        let key = key(handle.identifier.as_ref(), handle.id.as_str());
+        inner.by_id.insert(key, Arc::clone(&handle));
+        Ok(Registered::New(handle))
     }
 
     /// The execution of this identifier and id.
-    pub fn find(&self, identifier: Option<&Identifier>, id: &str) -> Option<Arc<Tracked>> {
-        let mut kept = self.kept();
-        kept.forget_old();
-        kept.by_id.get(&key(identifier, id)).cloned()
+    pub fn find(&self, identifier: Option<&Identifier>, id: &str) -> Option<Arc<ExecutionHandle>> {
+        let mut inner = self.lock();
+        inner.forget_old();
+        inner.by_id.get(&key(identifier, id)).cloned()
     }
 
     /// The same execution, if it runs or has run under this identifier and id.
@@ -276,89 +276,91 @@ impl Executions {
         identifier: Option<&Identifier>,
         id: &OperationId,
         digest: Digest,
-    ) -> Result<Option<Arc<Tracked>>, SessionError> {
-        let mut kept = self.kept();
-        kept.forget_old();
-        kept.find_existing(identifier, id, digest)
+    ) -> Result<Option<Arc<ExecutionHandle>>, SessionError> {
+        let mut inner = self.lock();
+        inner.forget_old();
+        inner.find_existing(identifier, id, digest)
     }
 
     /// One has ended. It is remembered, unless nothing of it can be asked for: it was not run and
     /// its client knows that, or the client has gone without having had an id.
-    pub fn end(&self, tracked: &Arc<Tracked>, result: Result<Outcome, SessionError>) {
+    pub fn end(&self, handle: &Arc<ExecutionHandle>, result: Result<Outcome, SessionError>) {
         let is_kept = match &result {
             Ok(_) => true,
-            Err(_) if tracked.is_asynchronous => true,
-            Err(SessionError::Canceled) => tracked.id.is_given,
+            Err(_) if handle.is_asynchronous => true,
+            Err(SessionError::Canceled) => handle.id.is_given,
             Err(error) => error.may_have_run(),
         };
         let bytes = result.as_ref().map_or(0, Outcome::size);
         {
-            let mut kept = self.kept();
+            let mut inner = self.lock();
             if is_kept {
-                kept.add(tracked, bytes);
+                inner.add(handle, bytes);
             } else {
-                kept.remove(tracked);
+                inner.remove(handle);
             }
         }
         // Whoever gave no id waits, or has a line of its own that says that it went away.
-        let may_be_alone = tracked.is_asynchronous || tracked.id.is_given;
-        if may_be_alone && tracked.state.receiver_count() == 0 {
-            log_detached_completion(tracked, &result);
+        let may_be_alone = handle.is_asynchronous || handle.id.is_given;
+        if may_be_alone && handle.state.receiver_count() == 0 {
+            log_detached_completion(handle, &result);
         }
-        tracked.end(result);
+        handle.end(result);
     }
 
     /// Cancels what is under way.
     pub fn cancel_all(&self) {
-        for tracked in self.kept().by_id.values() {
-            tracked.cancel();
+        for handle in self.lock().by_id.values() {
+            handle.cancel();
         }
     }
 
     /// Forgets all that have ended with an outcome; who asks for a canceled one is told so.
     pub fn clear(&self) {
-        let mut kept = self.kept();
-        let ended = std::mem::take(&mut kept.ended);
-        kept.bytes = 0;
+        let mut inner = self.lock();
+        let ended = std::mem::take(&mut inner.ended);
+        inner.bytes = 0;
         for one in ended {
-            match one.tracked.state() {
-                State::Ended(result) if result.is_err() => kept.ended.push_back(one),
-                _ => kept.remove(&one.tracked),
+            match one.handle.state() {
+                State::Ended(result) if result.is_err() => inner.ended.push_back(one),
+                _ => inner.remove(&one.handle),
             }
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RegistryInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl RegistryInner {
     fn find_existing(
         &self,
         identifier: Option<&Identifier>,
         id: &OperationId,
         digest: Digest,
-    ) -> Result<Option<Arc<Tracked>>, SessionError> {
+    ) -> Result<Option<Arc<ExecutionHandle>>, SessionError> {
         // Nobody else knows an id that was just made.
         if !id.is_given {
             return Ok(None);
         }
         match self.by_id.get(&key(identifier, id.as_str())) {
-            Some(known) if !known.counts() => Ok(None),
+            Some(known) if !known.is_idempotent_hit() => Ok(None),
             Some(known) if known.digest != digest => Err(SessionError::OperationIdConflict),
             known => Ok(known.cloned()),
         }
     }
 
-    fn add(&mut self, tracked: &Arc<Tracked>, bytes: usize) {
+    fn add(&mut self, handle: &Arc<ExecutionHandle>, bytes: usize) {
         self.bytes += bytes;
-        self.ended.push_back(Ended {
-            tracked: Arc::clone(tracked),
+        self.ended.push_back(EndedExecution {
+            handle: Arc::clone(handle),
             at: Instant::now(),
             bytes,
         });
-        while self.ended.len() > MAX_KEPT || (self.bytes > MAX_KEPT_BYTES && self.ended.len() > 1) {
+        while self.ended.len() > MAX_RETAINED
+            || (self.bytes > MAX_RETAINED_BYTES && self.ended.len() > 1)
+        {
             self.forget_oldest();
         }
     }
@@ -376,16 +378,16 @@ impl Kept {
     fn forget_oldest(&mut self) {
         if let Some(oldest) = self.ended.pop_front() {
             self.bytes -= oldest.bytes;
-            self.remove(&oldest.tracked);
+            self.remove(&oldest.handle);
         }
     }
 
-    fn remove(&mut self, tracked: &Arc<Tracked>) {
-        let key = key(tracked.identifier.as_ref(), tracked.id.as_str());
+    fn remove(&mut self, handle: &Arc<ExecutionHandle>) {
+        let key = key(handle.identifier.as_ref(), handle.id.as_str());
         if self
             .by_id
             .get(&key)
-            .is_some_and(|one| Arc::ptr_eq(one, tracked))
+            .is_some_and(|one| Arc::ptr_eq(one, handle))
         {
             self.by_id.remove(&key);
         }
@@ -393,13 +395,13 @@ impl Kept {
 }
 
 /// Writes the line of an execution that ends while no request waits for it.
-fn log_detached_completion(tracked: &Tracked, result: &Result<Outcome, SessionError>) {
-    let timings = tracked.timings().clone();
+fn log_detached_completion(handle: &ExecutionHandle, result: &Result<Outcome, SessionError>) {
+    let timings = handle.timings().clone();
     tracing::info!(
-        trace_id = tracked.trace.map(|trace| display(trace.trace_id)),
-        parent_id = tracked.trace.map(|trace| display(trace.parent_id)),
-        operation_id = tracked.id.as_str(),
-        identifier = tracked.identifier.as_ref().map(Identifier::as_str),
+        trace_id = handle.trace.map(|trace| display(trace.trace_id)),
+        parent_id = handle.trace.map(|trace| display(trace.parent_id)),
+        operation_id = handle.id.as_str(),
+        identifier = handle.identifier.as_ref().map(Identifier::as_str),
         language = timings.named_language(),
         outcome = outcome_label(result),
         cause = match result {
@@ -422,7 +424,11 @@ mod tests {
     use crate::adapter::model::outcome::StageOutput;
     use crate::piston::Verdict;
 
-    fn register(executions: &Executions, id: &str, body: &str) -> Result<Registered, SessionError> {
+    fn register(
+        executions: &ExecutionRegistry,
+        id: &str,
+        body: &str,
+    ) -> Result<Registered, SessionError> {
         let query = Query::default();
         let execution = parse(&Dialect::Executions, query, body.as_bytes())
             .unwrap()
@@ -433,14 +439,14 @@ mod tests {
             trace: None,
         };
         let digest = executions.digest(&execution);
-        executions.register(Tracked::new(id, &execution, digest, arrival))
+        executions.register(ExecutionHandle::new(id, &execution, digest, arrival))
     }
 
     const BODY: &str = r#"{"code":"1"}"#;
 
-    fn begin(executions: &Executions, id: &str) -> Arc<Tracked> {
+    fn begin(executions: &ExecutionRegistry, id: &str) -> Arc<ExecutionHandle> {
         match register(executions, id, BODY).unwrap() {
-            Registered::New(tracked) => tracked,
+            Registered::New(handle) => handle,
             Registered::Existing(known) => panic!("{known:?} is known"),
         }
     }
@@ -465,7 +471,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_second_one_of_the_same_id_is_the_first() {
-        let executions = Executions::default();
+        let executions = ExecutionRegistry::default();
         let first = begin(&executions, "one");
         let Ok(Registered::Existing(same)) = register(&executions, "one", BODY) else {
             panic!("it was run twice");
@@ -479,7 +485,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_id_of_another_execution_is_refused_until_it_is_forgotten() {
-        let executions = Executions::default();
+        let executions = ExecutionRegistry::default();
         let first = begin(&executions, "one");
         let other = || register(&executions, "one", r#"{"code":"2"}"#);
         let refused = |result| matches!(result, Err(SessionError::OperationIdConflict));
@@ -492,7 +498,7 @@ mod tests {
 
     #[test]
     fn a_digest_is_of_what_is_run_and_not_of_how_it_is_told() {
-        let executions = Executions::default();
+        let executions = ExecutionRegistry::default();
         let digest = |dialect: &Dialect, body: &str| {
             executions.digest(
                 &parse(dialect, Query::default(), body.as_bytes())
@@ -527,7 +533,7 @@ mod tests {
             let digest = |body| digest(&Dialect::Executions, body);
             assert_ne!(digest(one), digest(other), "{one} {other}");
         }
-        let elsewhere = Executions::default();
+        let elsewhere = ExecutionRegistry::default();
         let execution = parse(&Dialect::Executions, Query::default(), BODY.as_bytes())
             .unwrap()
             .execution;
@@ -536,7 +542,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_was_not_run_may_be_tried_again() {
-        let executions = Executions::default();
+        let executions = ExecutionRegistry::default();
         let first = begin(&executions, "one");
         executions.end(&first, Err(SessionError::QueueTimeout));
         assert!(executions.find(None, "one").is_none());
@@ -545,22 +551,22 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_are_forgotten_where_there_are_too_many_or_too_much() {
-        let executions = Executions::default();
-        for number in 0..=MAX_KEPT {
+        let executions = ExecutionRegistry::default();
+        for number in 0..=MAX_RETAINED {
             let one = begin(&executions, &format!("small-{number}"));
             executions.end(&one, Ok(outcome(1)));
         }
         assert!(executions.find(None, "small-0").is_none());
         assert!(executions.find(None, "small-1").is_some());
         let large = begin(&executions, "large");
-        executions.end(&large, Ok(outcome(MAX_KEPT_BYTES + 1)));
+        executions.end(&large, Ok(outcome(MAX_RETAINED_BYTES + 1)));
         assert!(executions.find(None, "small-1000").is_none());
         assert!(executions.find(None, "large").is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_old_are_forgotten_and_what_runs_is_not() {
-        let executions = Executions::default();
+        let executions = ExecutionRegistry::default();
         let ended = begin(&executions, "ended");
         let _running = begin(&executions, "running");
         executions.end(&ended, Ok(outcome(1)));

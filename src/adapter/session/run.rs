@@ -1,7 +1,4 @@
-//! Runs an execution.
-//!
-//! Every execution is a job of the engine: a fresh process. `run` is the place where one that
-//! asks for a kernel that lives with the session would be told from one that asks for a job.
+//! Runs an execution: registers it, waits for its turn, hands it to the backend.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,198 +6,179 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::adapter::backend::translate::{self, Marker, ResolvedLanguage, ValueOptions};
-use crate::adapter::files::blocking;
+use crate::adapter::backend::Job;
 use crate::adapter::model::execution::Execution;
+use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::operation_id::OperationId;
 use crate::adapter::model::outcome::Outcome;
-use crate::adapter::model::timings::Arrival;
+use crate::adapter::model::timings::{Arrival, Timings};
+use crate::adapter::session::app::{App, Phase};
 use crate::adapter::session::error::SessionError;
-use crate::adapter::session::registry::{Registered, Tracked};
-use crate::adapter::session::state::{Phase, Session};
-use crate::config::EngineKind;
+use crate::adapter::session::registry::{ExecutionHandle, Registered};
 use crate::limiter::QueueSlot;
-use crate::piston::{ClientError, ExecuteRequest, File, Refusal};
+use crate::piston::{ClientError, RawRequest, RawResponse, Refusal};
 
-/// What the engine may need on top of compiling and running: to start, to answer.
+/// What the engine may need on top of compiling and running: to start, to respond.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Real Piston takes requests of 102 400 bytes. Source and input with at most so many leave room,
-/// however they are escaped, for what tells a value.
-const MOST_BESIDE_A_VALUE: usize = 32 << 10;
-
-/// Begins `execution`, or finds that the same one was begun before under its id. It runs on in a task of its
-/// own, whether anybody waits for it or not; `share` is its part of what all bodies may hold.
+/// Begins `execution`, or finds that the same one was begun before under its id. It runs on in a task
+/// of its own, whether anybody waits for it or not. `body_permit` is its part of the memory of all
+/// bodies, held until it ends.
 ///
 /// # Errors
-/// [`SessionError`] where there is no place for it, or its id is that of a different execution.
+/// [`SessionError`] when the queue is full, or the id is that of a different execution.
 pub fn begin(
-    session: &Arc<Session>,
+    app: &Arc<App>,
     id: OperationId,
     execution: Execution,
-    share: Option<OwnedSemaphorePermit>,
+    body_permit: Option<OwnedSemaphorePermit>,
     arrival: Arrival,
-) -> Result<Arc<Tracked>, SessionError> {
-    let executions = &session.executions;
+) -> Result<Arc<ExecutionHandle>, SessionError> {
+    let executions = &app.session.executions;
     let digest = executions.digest(&execution);
     let identifier = execution.identifier.as_ref();
-    // Before it takes a place in the queue, where there may be none.
+    // Before it takes a slot in the queue, where there may be none.
     if let Some(existing) = executions.find_existing(identifier, &id, digest)? {
         return Ok(existing);
     }
-    let place = session.join()?;
-    let tracked = Tracked::new(id, &execution, digest, arrival);
-    let tracked = match executions.register(tracked)? {
-        Registered::Existing(tracked) => return Ok(tracked),
-        Registered::New(tracked) => tracked,
+    let slot = app.enqueue()?;
+    let handle = ExecutionHandle::new(id, &execution, digest, arrival);
+    let handle = match executions.register(handle)? {
+        Registered::Existing(handle) => return Ok(handle),
+        Registered::New(handle) => handle,
     };
-    tracked.timings().queued();
-    if place.has_permit() {
-        tracked.started();
+    handle.timings().queued();
+    if slot.has_permit() {
+        handle.started();
     }
-    let job = Job {
-        session: Arc::clone(session),
-        tracked: Arc::clone(&tracked),
+    let task = Task {
+        app: Arc::clone(app),
+        handle: Arc::clone(&handle),
         result: None,
     };
     let task = tokio::spawn(async move {
-        let _counted = job.session.count_request();
-        let _share = share;
-        job.run(execution, place).await;
+        let _in_flight = task.app.in_flight();
+        let _body_permit = body_permit;
+        task.run(execution, slot).await;
     });
-    tracked.runs_in(task.abort_handle());
-    Ok(tracked)
+    handle.runs_in(task.abort_handle());
+    Ok(handle)
 }
 
-/// An execution under way. However its task ends, the execution has an end.
-struct Job {
-    session: Arc<Session>,
-    tracked: Arc<Tracked>,
+/// The task of one execution. However the task ends, aborted or panicking, the execution ends with it.
+struct Task {
+    app: Arc<App>,
+    handle: Arc<ExecutionHandle>,
     result: Option<Result<Outcome, SessionError>>,
 }
 
-impl Job {
-    async fn run(mut self, execution: Execution, place: QueueSlot) {
-        let session = Arc::clone(&self.session);
+impl Task {
+    async fn run(mut self, execution: Execution, slot: QueueSlot) {
+        let app = Arc::clone(&self.app);
         let result = tokio::select! {
             biased;
-            result = run(&session, &self.tracked, execution, place) => result,
-            () = session.reached(Phase::Killing) => Err(SessionError::ShuttingDown),
+            result = run(&app, &self.handle, execution, slot) => result,
+            () = app.reached(Phase::Killing) => Err(SessionError::ShuttingDown),
         };
         self.result = Some(result);
     }
 }
 
-impl Drop for Job {
+impl Drop for Task {
     fn drop(&mut self) {
         let result = self.result.take();
         let result = result.unwrap_or(Err(SessionError::Canceled));
-        self.session.count_execution(&self.tracked, &result);
-        self.session.executions.end(&self.tracked, result);
+        self.app.count_execution(&self.handle, &result);
+        self.app.session.executions.end(&self.handle, result);
     }
 }
 
 async fn run(
-    session: &Session,
-    tracked: &Tracked,
+    app: &App,
+    handle: &ExecutionHandle,
     execution: Execution,
-    place: QueueSlot,
+    slot: QueueSlot,
 ) -> Result<Outcome, SessionError> {
-    let _alive = session.life.read().await;
-    // Once more, for a session that was deleted meanwhile.
-    session.sessions.used_by(tracked.identifier.as_ref());
-    let language = session.resolve(&execution.language).await;
-    tracked.timings().language(&language.language);
-    let marker = has_value(session, &execution, &language).then(Marker::random);
-    let value_options = ValueOptions {
-        most: session.longest_value(),
-        jupyter: execution.jupyter_format,
-    };
-    let most = execution.output_streams_max_length.unwrap_or(usize::MAX);
-    let mut request = translate::piston_request(execution, language, &session.terms());
-    if let Some(marker) = &marker {
-        marker.put_before(&mut request, value_options);
-    }
-    let timeout = Duration::from_millis(request.run_timeout.unwrap_or_default());
-
-    let latest_answer = match tracked.is_asynchronous {
+    let backend = &app.backend;
+    let language = app
+        .runtimes
+        .resolve(backend.client(), &execution.language)
+        .await;
+    handle.timings().language(&language.language);
+    let mut job = backend.job(execution, language, app.run_limits());
+    let timeout = job.run_timeout();
+    let response_deadline = match handle.is_asynchronous {
         true => None,
-        false => Some(tracked.timings().arrived() + session.answer_within()),
+        false => Some(handle.timings().arrived() + app.response_timeout()),
     };
-    let pass = session.admit(place, latest_answer, timeout).await?;
-    tracked.started();
-    if session.config.engine == EngineKind::Piston {
-        send_along(session, &mut request).await?;
-    }
-    let deadline = Instant::now() + timeout + session.config.compile_timeout + GRACE;
-    let deadline = latest_answer.map_or(deadline, |latest| latest.min(deadline));
-    let answer = session.client.execute(&mut request, deadline).await;
-    tracked.timings().ran();
-    drop(pass);
-
-    let outcome = answer.and_then(|response| match &marker {
-        Some(marker) => translate::outcome_with_value(&request, response, marker, most),
-        None => translate::outcome(&request, response, most),
-    });
-    session.readiness.learn_from(&outcome);
-    let outcome = match outcome {
+    let _admission = app
+        .admit(slot, handle.identifier.as_ref(), response_deadline, timeout)
+        .await?;
+    handle.started();
+    let max_bytes = app.config.max_body as u64;
+    backend
+        .attach_session_files(&mut job, &app.session.files, max_bytes)
+        .await?;
+    let deadline = Instant::now() + timeout + app.config.compile_timeout + GRACE;
+    let deadline = response_deadline.map_or(deadline, |latest| latest.min(deadline));
+    let outcome = backend.run(&mut job, deadline).await;
+    handle.timings().ran();
+    app.readiness.observe(&outcome);
+    match outcome {
         Err(ClientError::Refused(Refusal::RuntimeUnknown)) => {
-            return Err(not_found(session, request).await);
+            Err(runtime_not_found(app, job).await)
         }
-        other => other?,
-    };
-    if outcome.value_overflowed {
-        session.value_overflowed(outcome.stderr().len());
+        other => Ok(other?),
     }
-    Ok(outcome)
 }
 
-/// What there is instead of what was asked for: the engine, which has just said that it does not have
-/// it, is asked, for it may have had it before.
-async fn not_found(session: &Session, request: ExecuteRequest) -> SessionError {
-    // Where it does not say, what it said before is as good as can be told.
-    let _ = session.refresh_runtimes().await;
+/// Lists what the engine has instead of what was asked for. It is asked again: it may have had the
+/// runtime before.
+async fn runtime_not_found(app: &App, job: Job) -> SessionError {
+    // Without a response, the list that is known is the best there is.
+    let _ = app.runtimes.refresh(app.backend.client()).await;
+    let (language, version) = job.into_runtime();
     SessionError::RuntimeNotFound {
-        language: request.language,
-        version: request.version,
-        available: session.known_runtimes().to_vec(),
+        language,
+        version,
+        available: app.runtimes.known().to_vec(),
     }
 }
 
-/// Adds the session's files to a request for an engine that does not share the data directory.
-/// What the request has already comes first.
-async fn send_along(session: &Session, request: &mut ExecuteRequest) -> Result<(), SessionError> {
-    let store = session.files.clone();
-    if store.is_empty() {
-        return Ok(());
+/// Runs an execution in Piston's own words: `request` goes to the engine as it is, and so does the
+/// response to the client. It waits for its turn, and ends with the session, as any other.
+///
+/// # Errors
+/// [`SessionError`] when the queue is full, the session is deleted or the engine does not respond.
+pub async fn proxy(
+    app: &App,
+    identifier: Option<&Identifier>,
+    request: RawRequest,
+    timings: &mut Timings,
+) -> Result<RawResponse, SessionError> {
+    timings.queued();
+    let deadline = timings.arrived() + app.response_timeout();
+    // The request is not read, so that it may ask for the longest run.
+    let timeout = app.config.max_run_timeout;
+    let running = async {
+        let slot = app.enqueue()?;
+        let _admission = app.admit(slot, identifier, Some(deadline), timeout).await?;
+        timings.entered();
+        Ok(app.backend.client().post_execute(request, deadline).await?)
+    };
+    let result = tokio::select! {
+        result = running => result,
+        () = app.session.canceled() => Err(SessionError::Canceled),
+        () = app.reached(Phase::Killing) => Err(SessionError::ShuttingDown),
+    };
+    if result.is_ok() {
+        timings.ran();
     }
-    let most = session.config.max_body as u64;
-    let read = blocking(move || {
-        let files = store.for_execution(most)?;
-        let encode = |(name, bytes): (String, Vec<u8>)| File::bytes(name, &bytes);
-        Ok(files.into_iter().map(encode).collect::<Vec<_>>())
-    });
-    let files = read.await?;
-    let own: Vec<String> = request.files.iter().map(|file| file.name.clone()).collect();
-    request
-        .files
-        .extend(files.into_iter().filter(|file| !own.contains(&file.name)));
-    Ok(())
-}
-
-/// Whether the value of the last expression is told.
-fn has_value(session: &Session, execution: &Execution, language: &ResolvedLanguage) -> bool {
-    let is_asked_for = language.language == "python" && !execution.is_shell;
-    is_asked_for
-        && match session.config.engine {
-            // What tells the value also lets a program start away from its file.
-            EngineKind::Embedded => true,
-            EngineKind::Piston => is_worth_telling(execution),
-        }
-}
-
-/// What tells a value makes a request larger, and must not make it one that Piston refuses.
-fn is_worth_telling(execution: &Execution) -> bool {
-    execution.code.len() + execution.stdin.len() < MOST_BESIDE_A_VALUE
-        && (execution.jupyter_format || !translate::ends_in_print(&execution.code))
+    let outcome = match &result {
+        // The response is not read either.
+        Ok(_) => "passed",
+        Err(error) => error.code(),
+    };
+    app.metrics.execution(timings, outcome, |_| false);
+    result
 }

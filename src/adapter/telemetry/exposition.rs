@@ -19,7 +19,6 @@ pub enum Kind {
 pub struct Page(String);
 
 impl Page {
-    /// Begins a family.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -69,7 +68,6 @@ impl Page {
         self.sample(&format!("{name}_count"), &[], so_far);
     }
 
-    /// The whole text.
     pub fn into_text(self) -> String {
         self.0
     }

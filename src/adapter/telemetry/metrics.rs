@@ -1,4 +1,4 @@
-//! What is counted, and how Prometheus is told.
+//! The counters of a process.
 //!
 //! A session has some dozen counters, all on the one thread that serves, so that a lock around plain
 //! maps is never waited for, and a page of text needs no dependency (`docs/DEPENDENCIES.md` weighs
@@ -24,7 +24,7 @@ use crate::adapter::telemetry::exposition::{Kind, Page};
 const MAX_LANGUAGES: usize = 128;
 /// The language of what the engine does not list, and of requests that are passed on unread.
 const OTHER: &str = "other";
-/// Upper bounds of the times, in seconds: from a program that prints to the longest answer.
+/// Upper bounds of the times, in seconds: from a program that prints to the longest response.
 const BOUNDS: [f64; 15] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 240.0,
 ];
@@ -71,16 +71,16 @@ impl Histogram {
 
 /// A request that is over.
 #[derive(Debug)]
-pub struct Request {
+pub struct RequestSample {
     /// The fixed name of its route.
     pub route: &'static str,
-    /// Its answer, unless the client went away.
+    /// Its response, unless the client went away.
     pub status: Option<u16>,
     /// The code of its error.
     pub error: Option<&'static str>,
     /// Bytes of its body.
     pub bytes_in: usize,
-    /// Bytes of its answer's body.
+    /// Bytes of its response's body.
     pub bytes_out: usize,
 }
 
@@ -112,8 +112,7 @@ impl Metrics {
         Connected(Arc::clone(&self.connections))
     }
 
-    /// Counts a request.
-    pub fn request(&self, request: &Request) {
+    pub fn request(&self, request: &RequestSample) {
         let status = request.status.unwrap_or(0);
         let mut counts = self.counts();
         *counts.requests.entry((request.route, status)).or_default() += 1;
@@ -188,7 +187,7 @@ impl Counts {
         page.family(
             "requests_total",
             Kind::Counter,
-            "Requests by route and status; the status is none where the client went away.",
+            "Requests by route and status; the status is none if the client disconnected.",
         );
         for ((route, status), count) in &self.requests {
             let status = match status {
@@ -198,18 +197,14 @@ impl Counts {
             let labels = [("route", *route), ("status", &status)];
             page.sample("requests_total", &labels, count);
         }
-        page.family(
-            "errors_total",
-            Kind::Counter,
-            "Answers that are errors, by code.",
-        );
+        page.family("errors_total", Kind::Counter, "Error responses, by code.");
         for (code, count) in &self.errors {
             page.sample("errors_total", &[("code", code)], count);
         }
         page.family(
             "executions_total",
             Kind::Counter,
-            "Executions that are over, by language and outcome.",
+            "Executions that have ended, by language and outcome.",
         );
         for (language, outcomes) in &self.executions {
             for (outcome, count) in outcomes {
@@ -232,9 +227,9 @@ impl Counts {
             self.bytes_in,
         );
         page.single(
-            "answer_bytes_total",
+            "response_bytes_total",
             Kind::Counter,
-            "Bytes of the bodies of answers.",
+            "Bytes of the bodies of responses.",
             self.bytes_out,
         );
         for (name, help, times) in [

@@ -1,4 +1,4 @@
-//! What is counted, and its text for Prometheus.
+//! Counters, and their text for Prometheus. It does not know what is counted.
 
 pub mod exposition;
 pub mod metrics;

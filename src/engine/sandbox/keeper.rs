@@ -72,7 +72,7 @@ pub(super) enum CleanUpError {
 
 /// Runs as the keeper of one job in a process just forked from the spawner. Exits with 0 if the slot is
 /// clean.
-pub(super) fn run_keeper(proof: SingleThreaded, socket: OwnedFd, job: &Job<'_>) -> ! {
+pub(super) fn run_keeper(proof: SingleThreaded, socket: OwnedFd, job: &RunningJob<'_>) -> ! {
     let mut wire = Wire::new(socket);
     let subreaper = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut workspace = None;
@@ -97,7 +97,7 @@ pub(super) fn run_keeper(proof: SingleThreaded, socket: OwnedFd, job: &Job<'_>) 
 }
 
 /// The job that a keeper is responsible for.
-pub(super) struct Job<'a> {
+pub(super) struct RunningJob<'a> {
     pub(super) policy: &'a Policy,
     pub(super) slot: Slot,
     /// The parent of the job's directory.
@@ -111,7 +111,10 @@ pub(super) struct Job<'a> {
 ///
 /// # Errors
 /// The first thing that failed; the rest is done all the same.
-pub(super) fn clean_up(job: &Job<'_>, workspace: Option<&Workspace>) -> Result<(), CleanUpError> {
+pub(super) fn clean_up(
+    job: &RunningJob<'_>,
+    workspace: Option<&Workspace>,
+) -> Result<(), CleanUpError> {
     let handed_over = hand_over(job);
     let swept = match job.slot.uid {
         Some(uid) if job.policy.sweep => disk::sweep(uid).map_err(CleanUpError::Sweep),
@@ -125,7 +128,7 @@ pub(super) fn clean_up(job: &Job<'_>, workspace: Option<&Workspace>) -> Result<(
 }
 
 /// Gives the job's files in the data directory to the service.
-fn hand_over(job: &Job<'_>) -> Result<(), CleanUpError> {
+fn hand_over(job: &RunningJob<'_>) -> Result<(), CleanUpError> {
     match (job.slot.uid, job.policy.service) {
         (Some(uid), Some(service)) => {
             let handed_over = disk::hand_over(&job.policy.data_dir, uid, service);
@@ -138,7 +141,7 @@ fn hand_over(job: &Job<'_>) -> Result<(), CleanUpError> {
 fn serve(
     proof: SingleThreaded,
     wire: &mut Wire,
-    job: &Job<'_>,
+    job: &RunningJob<'_>,
     workspace: &mut Option<Workspace>,
 ) -> Result<(), KeeperError> {
     let mut data_before = Space::default();

@@ -41,7 +41,6 @@ pub(crate) struct Setup {
 /// The spawner's reply to [`Setup`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ready {
-    /// It accepts jobs.
     Ready {
         /// The parent of the jobs' directories.
         work: PathBuf,
@@ -171,7 +170,6 @@ pub(crate) enum Report {
 /// How a stage ended.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Ended {
-    /// What ended it.
     pub(crate) cause: Cause,
     /// Wall-clock time in milliseconds.
     pub(crate) wall_ms: f64,
@@ -188,11 +186,8 @@ pub(crate) enum Cause {
     Exit(i32),
     /// This signal killed the job's init.
     Signal(i32),
-    /// The wall-clock limit.
     WallLimit,
-    /// The CPU limit.
     CpuLimit,
-    /// The memory limit.
     MemoryLimit,
     /// A limit on bytes or number of files.
     DiskLimit,

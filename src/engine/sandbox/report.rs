@@ -15,7 +15,7 @@ pub enum Layer {
     OwnUsers,
     /// The kernel's resource limits.
     Limits,
-    /// System call filters.
+    /// Seccomp filters that deny system calls.
     Seccomp,
     /// Landlock rules for files, signals and sockets.
     Landlock,

@@ -61,7 +61,6 @@ pub(super) struct Slot {
     pub(super) uid: Option<u32>,
 }
 
-/// The free slots.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Vec<Slot>,

@@ -22,7 +22,7 @@ use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 use crate::tree::{delete_tree, temporary_folder};
 
 use super::disk;
-use super::keeper::{Job, clean_up, run_keeper};
+use super::keeper::{RunningJob, clean_up, run_keeper};
 use super::log;
 use super::policy::Policy;
 use super::probe::{ProbeError, probe};
@@ -376,7 +376,7 @@ impl Spawner {
                 *control = None;
                 self.keepers.clear();
                 self.unclean.clear();
-                let job = Job {
+                let job = RunningJob {
                     policy: &self.policy,
                     slot,
                     work: &self.work,
@@ -500,7 +500,7 @@ impl Spawner {
             Ok(Fork::Child) => {
                 self.keepers.clear();
                 self.unclean.clear();
-                let job = Job {
+                let job = RunningJob {
                     policy: &self.policy,
                     slot: keeper.slot,
                     work: &self.work,

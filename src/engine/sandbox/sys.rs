@@ -44,7 +44,6 @@ impl SingleThreaded {
 pub(super) enum Fork {
     /// The parent, with the child's id.
     Parent(Pid),
-    /// The child.
     Child,
 }
 
@@ -71,9 +70,7 @@ pub(super) fn exit_now(code: i32) -> ! {
 /// A child that has ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reaped {
-    /// Its process id.
     pub(super) pid: i32,
-    /// How it ended.
     pub(super) end: ExitStatus,
     /// CPU time, including that of the children that it waited for.
     pub(super) cpu: Duration,
@@ -95,7 +92,6 @@ pub(super) enum ExitStatus {
 pub(super) enum WaitMode {
     /// Wait until one ends.
     Block,
-    /// Return at once.
     Poll,
 }
 
@@ -106,7 +102,6 @@ pub(super) enum Wait {
     Ended(Reaped),
     /// Children, but none that has ended.
     Running,
-    /// No children.
     NoChildren,
 }
 

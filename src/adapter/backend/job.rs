@@ -1,0 +1,59 @@
+//! One execution as the engine is asked for it.
+
+use std::time::Duration;
+
+use crate::adapter::backend::translate::{self, Marker};
+use crate::adapter::files::{FileError, FileStore, blocking};
+use crate::adapter::model::outcome::Outcome;
+use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File};
+
+/// An execution on its way to the engine.
+#[derive(Debug)]
+pub struct Job {
+    pub(super) request: ExecuteRequest,
+    /// What encloses the result of the last expression, when it is captured.
+    pub(super) marker: Option<Marker>,
+    pub(super) max_stream_bytes: usize,
+}
+
+impl Job {
+    /// How long the program may run.
+    pub fn run_timeout(&self) -> Duration {
+        Duration::from_millis(self.request.run_timeout.unwrap_or_default())
+    }
+
+    /// The language and version that the engine is asked for.
+    pub fn into_runtime(self) -> (String, String) {
+        (self.request.language, self.request.version)
+    }
+
+    /// Adds `files`. What the request has already comes first.
+    pub(super) async fn attach(
+        &mut self,
+        files: &FileStore,
+        max_bytes: u64,
+    ) -> Result<(), FileError> {
+        let files = files.clone();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let read = blocking(move || {
+            let files = files.for_execution(max_bytes)?;
+            let encode = |(name, bytes): (String, Vec<u8>)| File::bytes(name, &bytes);
+            Ok(files.into_iter().map(encode).collect::<Vec<_>>())
+        });
+        let read = read.await?;
+        let own: Vec<String> = self.request.files.iter().map(|f| f.name.clone()).collect();
+        let others = read.into_iter().filter(|file| !own.contains(&file.name));
+        self.request.files.extend(others);
+        Ok(())
+    }
+
+    pub(super) fn outcome(&self, response: ExecuteResponse) -> Result<Outcome, ClientError> {
+        let limit = self.max_stream_bytes;
+        match &self.marker {
+            Some(marker) => translate::outcome_with_value(&self.request, response, marker, limit),
+            None => translate::outcome(&self.request, response, limit),
+        }
+    }
+}
