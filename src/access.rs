@@ -59,10 +59,7 @@ impl FromStr for AllowedHost {
         match text {
             "*" => Ok(Self(text.to_owned())),
             _ if is_name => Ok(Self(text.to_ascii_lowercase())),
-            _ => Err(
-                "allowed are names of hosts without a port, such as sessions.example, or *"
-                    .to_owned(),
-            ),
+            _ => Err("names of hosts without a port, such as sessions.example, or *".to_owned()),
         }
     }
 }
@@ -90,7 +87,7 @@ impl FromStr for AllowedOrigin {
             return Ok(Self::Any);
         }
         Origin::parse(text).map(Self::One).ok_or_else(|| {
-            "allowed are origins without a path or a slash at the end, such as \
+            "origins without a path or a slash at the end, such as \
              https://app.example or http://localhost:3000, or *"
                 .to_owned()
         })

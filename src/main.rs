@@ -5,18 +5,17 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use session_adapter::adapter::{self, AdapterConfig, Listeners};
 use session_adapter::config::{
-    self, Cli, Command, ConfigError, EngineKind, Flags, LogFormat, MetricsPlace, PistonUrl,
-    Settings, Target,
+    self, Cli, Command, EngineKind, EngineSettings, LogFormat, MetricsPlace, PistonUrl,
+    ProgramSettings, RuntimesSettings, Settings, Target,
 };
 use session_adapter::data_dir::{DataDir, DataDirError};
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
 use session_adapter::error_chain::error_chain;
 use session_adapter::replay;
-use session_adapter::startup::{self, Places, Signals};
+use session_adapter::startup::{self, Endpoints, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -31,35 +30,28 @@ fn main() -> ExitCode {
     {
         spawner_main();
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Where even stderr is closed there is nobody left to tell.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { config::USAGE } else { 0 });
-        }
+    let command = match Cli::resolve(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => return misuse(&error),
     };
-    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(flags) => with_settings(&flags, serve),
-        Command::Engine(flags) => with_settings(&flags, engine_alone),
+    match command {
+        Command::Serve(settings) => logged(settings.common.programs.log_format, serve(*settings)),
+        Command::Engine(settings) => logged(settings.programs.log_format, engine_alone(*settings)),
         Command::Healthcheck(target) => with_url(target, startup::healthcheck),
-        Command::Runtimes(flags) => with_settings(&flags, show_runtimes),
+        Command::Runtimes(settings) => {
+            logged(settings.programs.log_format, show_runtimes(settings))
+        }
         Command::Replay { directory, target } => with_url(target, |url| replay_all(directory, url)),
     }
 }
 
-/// Judges the settings before anything else is done.
-fn with_settings<F>(flags: &Flags, command: impl FnOnce(Settings) -> F) -> ExitCode
-where
-    F: Future<Output = Result<(), Failure>>,
-{
-    match Settings::judge(flags, |name| std::env::var_os(name)) {
-        Ok(settings) => {
-            startup::init_log(settings.log_format);
-            run(command(settings))
-        }
-        Err(error) => misuse(&error),
-    }
+fn logged(
+    format: Option<LogFormat>,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> ExitCode {
+    startup::init_log(format);
+    startup::warn_of_misspelt_variables();
+    run(command)
 }
 
 /// Finds the adapter that a command is about.
@@ -67,14 +59,23 @@ fn with_url<F>(target: Target, command: impl FnOnce(String) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    match target.url(|name| std::env::var_os(name)) {
+    match target.resolve() {
         Ok(url) => run(command(url)),
         Err(error) => misuse(&error),
     }
 }
 
-fn misuse(error: &ConfigError) -> ExitCode {
-    eprintln!("session-adapter: {error}");
+fn misuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Where even stdout is closed there is nobody left to tell.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    eprint!(
+        "session-adapter: {}",
+        text.strip_prefix("error: ").unwrap_or(&text)
+    );
     ExitCode::from(config::USAGE)
 }
 
@@ -98,7 +99,7 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
 async fn serve(mut settings: Settings) -> Result<(), Failure> {
     startup::raise_descriptors();
     let signals = Signals::listen()?;
-    let listener = bind(settings.listen).await?;
+    let listener = bind(settings.address).await?;
     let listen = Some(listener.local_addr()?);
     let metrics = match settings.metrics {
         MetricsPlace::Listener(address) => {
@@ -110,15 +111,15 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
     };
     startup::warn_if_open(&settings, &[Some(&listener), metrics.as_ref()]);
     startup::delete_abandoned();
-    let (engine, data_dir) = match settings.engine {
-        EngineKind::Embedded => (Some(RunningEngine::start(&settings).await?), None),
-        EngineKind::Piston => (None, Some(own_data_dir(&settings)?)),
+    let (engine, data_dir) = match settings.backend.engine {
+        EngineKind::Embedded => (Some(RunningEngine::start(&settings.common).await?), None),
+        EngineKind::Piston => (None, Some(own_data_dir(&settings.common)?)),
     };
-    let places = match &engine {
-        Some(engine) => engine.places(listen),
-        None => Places {
+    let endpoints = match &engine {
+        Some(engine) => engine.endpoints(listen),
+        None => Endpoints {
             listen,
-            piston_url: settings.piston.base(),
+            piston_url: settings.common.programs.piston_url.base(),
             data_dir: data_dir.as_ref().map(|dir| dir.path().to_owned()),
             data_dir_is_temporary: data_dir.as_ref().is_some_and(DataDir::is_temporary),
             sandbox: None,
@@ -128,8 +129,9 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
         // Everything is bound; from here on root is the spawner's alone.
         engine.engine.drop_privileges()?;
     }
-    let adapter = adapter_config(&settings, &places);
-    tokio::spawn(startup::announce(settings, places));
+    let adapter = adapter_config(&settings, &endpoints);
+    let common = settings.common.clone();
+    tokio::spawn(startup::announce(common, Some(settings), endpoints));
     let listeners = Listeners {
         sessions: listener,
         metrics,
@@ -138,34 +140,28 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
         return Ok(adapter::serve(listeners, adapter, signals.first()).await?);
     };
     let mut failed = Ok(());
-    let until = async { failed = engine.told_or_failed(signals).await };
+    let until = async { failed = engine.wait_for_shutdown(signals).await };
     adapter::serve(listeners, adapter, until).await?;
     engine.drain(Duration::ZERO).await;
     Ok(failed?)
 }
 
-async fn engine_alone(settings: Settings) -> Result<(), Failure> {
+async fn engine_alone(settings: EngineSettings) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let drain_timeout = settings.drain_timeout;
     let engine = RunningEngine::start(&settings).await?;
     engine.engine.drop_privileges()?;
-    tokio::spawn(startup::announce(settings, engine.places(None)));
-    let failed = engine.told_or_failed(signals).await;
+    tokio::spawn(startup::announce(settings, None, engine.endpoints(None)));
+    let failed = engine.wait_for_shutdown(signals).await;
     engine.drain(drain_timeout).await;
     Ok(failed?)
 }
 
-async fn show_runtimes(settings: Settings) -> Result<(), Failure> {
-    let runtimes = match settings.engine {
-        // A look at what can run has no business in the files of a session that may be running.
-        EngineKind::Embedded => {
-            let config = EngineConfig {
-                data_dir: None,
-                ..engine_config(&settings)
-            };
-            engine::discover(config).await?
-        }
-        EngineKind::Piston => startup::ask_runtimes(&settings.piston.base()).await?,
+async fn show_runtimes(settings: RuntimesSettings) -> Result<(), Failure> {
+    let programs = &settings.programs;
+    let runtimes = match settings.backend.engine {
+        EngineKind::Embedded => engine::discover(program_config(programs)).await?,
+        EngineKind::Piston => startup::ask_runtimes(&programs.piston_url.base()).await?,
     };
     print!("{}", startup::table(&runtimes));
     Ok(())
@@ -191,9 +187,9 @@ struct RunningEngine {
 }
 
 impl RunningEngine {
-    async fn start(settings: &Settings) -> Result<Self, Failure> {
-        let address = settings
-            .piston
+    async fn start(settings: &EngineSettings) -> Result<Self, Failure> {
+        let piston_url = &settings.programs.piston_url;
+        let address = piston_url
             .loopback()
             .ok_or("the embedded engine listens on loopback only")?;
         // Ahead of everything that changes something: it fails where another adapter is running.
@@ -206,12 +202,12 @@ impl RunningEngine {
         let config = engine_config(settings);
         let data_dir_is_temporary = config.data_dir.is_none();
         let engine = Engine::start(config)?;
-        let url = settings.piston.with_port(listener.local_addr()?.port());
-        let (shutdown, told) = oneshot::channel();
+        let url = piston_url.with_port(listener.local_addr()?.port());
+        let (shutdown, stopped) = oneshot::channel();
         let serving = engine.clone();
         let served = tokio::spawn(async move {
             let until = async {
-                let _ = told.await;
+                let _ = stopped.await;
             };
             serving.serve(listener, until).await;
         });
@@ -224,8 +220,8 @@ impl RunningEngine {
         })
     }
 
-    fn places(&self, listen: Option<SocketAddr>) -> Places {
-        Places {
+    fn endpoints(&self, listen: Option<SocketAddr>) -> Endpoints {
+        Endpoints {
             listen,
             piston_url: self.url.base(),
             data_dir: Some(self.engine.data_dir().to_owned()),
@@ -236,7 +232,7 @@ impl RunningEngine {
 
     /// Waits for a signal, or until the engine is of no more use: then it is best that whoever
     /// started this program starts it anew.
-    async fn told_or_failed(&self, signals: Signals) -> Result<(), EngineError> {
+    async fn wait_for_shutdown(&self, signals: Signals) -> Result<(), EngineError> {
         tokio::select! {
             () = signals.first() => Ok(()),
             error = self.engine.failed() => {
@@ -258,7 +254,7 @@ impl RunningEngine {
 }
 
 /// The directory of the session's files where the engine does not have them.
-fn own_data_dir(settings: &Settings) -> Result<DataDir, DataDirError> {
+fn own_data_dir(settings: &EngineSettings) -> Result<DataDir, DataDirError> {
     match &settings.data_dir {
         Some(path) => {
             let data_dir = DataDir::open(path, settings.adopt_data_dir)?;
@@ -275,56 +271,63 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| format!("cannot listen on {address}: {error}").into())
 }
 
-fn adapter_config(settings: &Settings, places: &Places) -> AdapterConfig {
+fn adapter_config(settings: &Settings, endpoints: &Endpoints) -> AdapterConfig {
+    let common = &settings.common;
     AdapterConfig {
-        engine: settings.engine,
-        access: settings.access.clone(),
-        piston_url: places.piston_url.clone(),
+        engine: settings.backend.engine,
+        access: settings.access(),
+        piston_url: endpoints.piston_url.clone(),
         run_timeout: settings.run_timeout,
-        max_run_timeout: settings.max_run_timeout,
-        compile_timeout: settings.compile_timeout,
-        max_body: settings.max_body,
-        data_dir: places.data_dir.clone().unwrap_or_default(),
-        max_upload: settings.max_upload as u64,
-        data_bytes: settings.jobs.data,
-        data_files: settings.jobs.data_files as u64,
-        output_limit: settings.output_limit,
-        memory_limit: settings.memory_limit,
-        max_jobs: settings.max_jobs,
-        queue: settings.queue,
+        max_run_timeout: common.max_run_timeout,
+        compile_timeout: common.compile_timeout,
+        max_body: common.max_body as usize,
+        data_dir: endpoints.data_dir.clone().unwrap_or_default(),
+        max_upload: settings.max_upload,
+        data_bytes: common.jobs.data_limit,
+        data_files: common.jobs.data_file_limit as u64,
+        output_limit: common.output_limit as usize,
+        memory_limit: common.programs.memory_limit,
+        max_jobs: common.max_jobs,
+        queue: common.queue,
         metrics_path: settings.metrics == MetricsPlace::Path,
-        drain_timeout: settings.drain_timeout,
+        drain_timeout: common.drain_timeout,
     }
 }
 
-fn engine_config(settings: &Settings) -> EngineConfig {
-    let jobs = &settings.jobs;
+fn engine_config(settings: &EngineSettings) -> EngineConfig {
     EngineConfig {
         max_jobs: settings.max_jobs,
         queue: settings.queue,
         run_timeout: settings.max_run_timeout,
         compile_timeout: settings.compile_timeout,
-        run_cpu_time: Some(jobs.cpu),
-        memory_limit: settings.memory_limit,
-        output_limit: settings.output_limit,
+        run_cpu_time: Some(settings.cpu_limit()),
+        output_limit: settings.output_limit as usize,
         // The adapter's request repeats a program with other escapes.
-        max_body: 2 * settings.max_body + (1 << 10),
-        warm: jobs.warm,
-        preload: jobs.preload.clone(),
-        max_processes: jobs.processes as u64,
-        max_open_files: jobs.open_files as u64,
-        max_file_size: jobs.file_size,
-        max_job_bytes: jobs.disk,
-        max_job_files: jobs.disk_files as u64,
-        max_data_bytes: jobs.data,
-        max_data_files: jobs.data_files as u64,
-        access: settings.access.clone(),
-        allow_network: jobs.allow_network,
-        allow_weak_sandbox: jobs.allow_weak_sandbox,
-        runtimes: jobs.runtimes.clone(),
-        json_log: startup::log_format(settings.log_format) == LogFormat::Json,
+        max_body: 2 * settings.max_body as usize + (1 << 10),
+        warm: settings.jobs.warm,
+        preload: settings.jobs.preload(),
+        max_data_bytes: settings.jobs.data_limit,
+        max_data_files: settings.jobs.data_file_limit as u64,
+        access: settings.access(),
         data_dir: settings.data_dir.clone(),
         adopt_data_dir: settings.adopt_data_dir,
+        ..program_config(&settings.programs)
+    }
+}
+
+fn program_config(settings: &ProgramSettings) -> EngineConfig {
+    let sandbox = &settings.sandbox;
+    EngineConfig {
+        memory_limit: settings.memory_limit,
+        max_processes: sandbox.process_limit as u64,
+        max_open_files: sandbox.open_file_limit as u64,
+        max_file_size: sandbox.file_size_limit,
+        max_job_bytes: sandbox.disk_limit,
+        max_job_files: sandbox.disk_file_limit as u64,
+        allow_network: sandbox.allow_network,
+        allow_weak_sandbox: sandbox.allow_weak_sandbox,
+        runtimes: sandbox.runtimes.clone(),
+        json_log: startup::log_format(settings.log_format) == LogFormat::Json,
         ..EngineConfig::default()
     }
 }

@@ -12,10 +12,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::config::{LogFormat, Settings};
+use crate::config::{Cli, EngineSettings, LogFormat, Misspelt, Settings};
 use crate::data_dir;
 use crate::engine;
 use crate::engine::sandbox::SandboxReport;
+use crate::error_chain::error_chain;
 use crate::piston::{Client, ClientLimits, Runtime};
 
 use json_line::JsonLine;
@@ -101,7 +102,7 @@ pub fn delete_abandoned() {
 
 /// Warns where others than this machine can reach a listener and nothing says that this is meant.
 pub fn warn_if_open(settings: &Settings, listeners: &[Option<&TcpListener>]) {
-    if settings.access.allows_every_host() {
+    if settings.access().allows_every_host() {
         return;
     }
     let addresses = listeners.iter().flatten();
@@ -116,9 +117,21 @@ pub fn warn_if_open(settings: &Settings, listeners: &[Option<&TcpListener>]) {
     }
 }
 
+/// Warns of variables whose names are probably those of settings, but misspelt.
+pub fn warn_of_misspelt_variables() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for Misspelt { variable, meant } in Cli::misspelt_variables(names) {
+        tracing::warn!(
+            variable,
+            meant,
+            "unknown environment variable: probably misspelt"
+        );
+    }
+}
+
 /// Where this process listens, asks and keeps files.
 #[derive(Debug)]
-pub struct Places {
+pub struct Endpoints {
     /// The adapter, if it runs.
     pub listen: Option<SocketAddr>,
     /// The engine.
@@ -134,50 +147,55 @@ pub struct Places {
 /// Writes the one line that says how this process runs: every setting, and what can run here.
 ///
 /// Jobs that have no user of their own are worth a line of warning.
-pub async fn announce(settings: Settings, places: Places) {
-    if let Some(sandbox) = places.sandbox.as_ref().filter(|sandbox| !sandbox.own_users) {
+pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoints: Endpoints) {
+    if let Some(sandbox) = endpoints.sandbox.as_ref().filter(|found| !found.own_users) {
         tracing::warn!(%sandbox, "weak sandbox: jobs have no users of their own");
     }
-    let runtimes = runtimes_of(&places.piston_url).await;
-    let listed: Option<Vec<String>> = runtimes.map(|runtimes| {
-        let name = |r: &Runtime| format!("{} {}", r.language, r.version);
-        runtimes.iter().map(name).collect()
-    });
+    let piston_url = &endpoints.piston_url;
+    let runtimes = match runtimes_of(piston_url).await {
+        Some(runtimes) => {
+            let name = |r: &Runtime| format!("{} {}", r.language, r.version);
+            runtimes.iter().map(name).collect::<Vec<_>>().join(", ")
+        }
+        None => format!("unknown: the engine at {piston_url} does not answer"),
+    };
+    let (serve, programs, jobs) = (serve.as_ref(), &settings.programs, &settings.jobs);
+    let sandbox = &programs.sandbox;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = places.listen.map(tracing::field::display),
-        allow_host = list(&settings.access.hosts),
-        allow_origin = list(&settings.access.origins),
-        engine = %settings.engine,
-        piston_url = places.piston_url,
-        data_dir = places.data_dir.map(|path| path.display().to_string()),
-        data_dir_is_temporary = places.data_dir_is_temporary,
+        listen = endpoints.listen.map(tracing::field::display),
+        allow_host = list(&settings.access().hosts),
+        allow_origin = serve.map(|serve| list(&serve.access().origins)),
+        engine = serve.map(|serve| tracing::field::display(serve.backend.engine)),
+        piston_url,
+        data_dir = endpoints.data_dir.map(|path| path.display().to_string()),
+        data_dir_is_temporary = endpoints.data_dir_is_temporary,
         adopt_data_dir = settings.adopt_data_dir,
-        run_timeout_s = settings.run_timeout.as_secs_f64(),
+        run_timeout_s = serve.map(|serve| serve.run_timeout.as_secs_f64()),
         max_run_timeout_s = settings.max_run_timeout.as_secs_f64(),
         max_body = settings.max_body,
-        max_upload = settings.max_upload,
+        max_upload = serve.map(|serve| serve.max_upload),
         output_limit = settings.output_limit,
         max_jobs = settings.max_jobs,
         queue = settings.queue,
-        memory_limit = settings.memory_limit,
-        metrics = %settings.metrics,
+        memory_limit = programs.memory_limit,
+        metrics = serve.map(|serve| tracing::field::display(serve.metrics)),
         drain_timeout_s = settings.drain_timeout.as_secs_f64(),
         compile_timeout_s = settings.compile_timeout.as_secs_f64(),
-        warm = settings.jobs.warm,
-        preload = settings.jobs.preload.join(","),
-        cpu_limit_s = settings.jobs.cpu.as_secs_f64(),
-        process_limit = settings.jobs.processes,
-        open_file_limit = settings.jobs.open_files,
-        file_size_limit = settings.jobs.file_size,
-        disk_limit = settings.jobs.disk,
-        disk_file_limit = settings.jobs.disk_files,
-        data_limit = settings.jobs.data,
-        data_file_limit = settings.jobs.data_files,
-        allow_network = settings.jobs.allow_network,
-        allow_weak_sandbox = settings.jobs.allow_weak_sandbox,
-        sandbox = places.sandbox.as_ref().map(ToString::to_string),
-        runtimes = listed.map_or("unknown: the engine does not answer".to_owned(), |l| l.join(", ")),
+        warm = jobs.warm,
+        preload = jobs.preload().join(","),
+        cpu_limit_s = settings.cpu_limit().as_secs_f64(),
+        process_limit = sandbox.process_limit,
+        open_file_limit = sandbox.open_file_limit,
+        file_size_limit = sandbox.file_size_limit,
+        disk_limit = sandbox.disk_limit,
+        disk_file_limit = sandbox.disk_file_limit,
+        data_limit = jobs.data_limit,
+        data_file_limit = jobs.data_file_limit,
+        allow_network = sandbox.allow_network,
+        allow_weak_sandbox = sandbox.allow_weak_sandbox,
+        sandbox = endpoints.sandbox.as_ref().map(ToString::to_string),
+        runtimes,
         "started"
     );
 }
@@ -192,9 +210,10 @@ fn list(values: &[impl ToString]) -> String {
 /// # Errors
 /// Where it does not say.
 pub async fn ask_runtimes(piston_url: &str) -> Result<Vec<Runtime>, Box<dyn std::error::Error>> {
-    Ok(client(piston_url)?
+    let runtimes = client(piston_url)?
         .runtimes(Instant::now() + ANNOUNCE)
-        .await?)
+        .await;
+    runtimes.map_err(|error| format!("the engine at {piston_url}: {}", error_chain(&error)).into())
 }
 
 /// The same, for an engine that may still be starting.

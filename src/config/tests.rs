@@ -1,291 +1,292 @@
-use clap::Parser;
-
 use super::*;
 
-fn judge(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-    let arguments = std::iter::once("session-adapter").chain(arguments.iter().copied());
-    let flags = Cli::try_parse_from(arguments).unwrap().serve;
-    Settings::judge(&flags, |name| {
-        let found = environment.iter().find(|(variable, _)| *variable == name)?;
-        Some(found.1.into())
-    })
+const CLEARED: [(&str, &str); 0] = [];
+
+/// The settings of a command line, with these variables for what is read from the environment
+/// directly and all others empty.
+fn resolve(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
+    match resolve_command(arguments, environment)? {
+        Command::Serve(settings) => Ok(*settings),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn resolve_command(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Command, String> {
+    let arguments = std::iter::once(&"session-adapter").chain(arguments);
+    let resolved = Cli::resolve_in(arguments.map(Into::into).collect(), |name| {
+        let found = environment.iter().find(|(variable, _)| *variable == name);
+        Some(found.map_or_else(OsString::new, |(_, value)| value.into()))
+    });
+    resolved.map_err(|error| error.to_string().trim_end().replace("error: ", ""))
 }
 
 #[test]
 fn the_command_line_is_well_formed() {
-    use clap::CommandFactory;
     Cli::command().debug_assert();
 }
 
 #[test]
 fn defaults_are_the_documented_ones() {
-    let settings = judge(&[], &[]).unwrap();
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:2000");
-    assert_eq!(settings.access, AccessPolicy::default());
-    assert_eq!(settings.engine, EngineKind::Embedded);
-    assert_eq!(settings.piston.base(), "http://127.0.0.1:2001");
+    let settings = resolve(&[], &CLEARED).unwrap();
+    assert_eq!(settings.address.to_string(), "127.0.0.1:2000");
+    assert_eq!(settings.access(), AccessPolicy::default());
+    assert_eq!(settings.backend.engine, EngineKind::Embedded);
     assert_eq!(settings.run_timeout, Duration::from_secs(60));
-    assert_eq!(settings.max_run_timeout, Duration::from_secs(220));
-    assert_eq!(
-        (settings.max_body, settings.max_upload),
-        (16 << 20, 128 << 20)
-    );
-    assert_eq!(
-        (settings.output_limit, settings.memory_limit),
-        (1 << 20, 512 << 20)
-    );
-    assert_eq!((settings.max_jobs, settings.queue), (2 * cores(), 64));
-    assert_eq!(settings.jobs.warm, cores());
-    assert!(settings.jobs.preload.is_empty());
-    assert_eq!(settings.drain_timeout, Duration::from_secs(25));
+    assert_eq!(settings.max_upload, 128 << 20);
     assert_eq!(settings.metrics, MetricsPlace::Path);
+    let EngineSettings { programs, jobs, .. } = &settings.common;
+    assert_eq!(programs.piston_url.base(), "http://127.0.0.1:2001");
+    assert_eq!(programs.memory_limit, 512 << 20);
+    assert_eq!(jobs.warm, cores());
+    assert!(jobs.preload().is_empty());
+    let common = &settings.common;
+    assert_eq!(common.max_run_timeout, Duration::from_secs(220));
+    assert_eq!((common.max_body, common.output_limit), (16 << 20, 1 << 20));
+    assert_eq!((common.max_jobs, common.queue), (2 * cores(), 64));
+    assert_eq!(common.drain_timeout, Duration::from_secs(25));
+    let cores = u32::try_from(cores()).unwrap();
+    assert_eq!(common.cpu_limit(), Duration::from_secs(220) * cores);
 }
 
 #[test]
-fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
-    let environment = [
-        ("RUN_TIMEOUT_SECONDS", "7"),
-        ("MAX_QUEUE", "3"),
-        ("PORT", "8080"),
+fn each_command_has_the_settings_that_it_uses() {
+    let command = Cli::command();
+    let flags = |name: &str| {
+        let command = command.find_subcommand(name).unwrap();
+        let flags = command.get_arguments().filter_map(Arg::get_long);
+        flags.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(flags("healthcheck"), ["url"]);
+    assert_eq!(flags("replay"), ["url"]);
+    let (serve, engine, runtimes) = (flags("serve"), flags("engine"), flags("runtimes"));
+    assert!(engine.iter().all(|flag| serve.contains(flag)));
+    assert!(runtimes.iter().all(|flag| serve.contains(flag)));
+    for flag in ["listen", "engine", "metrics", "run-timeout", "allow-origin"] {
+        assert!(!engine.contains(&flag.to_owned()), "{flag}");
+    }
+    for flag in ["listen", "data-dir", "queue", "preload"] {
+        assert!(!runtimes.contains(&flag.to_owned()), "{flag}");
+    }
+    let top: Vec<_> = command.get_arguments().filter_map(Arg::get_long).collect();
+    assert_eq!(top, serve);
+}
+
+#[test]
+fn modules_are_named_with_commas_between_them_or_by_repeated_flags() {
+    let named = [
+        "--preload",
+        "numpy, xml.dom,",
+        "--preload",
+        "os",
+        "--warm",
+        "0",
     ];
-    let settings = judge(&["--run-timeout", "2.5"], &environment).unwrap();
-    assert_eq!(settings.run_timeout, Duration::from_millis(2500));
-    assert_eq!(settings.queue, 3);
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
-    let both = [("PORT", "8080"), ("ADAPTER_LISTEN", "127.0.0.1:9")];
-    assert_eq!(judge(&[], &both).unwrap().listen.to_string(), "127.0.0.1:9");
-    assert_eq!(judge(&[], &[("PORT", "")]).unwrap().listen.port(), 2000);
-}
-
-#[test]
-fn modules_are_named_with_commas_between_them() {
-    let named = judge(
-        &["--preload", "numpy, xml.dom,"],
-        &[("WARM_INTERPRETERS", "0")],
-    )
-    .unwrap();
-    assert_eq!(named.jobs.preload, ["numpy", "xml.dom"]);
-    assert_eq!(named.jobs.warm, 0);
+    let jobs = resolve(&named, &CLEARED).unwrap().common.jobs;
+    assert_eq!(jobs.preload(), ["numpy", "xml.dom", "os"]);
+    assert_eq!(jobs.warm, 0);
     for wrong in ["os; x", "a..b", "1x", "a'"] {
-        assert!(judge(&["--preload", wrong], &[]).is_err(), "{wrong}");
+        assert!(resolve(&["--preload", wrong], &CLEARED).is_err(), "{wrong}");
     }
 }
 
 #[test]
 fn a_port_changes_the_port_alone() {
-    let listen = |given: &str, port: &str| {
-        let environment = [("ADAPTER_LISTEN", given), ("PORT", port)];
-        judge(&[], &environment).unwrap().listen.to_string()
-    };
     for (given, port, address) in [
-        ("", "8080", "127.0.0.1:8080"),
+        ("127.0.0.1", "8080", "127.0.0.1:8080"),
         ("0.0.0.0", "", "0.0.0.0:2000"),
         ("0.0.0.0", "8080", "0.0.0.0:8080"),
         ("0.0.0.0:9", "8080", "0.0.0.0:9"),
+        ("localhost", "", "127.0.0.1:2000"),
         ("localhost", "8080", "127.0.0.1:8080"),
         ("localhost:9", "8080", "127.0.0.1:9"),
         ("::1", "8080", "[::1]:8080"),
         ("[::]", "8080", "[::]:8080"),
-        ("[::1]:9", "8080", "[::1]:9"),
+        ("[::1]:9", "tcp://10.0.0.1:80", "[::1]:9"),
     ] {
-        assert_eq!(listen(given, port), address, "{given} {port}");
+        let settings = resolve(&["--listen", given], &[("PORT", port)]).unwrap();
+        assert_eq!(settings.address.to_string(), address, "{given} {port}");
     }
     for wrong in ["example.com", "localhosts:1", "1.2.3.4:x", "[::1", ":2000"] {
-        let error = judge(&["--listen", wrong], &[]).unwrap_err().to_string();
-        assert!(error.contains("ADDRESS:PORT"), "{error}");
+        let error = resolve(&["--listen", wrong], &CLEARED).unwrap_err();
+        assert!(error.contains("other names are not resolved"), "{error}");
     }
 }
 
 #[test]
 fn hosts_and_origins_are_repeated_flags_or_a_list() {
-    let allowed = |settings: Settings| {
-        let hosts: Vec<_> = settings
-            .access
-            .hosts
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let origins = settings.access.origins.iter().map(ToString::to_string);
-        [hosts, origins.collect()].map(|list| list.join(" "))
-    };
-    let environment = [
-        ("ALLOW_HOST", "one.example, Two.example,"),
-        ("ALLOW_ORIGIN", "https://a.example"),
-    ];
-    assert_eq!(
-        allowed(judge(&[], &environment).unwrap()),
-        ["one.example two.example", "https://a.example"]
-    );
     let flags = [
-        "--allow-host",
-        "x",
-        "--allow-host",
-        "*",
-        "--allow-origin",
-        "*",
+        ["--allow-host", "x"],
+        ["--allow-host", "one.example, Two.example,"],
+        ["--allow-host", "*"],
+        ["--allow-origin", "https://a.example"],
     ];
-    assert_eq!(allowed(judge(&flags, &environment).unwrap()), ["x *", "*"]);
-    for wrong in [["--allow-host", "x:80"], ["--allow-origin", "null"]] {
-        let error = judge(&wrong, &[]).unwrap_err().to_string();
-        assert!(
-            error.starts_with(wrong[0]) && error.contains("allowed are"),
-            "{error}"
-        );
-    }
-}
-
-#[test]
-fn a_port_that_is_not_used_is_not_judged() {
-    let settings = judge(&["--listen", "[::1]:9"], &[("PORT", "tcp://10.0.0.1:80")]).unwrap();
-    assert_eq!(settings.listen.to_string(), "[::1]:9");
+    let access = resolve(&flags.concat(), &CLEARED).unwrap().access();
+    let hosts: Vec<_> = access.hosts.iter().map(ToString::to_string).collect();
+    let origins: Vec<_> = access.origins.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["x", "one.example", "two.example", "*"]);
+    assert_eq!(origins, ["https://a.example"]);
 }
 
 #[test]
 fn the_adapter_that_is_asked_is_the_one_that_the_environment_configures() {
     let url = |environment: &[(&str, &str)]| {
-        let target = Target { url: None };
         let find = |name: &str| {
             let found = environment.iter().find(|(variable, _)| *variable == name)?;
             Some(OsString::from(found.1))
         };
-        target.url(find).unwrap()
+        configured_adapter(find).map_err(|error| error.to_string())
     };
-    assert_eq!(url(&[]), "http://127.0.0.1:2000");
-    assert_eq!(url(&[("PORT", "8080")]), "http://127.0.0.1:8080");
-    assert_eq!(url(&[("ADAPTER_LISTEN", "[::]:9")]), "http://[::1]:9");
-    assert_eq!(
-        url(&[("ADAPTER_LISTEN", "10.1.2.3:9")]),
-        "http://10.1.2.3:9"
-    );
+    for (environment, expected) in [
+        (vec![], "http://127.0.0.1:2000"),
+        (
+            vec![("PORT", ""), ("ADAPTER_LISTEN", "")],
+            "http://127.0.0.1:2000",
+        ),
+        (vec![("PORT", "8080")], "http://127.0.0.1:8080"),
+        (vec![("ADAPTER_LISTEN", "[::]:9")], "http://[::1]:9"),
+        (
+            vec![("ADAPTER_LISTEN", "localhost")],
+            "http://127.0.0.1:2000",
+        ),
+        (vec![("ADAPTER_LISTEN", "10.1.2.3:9")], "http://10.1.2.3:9"),
+    ] {
+        assert_eq!(url(&environment).unwrap(), expected);
+    }
+    let error = url(&[("ADAPTER_LISTEN", "there")]).unwrap_err();
+    assert!(error.contains("invalid value 'there' for ADAPTER_LISTEN: expected "));
 }
 
 #[test]
 fn a_table_of_runtimes_is_read_and_must_be_toml() {
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("runtimes.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("runtimes.toml");
     let path = file.to_str().unwrap();
-    let judged = || judge(&["--runtimes", path], &[]);
-    assert!(judged().unwrap_err().to_string().contains("can be read"));
-    std::fs::write(&file, "x = [").unwrap();
-    assert!(judged().unwrap_err().to_string().contains("unclosed array"));
-    std::fs::write(&file, "x = []").unwrap();
-    assert_eq!(judged().unwrap().jobs.runtimes.unwrap(), "x = []");
-}
-
-#[test]
-fn a_switch_is_a_flag_or_a_variable() {
-    let allowed = |arguments: &[&str], value: &str| {
-        let judged = judge(arguments, &[("ALLOW_NETWORK", value)]);
-        judged.map(|settings| settings.jobs.allow_network)
+    let runtimes = || {
+        let settings = resolve(&["--runtimes", path], &CLEARED)?;
+        Ok::<_, String>(settings.common.programs.sandbox.runtimes.unwrap())
     };
-    assert_eq!(allowed(&[], ""), Ok(false));
-    assert_eq!(allowed(&[], "True"), Ok(true));
-    assert_eq!(allowed(&["--allow-network"], "0"), Ok(true));
-    let error = allowed(&[], "maybe").unwrap_err().to_string();
-    assert_eq!(error, "ALLOW_NETWORK is 'maybe': allowed is true or false");
+    assert!(runtimes().unwrap_err().contains("can be read"));
+    std::fs::write(&file, "x = [").unwrap();
+    assert!(runtimes().unwrap_err().contains("unclosed array"));
+    std::fs::write(&file, "x = []").unwrap();
+    assert_eq!(runtimes().unwrap(), "x = []");
 }
 
 #[test]
 fn metrics_are_a_path_or_a_listener_or_off() {
-    let place = |value: &str| judge(&[], &[("METRICS", value)]).unwrap().metrics;
-    assert_eq!(place("ON"), MetricsPlace::Path);
-    assert_eq!(place("off"), MetricsPlace::Off);
-    assert_eq!(place("[::1]:9464").to_string(), "[::1]:9464");
-    let error = judge(&["--metrics", "9464"], &[]).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "--metrics is '9464': allowed is on, off or ADDRESS:PORT, for example 127.0.0.1:9464"
-    );
+    let metrics = |value: &str| resolve(&["--metrics", value], &CLEARED).unwrap().metrics;
+    assert_eq!(metrics("ON"), MetricsPlace::Path);
+    assert_eq!(metrics("off"), MetricsPlace::Off);
+    assert_eq!(metrics("[::1]:9464").to_string(), "[::1]:9464");
+    assert_eq!(metrics("localhost:9464").to_string(), "127.0.0.1:9464");
 }
 
 #[test]
 fn sizes_may_carry_a_unit() {
-    let settings = judge(&["--max-body", "2MiB", "--output-limit", "64 KiB"], &[]).unwrap();
-    assert_eq!(
-        (settings.max_body, settings.output_limit),
-        (2 << 20, 64 << 10)
-    );
+    let sizes = ["--max-body", "2MiB", "--output-limit", " 64 KiB "];
+    let common = resolve(&sizes, &CLEARED).unwrap().common;
+    assert_eq!((common.max_body, common.output_limit), (2 << 20, 64 << 10));
 }
 
 #[test]
 fn a_default_run_timeout_never_exceeds_a_lower_maximum() {
-    let settings = judge(&["--max-run-timeout", "10"], &[]).unwrap();
+    let settings = resolve(&["--max-run-timeout", "10"], &CLEARED).unwrap();
     assert_eq!(settings.run_timeout, Duration::from_secs(10));
 }
 
 #[test]
-fn a_wrong_setting_names_itself_its_value_and_what_is_allowed() {
-    for (arguments, environment, message) in [
+fn a_wrong_setting_names_itself_its_value_and_what_is_expected() {
+    for (arguments, message) in [
         (
-            vec!["--run-timeout", "-1"],
-            vec![],
-            "--run-timeout is '-1': allowed is a number of seconds from 0.001 to 220",
+            &["--run-timeout", "-1"][..],
+            "invalid value '-1' for --run-timeout: expected a number of seconds from 0.001 to 86400",
         ),
         (
-            vec![],
-            vec![("MAX_JOBS", "many")],
-            "MAX_JOBS is 'many': allowed is a whole number from 1 to 1024",
+            &["--max-run-timeout", "30", "--run-timeout", "60"],
+            "invalid value '60' for --run-timeout: expected at most 30, the value of \
+             --max-run-timeout",
         ),
         (
-            vec!["--engine", "docker"],
-            vec![],
-            "--engine is 'docker': allowed is embedded or piston",
+            &["engine", "--max-jobs", "many"],
+            "invalid value 'many' for --max-jobs: expected a whole number from 1 to 1024",
         ),
         (
-            vec!["--piston-url", "http://10.0.0.5:2001"],
-            vec![],
-            "--piston-url is 'http://10.0.0.5:2001': the embedded engine listens on loopback \
-             only, for example http://127.0.0.1:2001",
+            &["--engine", "docker"],
+            "invalid value 'docker' for --engine: expected embedded or piston",
         ),
         (
-            vec!["--engine", "piston", "--piston-url", "https://x"],
-            vec![],
-            "--piston-url is 'https://x': allowed is http://HOST:PORT",
+            &["--piston-url", "http://10.0.0.5:2001"],
+            "invalid value 'http://10.0.0.5:2001' for --piston-url: expected a loopback address, \
+             on which the embedded engine listens, such as http://127.0.0.1:2001",
         ),
         (
-            vec!["--engine", "piston", "--piston-url", "http://:2001"],
-            vec![],
-            "--piston-url is 'http://:2001': allowed is http://HOST:PORT",
+            &[
+                "runtimes",
+                "--engine",
+                "piston",
+                "--piston-url",
+                "https://x",
+            ],
+            "invalid value 'https://x' for --piston-url: expected http://HOST:PORT",
         ),
         (
-            vec!["--engine", "piston", "--piston-url", "http://piston"],
-            vec![],
-            "--piston-url is 'http://piston': allowed is http://HOST:PORT",
+            &["--engine", "piston", "--piston-url", "http://:2001"],
+            "invalid value 'http://:2001' for --piston-url: expected http://HOST:PORT",
         ),
         (
-            vec![],
-            vec![("PORT", "70000")],
-            "PORT is '70000': allowed is a port from 0 to 65535",
+            &["--engine", "piston", "--piston-url", "http://piston"],
+            "invalid value 'http://piston' for --piston-url: expected http://HOST:PORT",
         ),
         (
-            vec!["--data-dir", "/nowhere"],
-            vec![],
-            "--data-dir is '/nowhere': allowed is a directory that exists and can be written",
+            &["--data-dir", "/nowhere"],
+            "invalid value '/nowhere' for --data-dir: expected a directory that exists and can be \
+             written",
         ),
         (
-            vec!["--output-limit", "1.5MiB"],
-            vec![],
-            "--output-limit is '1.5MiB': allowed are bytes from 1 to 1073741824, \
-             also as KiB, MiB or GiB",
+            &["--output-limit", "1.5MiB"],
+            "invalid value '1.5MiB' for --output-limit: expected bytes from 1 to 1073741824, also \
+             as KiB, MiB or GiB",
+        ),
+        (
+            &["--metrics", "9464"],
+            "invalid value '9464' for --metrics: expected on, off or ADDRESS:PORT, where ADDRESS \
+             is an IP address or localhost, such as 127.0.0.1:9464",
+        ),
+        (
+            &["--allow-host", "x:80"],
+            "invalid value 'x:80' for --allow-host: expected names of hosts without a port, such \
+             as sessions.example, or *",
+        ),
+        (
+            &["--allow-origin", "null"],
+            "invalid value 'null' for --allow-origin: expected origins without a path or a slash \
+             at the end, such as https://app.example or http://localhost:3000, or *",
+        ),
+        (
+            &["healthcheck", "--url", "127.0.0.1:2000"],
+            "invalid value '127.0.0.1:2000' for --url: expected http://HOST:PORT",
         ),
     ] {
-        let error = judge(&arguments, &environment).unwrap_err();
-        assert_eq!(error.to_string(), message);
+        let error = resolve_command(arguments, &CLEARED).unwrap_err();
+        assert_eq!(error, message);
     }
+    let error = resolve(&[], &[("PORT", "70000")]).unwrap_err();
+    assert_eq!(
+        error,
+        "invalid value '70000' for PORT: expected a port from 0 to 65535"
+    );
 }
 
 #[test]
 fn piston_may_be_elsewhere_when_it_is_not_ours() {
-    let settings = judge(
-        &["--engine", "piston", "--piston-url", "http://piston:2000/"],
-        &[],
-    )
-    .unwrap();
-    assert_eq!(settings.piston.base(), "http://piston:2000");
-    assert_eq!(settings.piston.loopback(), None);
-    let local = judge(&["--piston-url", "http://localhost:0"], &[])
-        .unwrap()
-        .piston;
+    let url = |arguments: &[&str]| {
+        let settings = resolve(arguments, &CLEARED).unwrap();
+        settings.common.programs.piston_url
+    };
+    let remote = url(&["--engine", "piston", "--piston-url", "http://piston:2000/"]);
+    assert_eq!(remote.base(), "http://piston:2000");
+    assert_eq!(remote.loopback(), None);
+    let local = url(&["--piston-url", "http://localhost:0"]);
     assert_eq!(local.loopback().unwrap().to_string(), "127.0.0.1:0");
     assert_eq!(local.with_port(5).base(), "http://localhost:5");
 }

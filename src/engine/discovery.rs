@@ -69,6 +69,9 @@ impl Discovery {
             return Arc::clone(&partial.found);
         }
         let (found, is_complete) = self.find(context).await;
+        if partial.is_none() {
+            self.warn_of_missing(context);
+        }
         if is_complete {
             // Cannot be set already: that happens only under the lock.
             let _ = self.found.set(Arc::clone(&found));
@@ -83,6 +86,20 @@ impl Discovery {
             });
         }
         found
+    }
+
+    /// Logs which of the operator's runtimes have no program here. Built-in ones may well be missing.
+    fn warn_of_missing(&self, context: &JobContext<'_>) {
+        for entry in self.table.iter().filter(|entry| entry.is_added) {
+            if candidates(entry, context.path).is_empty() {
+                let (language, programs) = (&entry.language, entry.programs.join(", "));
+                tracing::warn!(
+                    language,
+                    programs,
+                    "program in the table of runtimes is not installed"
+                );
+            }
+        }
     }
 
     /// Probes every runtime. Also returns whether all could be probed.

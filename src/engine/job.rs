@@ -27,6 +27,8 @@ use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
 /// How long to read output once every process of the job has ended. All of it is in the pipes by then;
 /// only a descriptor that was passed out of the job could keep them open.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The file below `HOME` in which a pre-started Python lists the modules that it could not import.
+const FAILED_IMPORTS: &str = ".local/failed-imports";
 /// How late the sandbox's report may be before the engine abandons the job.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -60,7 +62,10 @@ pub(super) async fn execute(
     let _refill = key.map(|_| RefillOnDrop(context.pool));
     let mut permit = Some(permit);
     let prestarted = key.and_then(|key| context.pool.take(key));
-    if let Some(Prestarted { mut link, streams }) = prestarted {
+    if let Some(Prestarted {
+        mut link, streams, ..
+    }) = prestarted
+    {
         if let Some(permit) = permit.take() {
             link.attach_permit(permit);
         }
@@ -378,10 +383,17 @@ impl JobContext<'_> {
             stage,
             file: key.file.clone(),
             home: preload_files(runtime, &self.config.preload),
+            report: Some(FAILED_IMPORTS.to_owned()),
         };
         let (streams, theirs) = Streams::open()?;
-        link.prestart(order, theirs).await?;
-        Ok(Prestarted { link, streams })
+        let report = link.prestart(order, theirs).await?;
+        let modules = self.config.preload.iter();
+        let failed = modules.filter(|module| report.lines().any(|line| line == *module));
+        Ok(Prestarted {
+            failed_imports: failed.cloned().collect(),
+            link,
+            streams,
+        })
     }
 
     /// Runs one stage to its end. `streams` are those of a pre-started program.
@@ -479,8 +491,10 @@ fn preload_files(runtime: &Installed, modules: &[String]) -> Vec<(String, String
     let path = format!(".local/lib/python{major}.{minor}/site-packages/usercustomize.py");
     // A list of strings is written alike in JSON and in Python.
     let names = serde_json::Value::from(modules);
-    let content = include_str!("preload.py").replace("in NAMES", &format!("in {names}"));
-    vec![(path, content)]
+    let content = include_str!("preload.py")
+        .replace("in NAMES", &format!("in {names}"))
+        .replace("REPORT)", &format!("{FAILED_IMPORTS:?})"));
+    vec![(path, content), (FAILED_IMPORTS.to_owned(), String::new())]
 }
 
 /// Requests a refill of the pool when it is dropped.

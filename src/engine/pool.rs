@@ -73,6 +73,8 @@ impl PoolKeyRef<'_> {
 pub(super) struct Prestarted {
     pub(super) link: JobLink,
     pub(super) streams: Streams,
+    /// Modules that it should have imported and could not.
+    pub(super) failed_imports: Vec<String>,
 }
 
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 # Put in place of `usercustomize` in an interpreter that is started ahead of its job: imports modules
-# that the job may need, and leaves no other trace. NAMES is filled in.
+# that the job may need, and leaves no other trace. NAMES and REPORT are filled in; the names
+# of those that fail are written to the file REPORT below HOME.
 def load():
     import gc
     import os
@@ -9,11 +10,17 @@ def load():
     kept = os.dup(1), os.dup(2)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
+    failed = []
     for name in NAMES:
         try:
             __import__(name)
         except BaseException:
-            pass
+            failed.append(name)
+    try:
+        with open(os.path.join(os.environ["HOME"], REPORT), "w") as report:
+            report.write("\n".join(failed))
+    except OSError:
+        pass
     # The end of the interpreter would go through all that was loaded.
     gc.freeze()
     sys.stdout.flush()

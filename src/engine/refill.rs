@@ -4,6 +4,7 @@
 //! that it takes CPU and memory from no job. It holds the engine weakly and ends with it. Which
 //! interpreter to start next is the [`Pool`](super::pool::Pool)'s decision.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,11 +26,12 @@ pub(super) async fn refill(engine: Weak<EngineState>) {
     if let Some(engine) = engine.upgrade() {
         expect_usual(&engine).await;
     }
+    let mut reported = BTreeSet::new();
     // A session becomes ready with its first execution, which should have the CPU for itself.
     let _ = tokio::time::timeout(FIRST_EXECUTION_TIMEOUT, wakeups.recv()).await;
     loop {
         match engine.upgrade() {
-            Some(engine) => fill(&engine).await,
+            Some(engine) => fill(&engine, &mut reported).await,
             None => return,
         }
         tokio::select! {
@@ -54,8 +56,8 @@ async fn expect_usual(engine: &Arc<EngineState>) {
         .expect_usual(&installed, first.map(|entry| entry.language.as_str()));
 }
 
-/// Starts interpreters until the pool is full.
-async fn fill(engine: &EngineState) {
+/// Starts interpreters until the pool is full. Each module that cannot be imported is logged once.
+async fn fill(engine: &EngineState, reported: &mut BTreeSet<String>) {
     while let Some((id, key)) = engine.pool.next_start() {
         if memory_is_short(engine) {
             break;
@@ -65,9 +67,16 @@ async fn fill(engine: &EngineState) {
             return;
         }
         let started = engine.job_context().prestart(&key).await;
-        if let Err(error) = &started {
-            let language = &key.runtime.entry.language;
-            tracing::warn!(%error, language, "failed to pre-start interpreter");
+        let language = &key.runtime.entry.language;
+        match &started {
+            Ok(prestarted) => {
+                for module in &prestarted.failed_imports {
+                    if reported.insert(module.clone()) {
+                        tracing::warn!(module, language, "module of --preload cannot be imported");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, language, "failed to pre-start interpreter"),
         }
         engine.pool.finish_start(id, started.ok());
     }

@@ -3,7 +3,7 @@
 //! It reads the table and compares versions; running programs is [`discovery`](super::discovery)'s
 //! part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,6 +68,9 @@ pub(super) struct TableEntry {
     pub(super) preloads: bool,
     #[serde(default)]
     pub(super) environment: BTreeMap<String, String>,
+    /// Whether the operator added it, rather than this program.
+    #[serde(skip)]
+    pub(super) is_added: bool,
 }
 
 fn version_flag() -> Vec<String> {
@@ -75,7 +78,7 @@ fn version_flag() -> Vec<String> {
 }
 
 /// The entries of `extra` followed by the built-in ones. An entry of `extra` replaces the built-in
-/// entries of the same language.
+/// entries of the same language. Unknown placeholders in it are logged.
 ///
 /// # Errors
 /// If `extra` is not a valid table.
@@ -84,6 +87,10 @@ pub(super) fn load(extra: Option<&str>) -> Result<Vec<TableEntry>, TableError> {
         Some(text) => read(text)?,
         None => Vec::new(),
     };
+    for entry in &mut entries {
+        entry.is_added = true;
+        warn_of_unknown_placeholders(entry);
+    }
     let own: Vec<String> = entries.iter().map(|entry| entry.language.clone()).collect();
     entries.extend(
         read(BUILT_IN)?
@@ -109,6 +116,43 @@ fn read(text: &str) -> Result<Vec<TableEntry>, TableError> {
         }
     }
     Ok(table.runtime)
+}
+
+fn warn_of_unknown_placeholders(entry: &TableEntry) {
+    let commands = entry.compile.iter().flatten().chain(&entry.run);
+    let in_commands = unknown_placeholders(commands, &["{program}", "{file}", "{files}"]);
+    let in_aliases = unknown_placeholders(&entry.aliases, &["{major}", "{minor}"]);
+    for (placeholder, known) in in_commands.into_iter().chain(in_aliases) {
+        let language = &entry.language;
+        tracing::warn!(
+            language,
+            placeholder,
+            known,
+            "unknown placeholder in the table of runtimes"
+        );
+    }
+}
+
+/// The placeholders in `words` that are not among `known`, each with the known ones as text.
+fn unknown_placeholders<'a>(
+    words: impl IntoIterator<Item = &'a String>,
+    known: &[&str],
+) -> BTreeSet<(&'a str, String)> {
+    let in_word = |word: &'a String| {
+        word.match_indices('{').filter_map(move |(start, _)| {
+            let end = start + word[start..].find('}')? + 1;
+            let name = &word[start + 1..end - 1];
+            let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphabetic());
+            // Shells have `${name}`.
+            let is_shell = word[..start].ends_with('$');
+            (is_name && !is_shell).then_some(&word[start..end])
+        })
+    };
+    let unknown = words.into_iter().flat_map(in_word);
+    unknown
+        .filter(|placeholder| !known.contains(placeholder))
+        .map(|placeholder| (placeholder, known.join(", ")))
+        .collect()
 }
 
 /// A runtime that was found on this machine.
@@ -259,6 +303,24 @@ mod tests {
         for (language, range) in [("Python", "*"), ("python", "latest"), ("python", "^3.12.0")] {
             assert_eq!(version(language, range), None);
         }
+    }
+
+    #[test]
+    fn placeholders_are_found_in_words() {
+        let words = [
+            "{fiel}",
+            "-o{file}",
+            "${HOME}",
+            "{}",
+            "{ a }",
+            "{1}",
+            "{x",
+            "a{y}{file}",
+        ];
+        let words = words.map(str::to_owned);
+        let unknown = unknown_placeholders(&words, &["{file}"]);
+        let unknown: Vec<_> = unknown.iter().map(|(found, _)| *found).collect();
+        assert_eq!(unknown, ["{fiel}", "{y}"]);
     }
 
     #[test]

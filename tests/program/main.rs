@@ -13,3 +13,4 @@ mod hermetic;
 mod programs;
 mod replay;
 mod serve;
+mod settings;

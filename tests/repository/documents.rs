@@ -240,13 +240,21 @@ fn settings() -> BTreeSet<Setting> {
         .filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
         .map(|argument| {
             let flag = format!("--{}", argument.get_long().unwrap());
-            let help = argument.get_long_help().or(argument.get_help()).unwrap();
-            let help = help.to_string();
-            let variable = noted(&help, "env").unwrap_or_else(|| panic!("{flag}: no variable"));
-            let variable = variable.split(',').next().unwrap().to_owned();
+            let variable = argument
+                .get_env()
+                .unwrap_or_else(|| panic!("{flag}: no variable"));
+            let variable = variable.to_str().unwrap().to_owned();
+            let help = argument.get_help().unwrap().to_string();
+            let shown = argument.get_default_values();
             let default = match argument.get_action().takes_values() {
-                true => noted(&help, "default").unwrap_or_else(|| "none".to_owned()),
                 false => "off".to_owned(),
+                true if shown.is_empty() || argument.is_hide_default_value_set() => {
+                    noted(&help, "default").unwrap_or_else(|| panic!("{flag}: no default"))
+                }
+                true => {
+                    assert_eq!(noted(&help, "default"), None, "{flag}: two defaults");
+                    shown[0].to_str().unwrap().to_owned()
+                }
             };
             (flag, variable, default)
         })
@@ -289,8 +297,15 @@ fn the_page_has_the_settings_with_their_defaults_and_no_others() {
 fn the_page_has_every_variable_that_is_read() {
     let is_variable =
         |text: &&str| text.len() > 3 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-    let text = sources_named("src", &["config.rs"]);
-    let read: BTreeSet<&str> = text.split('"').filter(is_variable).collect();
+    let text = sources_named("src/config", &["mod.rs"]);
+    let quoted_after = |start: &'static str| {
+        let rests = text.split(start).skip(1);
+        rests.filter_map(|rest| rest.split('"').next())
+    };
+    let read: BTreeSet<&str> = quoted_after("env = \"")
+        .chain(quoted_after(": &str = \""))
+        .filter(is_variable)
+        .collect();
     assert!(read.len() > 25 && read.contains("PORT"), "{read:?}");
     for variable in read {
         let known = CONFIGURATION.contains(&format!("`{variable}`"));

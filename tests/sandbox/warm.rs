@@ -9,6 +9,7 @@ use crate::support::engine::{Served, config, serve};
 use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::folder::{open_folder, subfolder};
 use crate::support::processes::{is_running, parent_of};
+use crate::support::{Program, run_python};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
 use tokio::time::timeout;
@@ -413,6 +414,22 @@ print(os.listdir(os.environ['HOME']), sorted(os.listdir('/proc/self/fd')))
     assert_eq!(done["stderr"], "");
 }
 
+async fn a_module_that_cannot_be_imported_is_named_once() {
+    let modules = ["--preload", "json,no_such_module", "--warm", "2"];
+    let mut program = Program::start(&modules).await;
+    let message = "module of --preload cannot be imported";
+    let warning = program.logged(message).await;
+    assert_eq!(
+        (&warning["module"], &warning["language"]),
+        (&json!("no_such_module"), &json!("python"))
+    );
+    let ran = run_python(&program, "import sys; print('json' in sys.modules)").await;
+    assert_eq!(ran["stdout"], "True\n");
+    program.signal(rustix::process::Signal::TERM);
+    let rest = program.rest_of_log().await;
+    assert!(!rest.iter().any(|line| line.contains(message)), "{rest:?}");
+}
+
 async fn none_is_started_where_none_is_wanted() {
     let served = serve_warm(0).await;
     for _ in 0..3 {
@@ -436,6 +453,7 @@ pub fn tests() -> Tests {
             a_job_starts_in_the_data_directory_that_is_there_now,
             interpreters_that_wait_end_with_the_engine,
             named_modules_are_there_before_the_job,
+            a_module_that_cannot_be_imported_is_named_once,
         ],
         OwnUsersAndNode => [
             node_finds_what_it_would_find_in_a_fresh_one,

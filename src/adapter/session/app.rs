@@ -81,7 +81,7 @@ impl App {
             runtimes: Runtimes::default(),
             packages: Packages::default(),
             limiter: ConcurrencyLimiter::new(config.max_jobs, config.queue),
-            readiness: Readiness::default(),
+            readiness: Readiness::new(config.piston_url.clone()),
             metrics: Arc::default(),
             session: Session::new(files),
             body_bytes: Arc::new(Semaphore::new(LARGEST_BODIES * config.max_body)),

@@ -20,6 +20,8 @@ pub const RETRY: Duration = Duration::from_millis(500);
 /// Whether a real execution works, as far as it is known.
 #[derive(Debug)]
 pub struct Readiness {
+    /// Where the engine is, for the log.
+    piston_url: String,
     state: Mutex<ReadinessState>,
     recheck: Notify,
 }
@@ -32,9 +34,11 @@ struct ReadinessState {
     due: Instant,
 }
 
-impl Default for Readiness {
-    fn default() -> Self {
+impl Readiness {
+    /// Of the engine at `piston_url`, of which nothing is known yet.
+    pub fn new(piston_url: String) -> Self {
         Self {
+            piston_url,
             state: Mutex::new(ReadinessState {
                 works: Err("no execution has been tried yet".to_owned()),
                 due: Instant::now(),
@@ -42,9 +46,7 @@ impl Default for Readiness {
             recheck: Notify::new(),
         }
     }
-}
 
-impl Readiness {
     /// Whether an execution has worked.
     ///
     /// # Errors
@@ -72,7 +74,7 @@ impl Readiness {
         if state.works != works {
             match &works {
                 Ok(()) => tracing::info!("ready: an execution has worked"),
-                Err(cause) => tracing::warn!(cause, "not ready"),
+                Err(cause) => tracing::warn!(cause, piston_url = self.piston_url, "not ready"),
             }
         }
         let wait = if works.is_ok() { READY_TTL } else { RETRY };

@@ -165,8 +165,8 @@ fn serve(
                 let Some(started) = IdleProgram::start(context, order, stdio)? else {
                     return Ok(());
                 };
+                wire.send(&Report::Prestarted(started.report.clone()))?;
                 idle = Some(started);
-                wire.send(&Report::Prestarted)?;
             }
             Order::Open(files) => {
                 data_before = used_space_at(&job.policy.data_dir);

@@ -313,6 +313,7 @@ impl JobLink {
     }
 
     /// Starts a program with these standard streams before its job, and waits until it is ready.
+    /// Returns the text of [`PrestartOrder::report`].
     ///
     /// # Errors
     /// If it cannot be started, or the keeper has ended.
@@ -320,11 +321,11 @@ impl JobLink {
         &mut self,
         order: PrestartOrder,
         stdio: [OwnedFd; 3],
-    ) -> Result<(), LinkError> {
+    ) -> Result<String, LinkError> {
         let bytes = frame(&Order::Prestart(order))?;
         self.send_with_streams(&bytes, stdio).await?;
         match self.next_report().await? {
-            Report::Prestarted => Ok(()),
+            Report::Prestarted(report) => Ok(report),
             Report::Refused(reason) | Report::Failed(reason) => Err(LinkError::Failed(reason)),
             Report::NoSpace => Err(LinkError::NoSpace),
             Report::Ended(_) | Report::Stale => Err(LinkError::Gone),
@@ -410,7 +411,7 @@ impl JobLink {
             Report::NoSpace => Err(LinkError::NoSpace),
             Report::Failed(reason) => Err(LinkError::Failed(reason)),
             Report::Stale => Err(LinkError::Stale),
-            Report::Prestarted => Err(LinkError::Gone),
+            Report::Prestarted(_) => Err(LinkError::Gone),
         }
     }
 

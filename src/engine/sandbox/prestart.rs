@@ -17,7 +17,7 @@
 //! had used by then. The kernel's limits are set to the highest that a job can have and lowered if the
 //! request asks for less. Memory counts in full, as for any interpreter.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ use crate::tree::{Space, delete_tree};
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two checks whether it has.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Longest report of a program in bytes.
+const MAX_REPORT: u64 = 64 << 10;
 
 /// Why there is no program that waits for its job, or why it could not run the job.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,8 @@ pub(super) enum PrestartError {
 
 /// A program that waits for its source.
 pub(super) struct IdleProgram {
+    /// What it has left in the file of [`PrestartOrder::report`].
+    pub(super) report: String,
     order: StageOrder,
     file: String,
     program: Program,
@@ -108,7 +112,12 @@ impl IdleProgram {
             workspace,
             slot,
         } = context;
-        let PrestartOrder { stage, file, home } = order;
+        let PrestartOrder {
+            stage,
+            file,
+            home,
+            report,
+        } = order;
         let pipe = workspace.box_dir.join(&file);
         create_files(workspace, &pipe, &home, slot).map_err(PrestartError::Prepare)?;
         let data_dir = identity(&policy.data_dir).map_err(PrestartError::Prepare)?;
@@ -125,6 +134,7 @@ impl IdleProgram {
         let Some(source) = wait_for_reader(&mut program, wire, &pipe)? else {
             return Ok(None);
         };
+        let report = report.map(|name| read_report(&workspace.temp_dir.join(name)));
         for (path, _) in &home {
             if let Some(top) = path.split('/').next() {
                 delete_tree(&workspace.temp_dir.join(top)).map_err(PrestartError::DeleteHome)?;
@@ -139,6 +149,7 @@ impl IdleProgram {
             .collect::<Result<_, _>>()
             .map_err(|error| PrestartError::Watch(error.into()))?;
         Ok(Some(Self {
+            report: report.unwrap_or_default(),
             order: stage,
             file,
             program,
@@ -255,6 +266,18 @@ fn create_files(
         io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())?;
     }
     Ok(())
+}
+
+/// What the program has written to this file. Nothing depends on it, so nothing is read if that fails.
+fn read_report(path: &Path) -> String {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut text = Vec::new();
+    if let Ok(file) = open(path, flags, Mode::empty()) {
+        let _ = std::fs::File::from(file)
+            .take(MAX_REPORT)
+            .read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Waits until the program has opened the pipe and returns its write end, or `None` if the engine hung

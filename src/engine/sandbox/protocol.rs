@@ -89,6 +89,8 @@ pub(crate) struct PrestartOrder {
     pub(crate) file: String,
     /// Paths and contents of files below `HOME`, which are deleted once the program opens its source.
     pub(crate) home: Vec<(String, String)>,
+    /// The one of these whose content by then is reported.
+    pub(crate) report: Option<String>,
 }
 
 /// One program to run.
@@ -151,8 +153,8 @@ impl StageLimits {
 /// A keeper's message to the engine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The pre-started program waits for its job.
-    Prestarted,
+    /// The pre-started program waits for its job. The text is that of [`PrestartOrder::report`].
+    Prestarted(String),
     /// The pre-started program ended before its job, and the keeper ends too.
     Stale,
     /// The files could not be created because of their names.
