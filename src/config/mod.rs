@@ -130,6 +130,9 @@ pub struct RuntimesSettings {
     /// What discovery needs.
     #[command(flatten)]
     pub programs: ProgramSettings,
+    /// Taken because `serve` has it, and not used: the files of a session are left alone.
+    #[arg(long, hide = true)]
+    data_dir: Option<PathBuf>,
 }
 
 /// What runs the code.

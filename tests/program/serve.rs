@@ -655,7 +655,8 @@ async fn a_healthcheck_tells_by_its_exit_code() {
 
 #[tokio::test]
 async fn the_runtimes_are_shown_as_a_table() {
-    let output = run(&["runtimes"]).await;
+    let data = tempfile::tempdir().unwrap();
+    let output = run(&["runtimes", "--data-dir", data.path().to_str().unwrap()]).await;
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.starts_with("LANGUAGE"), "{table}");
     assert!(table.contains("\npython "), "{table}");
