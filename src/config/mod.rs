@@ -100,7 +100,7 @@ pub struct Settings {
     allow_origin: Vec<Vec<AllowedOrigin>>,
     /// What runs the code.
     #[command(flatten)]
-    pub backend: Backend,
+    pub backend: BackendSettings,
     /// Wall-clock limit of an execution that names none; never above --max-run-timeout
     #[arg(long, env = "RUN_TIMEOUT_SECONDS", value_name = "SECONDS")]
     #[arg(value_parser = seconds(0.001, 86_400.0), default_value = "60")]
@@ -126,7 +126,7 @@ pub struct Settings {
 pub struct RuntimesSettings {
     /// What runs the code.
     #[command(flatten)]
-    pub backend: Backend,
+    pub backend: BackendSettings,
     /// What discovery needs.
     #[command(flatten)]
     pub programs: ProgramSettings,
@@ -137,7 +137,7 @@ pub struct RuntimesSettings {
 
 /// What runs the code.
 #[derive(Debug, Clone, Args)]
-pub struct Backend {
+pub struct BackendSettings {
     /// What runs the code: the engine inside this program, or a Piston that is already there
     #[arg(long, env = "SESSION_ENGINE", value_name = "embedded|piston")]
     #[arg(value_parser = choice::<EngineKind>(), default_value = "embedded")]
