@@ -1,4 +1,4 @@
-//! How the adapter's time grows: `cargo bench --bench growth -- PLOT.svg`.
+//! How the adapter's time grows: `cargo bench --bench growth`.
 //!
 //! With the size of a source, of its output, with the session's files, with the clients at a time,
 //! and with the executions that the session has seen. The stand-in for Piston answers at once, so
@@ -9,8 +9,6 @@
 #[path = "../wire/mod.rs"]
 mod wire;
 
-mod plot;
-
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -18,7 +16,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plot::Series;
 use serde_json::json;
 use wire::process::Started;
 use wire::stats::quantile;
@@ -27,20 +24,23 @@ use wire::{Wire, post};
 /// Largest body and output in bytes that the adapter is told to allow.
 const MOST: usize = 128 << 20;
 
+/// Points of one kind: what grew, and the time in microseconds.
+struct Series {
+    /// What grew, with its unit.
+    name: &'static str,
+    /// The points, the smallest first.
+    points: Vec<(f64, f64)>,
+}
+
 fn main() {
     // `cargo test --benches` only wants to know that this builds.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|argument| argument == "--bench") {
         return;
     }
-    let plot = arguments.iter().find(|argument| argument.ends_with(".svg"));
     let series = [sources(), outputs(), files(), clients(), age()];
     for series in &series {
         print(series);
-    }
-    if let Some(path) = plot {
-        fs::write(path, plot::svg(&series)).unwrap();
-        println!("\ndrawn to {path}");
     }
 }
 

@@ -10,8 +10,7 @@
 //! | h1spec (uNetworking) | all 32 | 30 | both lengths: (a) below; its `POST /` is a 405 here |
 //! | http-desync-guardian (AWS) | the 27 severe | 27 refused with 400 | |
 //! | | the ambiguous, by kind | refused with 400, but for | (a), (b), a body of GET and HEAD (read and thrown away), `Transfer_Encoding` and the like (headers that mean nothing) |
-//! | Http11Probe (MDA2AV) | 194 of 215, named in `http_edge/http11probe.rs` | 157 pass, 30 with a warning | 7 fail: below |
-//! | | the 21 of cookies and caching | | no place here |
+//! | Http11Probe (MDA2AV) | all but those of cookies and caching | all but 7 | below |
 //!
 //! What hyper takes, and RFC 9112 lets it take:
 //! (a) both `Content-Length` and `Transfer-Encoding`: the chunks count, and the connection closes;
@@ -43,13 +42,10 @@
 mod support;
 
 mod cases;
-mod http11probe;
 
-use std::collections::BTreeMap;
 use std::io;
 
 use cases::{Case, Ending, Seen, Sending};
-use http11probe::Verdict;
 use support::eventually::PATIENCE;
 use support::raw::{self, Connection};
 use support::{Adapter, ScriptedResponse, StandIn};
@@ -98,35 +94,6 @@ async fn every_request_has_the_answer_that_the_table_states() {
     let promise = format!("a table of {} cases", cases.len());
     let promises = include_str!("../../SPECIFICATION.md");
     assert!(promises.contains(&promise), "{promise}");
-}
-
-/// What the head of this file says of Http11Probe.
-#[test]
-fn the_table_holds_every_test_of_http11probe_that_applies() {
-    let cases = cases::all();
-    let case = |name: &str| {
-        let mut named = cases.iter().filter(|case| case.name == name);
-        let case = named.next().unwrap_or_else(|| panic!("no case {name:?}"));
-        assert!(named.next().is_none(), "two cases {name:?}");
-        case
-    };
-    let mut verdicts = BTreeMap::from(http11probe::BY_HAND);
-    for group in http11probe::GROUPS {
-        for (test, name) in group.tests {
-            let earlier = verdicts.insert(test, group.verdict(case(name)));
-            assert!(earlier.is_none(), "{test} is there twice");
-        }
-    }
-    let with = |verdict| {
-        let found = verdicts.iter().filter(|(_, given)| **given == verdict);
-        found.map(|(test, _)| *test).collect::<Vec<_>>()
-    };
-    assert_eq!(with(Verdict::Fail), http11probe::FAILED);
-    assert_eq!(verdicts.len() + http11probe::NOT_APPLICABLE, 215);
-    assert_eq!(
-        (with(Verdict::Pass).len(), with(Verdict::Warn).len()),
-        (157, 30)
-    );
 }
 
 #[tokio::test]
