@@ -12,6 +12,6 @@ pub use client::{Client, ClientError, ClientLimits, RawRequest, RawResponse, Ref
 pub use content_type::is_fetch_default_content_type;
 pub use signal::{SIGNALS, Signal};
 pub use wire::{
-    Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, Jobs, Message, Runtime, Stage,
-    Status, Verdict, WorkingDirectory,
+    Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, InstalledPackage, Jobs, Message,
+    Runtime, Stage, Status, Verdict, WorkingDirectory,
 };

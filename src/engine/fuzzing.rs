@@ -18,7 +18,8 @@ pub fn request(bytes: &[u8]) {
     let Ok(submission) = request.submission(HIGHEST, HIGHEST) else {
         return;
     };
-    assert!(submission.stdin.ends_with(b"\n"));
+    let may_be_raw = bytes.windows(9).any(|word| word == b"raw_stdin") || bytes.contains(&b'\\');
+    assert!(submission.stdin.ends_with(b"\n") || may_be_raw);
     for bounds in [submission.compile, submission.run] {
         for (bound, highest) in [
             (bounds.wall_ms, HIGHEST.wall_ms),

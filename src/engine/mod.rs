@@ -45,7 +45,6 @@ use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Runtime;
 use discovery::{Discovery, search_path};
 use pool::Pool;
-use runtimes::Installed;
 use sandbox::{SandboxReport, SandboxStartError, SpawnerHandle};
 use state::EngineState;
 
@@ -143,8 +142,7 @@ impl Engine {
 
     /// The runtimes that were found on this machine. The first call probes them.
     pub async fn runtimes(&self) -> Vec<Runtime> {
-        let installed = self.inner.installed().await;
-        installed.iter().map(Installed::to_wire).collect()
+        self.inner.runtimes().await
     }
 
     /// The layers that contain jobs on this machine.

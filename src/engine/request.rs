@@ -187,10 +187,21 @@ impl<'a> JobRequest<'a> {
                 _ => return refuse("If specified, stdin must be a string"),
             },
         };
-        if !text.ends_with('\n') {
+        if !text.ends_with('\n') && !self.raw_stdin()? {
             text.push('\n');
         }
         Ok(text.into_bytes())
+    }
+
+    /// An extension to Piston's API: whether the program gets its input exactly as it is.
+    fn raw_stdin(&self) -> Result<bool, RequestError> {
+        let Some(value) = self.body.get("raw_stdin") else {
+            return Ok(false);
+        };
+        match value.kind() {
+            ValueKind::Null | ValueKind::Bool => Ok(value.is_truthy()),
+            _ => refuse("If specified, raw_stdin must be a boolean"),
+        }
     }
 
     /// An extension to Piston's API.
@@ -464,6 +475,20 @@ mod tests {
         assert_eq!(with(r#","stdin":"a""#).unwrap().stdin, b"a\n");
         assert_eq!(with(r#","stdin":"a\n""#).unwrap().stdin, b"a\n");
         assert!(with(r#","stdin":5"#).is_err());
+    }
+
+    #[test]
+    fn raw_stdin_is_given_as_it_is() {
+        assert_eq!(with(r#","raw_stdin":true"#).unwrap().stdin, b"");
+        assert_eq!(
+            with(r#","stdin":"a","raw_stdin":true"#).unwrap().stdin,
+            b"a"
+        );
+        assert_eq!(
+            with(r#","stdin":"a","raw_stdin":false"#).unwrap().stdin,
+            b"a\n"
+        );
+        assert!(with(r#","raw_stdin":"yes""#).is_err());
     }
 
     #[test]

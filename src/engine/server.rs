@@ -21,7 +21,7 @@ use super::request::JobRequest;
 use super::runtimes::choose;
 use super::sandbox::LinkError;
 use super::state::EngineState;
-use crate::piston::{Message, is_fetch_default_content_type};
+use crate::piston::{InstalledPackage, Message, is_fetch_default_content_type};
 
 type JsonResponse = Response<Full<Bytes>>;
 
@@ -98,16 +98,11 @@ async fn handle(engine: &EngineState, request: Request<Incoming>) -> JsonRespons
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let result = match path.as_str() {
         "" if reads => Ok(json(StatusCode::OK, &engine.about())),
-        "/api/v2/runtimes" if reads => {
-            let runtimes: Vec<_> = engine
-                .installed()
-                .await
-                .iter()
-                .map(|r| r.to_wire())
-                .collect();
-            Ok(json(StatusCode::OK, &runtimes))
+        "/api/v2/runtimes" if reads => Ok(json(StatusCode::OK, &engine.runtimes().await)),
+        "/api/v2/packages" if reads => {
+            let packages = InstalledPackage::of_runtimes(&engine.runtimes().await);
+            Ok(json(StatusCode::OK, &packages))
         }
-        "/api/v2/packages" if reads => Ok(json(StatusCode::OK, &packages(engine).await)),
         "/api/v2/execute" if *request.method() == Method::POST => execute(engine, request).await,
         other if !reads && other.starts_with("/api/v2/") => match check_type(request.headers()) {
             Ok(_) => Err(RequestError::new(StatusCode::NOT_FOUND, "Not Found")),
@@ -222,27 +217,6 @@ async fn read_body(engine: &EngineState, body: Incoming) -> Result<Bytes, Reques
             "the request body did not arrive in time",
         )),
     }
-}
-
-/// One entry of `GET /api/v2/packages`.
-#[derive(Debug, Serialize)]
-struct InstalledPackage {
-    language: String,
-    language_version: String,
-    installed: bool,
-}
-
-/// The installed runtimes. Piston also lists what it could install; this engine installs nothing.
-async fn packages(engine: &EngineState) -> Vec<InstalledPackage> {
-    let installed = engine.installed().await;
-    installed
-        .iter()
-        .map(|runtime| InstalledPackage {
-            language: runtime.entry.language.clone(),
-            language_version: runtime.version.to_string(),
-            installed: true,
-        })
-        .collect()
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> JsonResponse {

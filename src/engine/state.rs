@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::data_dir::DataDir;
 use crate::limiter::ConcurrencyLimiter;
-use crate::piston::Jobs;
+use crate::piston::{Jobs, Runtime};
 
 use super::config::EngineConfig;
 use super::discovery::Discovery;
@@ -56,6 +56,15 @@ impl EngineState {
     }
 
     /// The runtimes of this machine, sorted by name and version. The first call probes them.
+    /// The installed runtimes, as Piston lists them.
+    pub(super) async fn runtimes(&self) -> Vec<Runtime> {
+        self.installed()
+            .await
+            .iter()
+            .map(Installed::to_wire)
+            .collect()
+    }
+
     pub(super) async fn installed(&self) -> Arc<[Installed]> {
         self.runtimes.installed(&self.job_context()).await
     }

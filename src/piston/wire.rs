@@ -17,8 +17,12 @@ pub struct ExecuteRequest {
     pub version: String,
     /// The first file is the one that is run.
     pub files: Vec<File>,
-    /// Standard input. Piston adds a newline where the last one is missing.
+    /// Standard input. Piston adds a newline where the last one is missing, see `raw_stdin`.
     pub stdin: String,
+    /// Whether the program gets `stdin` exactly as it is: an extension that the embedded engine knows and
+    /// Piston ignores.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub raw_stdin: bool,
     /// The program's arguments.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
@@ -220,6 +224,38 @@ fn known_verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ve
     let word = Option::<String>::deserialize(deserializer)?;
     let known = |word: String| Verdict::ALL.into_iter().find(|one| one.as_str() == word);
     Ok(word.and_then(known))
+}
+
+/// One entry of `GET /api/v2/packages`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InstalledPackage {
+    /// The package: the runtime that several languages may share, such as `gcc`, else the language.
+    pub language: String,
+    /// Its version.
+    pub language_version: String,
+    /// Always true here. Piston also lists what it could install.
+    pub installed: bool,
+}
+
+impl InstalledPackage {
+    /// The packages behind these runtimes, each once.
+    pub fn of_runtimes(runtimes: &[Runtime]) -> Vec<Self> {
+        let mut packages: Vec<Self> = Vec::new();
+        for runtime in runtimes {
+            let package = Self {
+                language: runtime
+                    .runtime
+                    .clone()
+                    .unwrap_or_else(|| runtime.language.clone()),
+                language_version: runtime.version.clone(),
+                installed: true,
+            };
+            if !packages.contains(&package) {
+                packages.push(package);
+            }
+        }
+        packages
+    }
 }
 
 /// Piston's two-letter outcomes.

@@ -46,7 +46,9 @@ async fn many_jobs_leave_nothing() {
     settled(&served).await;
     let usual = median_of_prints(&served).await;
     settled(&served).await;
-    let before = State::now(&served).await;
+    let users = users_of(&served).await;
+    settled(&served).await;
+    let before = State::now(&served, &users);
     let begun = Instant::now();
     LocalSet::new()
         .run_until(async {
@@ -76,7 +78,7 @@ async fn many_jobs_leave_nothing() {
         .await;
     let took = begun.elapsed();
     settled(&served).await;
-    let after = State::now(&served).await;
+    let after = State::now(&served, &users);
     println!("{jobs} jobs in {took:?}; before {before:?}, after {after:?}");
     println!(
         "print(42) and bare: medians {usual:?} before, {:?} after",
@@ -110,9 +112,8 @@ struct State {
 }
 
 impl State {
-    async fn now(served: &Served) -> Self {
+    fn now(served: &Served, users: &Range<u32>) -> Self {
         let spawner = spawner_of(served);
-        let users = users_of(served).await;
         let is_ours = |path: &Path| {
             std::fs::symlink_metadata(path).is_ok_and(|found| users.contains(&found.uid()))
         };

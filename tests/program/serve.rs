@@ -51,7 +51,8 @@ async fn each_dialect_runs_real_programs() {
     assert_eq!(response["properties"]["stdout"], "42 a b\n");
     let shell = json!({"shellCommand": "read x; echo got $x; exit 3", "stdin": "this"});
     let response = execute(&program, "/shellExecute", &shell).await;
-    assert_eq!(response["status"], "3");
+    assert_eq!(response["status"], "Failed");
+    assert_eq!(response["exitCode"], 3);
     assert_eq!(response["result"]["stdout"], "got this\n");
     let piston = json!({"language": "py", "version": "3", "files": [{"content": "print(42)"}]});
     let response = execute(&program, "/api/v2/execute", &piston).await;
@@ -731,4 +732,151 @@ async fn a_program_that_floods_while_its_value_is_looked_at_has_reached_the_outp
         assert_eq!(ran["outcome"], "output_limit", "{flood}");
         assert_eq!(ran["status"], "Failure", "{flood}");
     }
+}
+
+#[tokio::test]
+async fn standard_input_is_as_it_was_given() {
+    let program = Program::start(&[]).await;
+    let absent = execute(
+        &program,
+        "/python/execute",
+        &json!({"code": "try:\n    input()\nexcept EOFError:\n    print('end')"}),
+    )
+    .await;
+    assert_eq!(absent["stdout"], "end\n", "{absent}");
+    let read = "import sys; print(repr(sys.stdin.buffer.read()))";
+    for stdin in ["", "x", "x\n", "\n", "a\nb"] {
+        let response = execute(
+            &program,
+            "/python/execute",
+            &json!({"code": read, "stdin": stdin}),
+        )
+        .await;
+        let expected = format!("b'{}'\n", stdin.replace('\n', "\\n"));
+        assert_eq!(response["stdout"], expected, "{stdin:?}: {response}");
+    }
+    let count = json!({"shellCommand": "cat | wc -c"});
+    let counted = execute(&program, "/shellExecute", &count).await;
+    assert_eq!(counted["result"]["stdout"], "0\n", "{counted}");
+    // Piston's own API adds its newline.
+    let piston =
+        json!({"language": "python", "version": "*", "files": [{"content": read}], "stdin": "x"});
+    let passed = execute(&program, "/api/v2/execute", &piston).await;
+    assert_eq!(passed["run"]["stdout"], "b'x\\n'\n", "{passed}");
+}
+
+#[tokio::test]
+async fn a_shell_command_runs_in_the_shell_that_is_asked_for() {
+    let program = Program::start(&["--run-timeout", "2"]).await;
+    let which = "ps -o comm= -p $$ || cat /proc/$$/comm; exit 3";
+    for (body, path, shell) in [
+        (json!({"shellCommand": which}), "/shellExecute", "bash\n"),
+        (
+            json!({"shellCommand": which, "shellType": "Bash"}),
+            "/shellExecute",
+            "bash\n",
+        ),
+        (
+            json!({"shellCommand": which, "shellType": "sh"}),
+            "/shellExecute",
+            "sh\n",
+        ),
+        (
+            json!({"properties": {"shellCommand": which, "shellType": "sh"}}),
+            "/shellExecute",
+            "sh\n",
+        ),
+    ] {
+        let response = execute(&program, path, &body).await;
+        assert_eq!(response["status"], "Failed", "{response}");
+        assert_eq!(response["exitCode"], 3, "{response}");
+        let stdout = response["result"]["stdout"].as_str().unwrap();
+        assert!(stdout.ends_with(shell), "{body}: {response}");
+    }
+    let resource = execute(
+        &program,
+        "/executions",
+        &json!({"shellCommand": "exit 3", "shellType": "sh"}),
+    )
+    .await;
+    assert_eq!(resource["status"], "3", "{resource}");
+    let stopped = execute(
+        &program,
+        "/shellExecute",
+        &json!({"shellCommand": "sleep 60"}),
+    )
+    .await;
+    assert_eq!(stopped["errorName"], "time_limit", "{stopped}");
+    assert_eq!(
+        stopped["errorMessage"], "Time limit exceeded: stopped after 2 s.",
+        "{stopped}"
+    );
+    assert_eq!(stopped["exitCode"], 137, "{stopped}");
+    let refused = raw::post(
+        program.addr,
+        "/shellExecute",
+        r#"{"shellCommand":"ls","shellType":"cmd"}"#,
+    )
+    .await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused
+            .text()
+            .contains("must be one of bash, sh, not 'cmd'"),
+        "{}",
+        refused.text()
+    );
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-shell-type", "powershell"),
+    ];
+    let refused = raw::request(
+        "POST",
+        "/shellExecute",
+        &headers,
+        r#"{"shellCommand":"ls"}"#,
+    );
+    let refused = raw::exchange(program.addr, refused).await;
+    assert_eq!(
+        (refused.status, refused.json()["error"]["target"].as_str()),
+        (400, Some("X-Shell-Type"))
+    );
+}
+
+#[tokio::test]
+async fn the_api_is_also_below_the_pools_path_and_below_pistons_old_one() {
+    let program = Program::start(&[]).await;
+    let pool = "/subscriptions/0-1/resourceGroups/group/sessionPools/pool";
+    let code = json!({"properties": {"code": "print(42)"}});
+    let response = execute(
+        &program,
+        &format!("{pool}/python/execute?identifier=demo-1"),
+        &code,
+    )
+    .await;
+    assert_eq!(response["stdout"], "42\n", "{response}");
+    assert_eq!(
+        raw::get(program.addr, &format!("{pool}/files"))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        raw::get(program.addr, &format!("{pool}/nothing"))
+            .await
+            .status,
+        404
+    );
+    let packages = raw::get(program.addr, "/api/v2/piston/packages")
+        .await
+        .json();
+    let python = packages
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|p| p["language"] == "python");
+    assert_eq!(python.unwrap()["installed"], true, "{packages}");
+    let piston = json!({"language": "python", "version": "*", "files": [{"content": "print(43)"}]});
+    let passed = execute(&program, "/api/v2/piston/execute", &piston).await;
+    assert_eq!(passed["run"]["stdout"], "43\n", "{passed}");
 }

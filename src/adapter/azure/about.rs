@@ -6,7 +6,7 @@ use crate::adapter::azure::version::API_VERSIONS;
 use crate::adapter::session::App;
 use crate::piston::Runtime;
 
-const PATHS: [&str; 28] = [
+const PATHS: [&str; 29] = [
     "POST /{language}/execute",
     "POST /code/execute",
     "POST /execute",
@@ -31,6 +31,7 @@ const PATHS: [&str; 28] = [
     "GET /python/downloadFile",
     "POST /api/v2/execute",
     "GET /api/v2/runtimes",
+    "GET /api/v2/packages",
     "GET /health",
     "GET /health/startup",
     "GET /ready",

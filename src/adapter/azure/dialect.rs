@@ -28,6 +28,8 @@ pub enum ResponseForm {
     ExecutionsWithText,
     /// An execution resource whose status is the exit code.
     Shell,
+    /// The response of `POST /shellExecute` in Microsoft's sample container.
+    ShellExecute,
 }
 
 impl ResponseForm {
@@ -43,14 +45,14 @@ impl ResponseForm {
     /// This form, or that of a resource of the other kind.
     pub fn for_execution(self, is_shell: bool, value_is_text: bool) -> Self {
         match self {
-            Self::Language | Self::Code => self,
+            Self::Language | Self::Code | Self::ShellExecute => self,
             _ => Self::of_resource(is_shell, value_is_text),
         }
     }
 
     /// Whether the status is an exit code.
     pub fn is_shell(self) -> bool {
-        self == Self::Shell
+        matches!(self, Self::Shell | Self::ShellExecute)
     }
 }
 

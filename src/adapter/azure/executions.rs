@@ -43,6 +43,20 @@ struct ExecutionResult<'a> {
     memory_in_bytes: Option<u64>,
 }
 
+impl<'a> ExecutionResult<'a> {
+    fn new(outcome: &'a Outcome, value: Option<Value<'a>>, time_ms: u64) -> Self {
+        Self {
+            stdout: outcome.stdout(),
+            stderr: outcome.stderr(),
+            execution_result: value,
+            outcome: outcome.verdict,
+            execution_time_in_milliseconds: time_ms,
+            cpu_time_in_milliseconds: outcome.cpu_time_ms,
+            memory_in_bytes: outcome.memory_bytes,
+        }
+    }
+}
+
 impl<'a> Resource<'a> {
     /// The execution as it stands.
     pub fn new(handle: &'a ExecutionHandle, state: &'a State, form: ResponseForm) -> Self {
@@ -89,17 +103,41 @@ impl<'a> Resource<'a> {
             (status.to_owned(), Some(value), outcome.time_ms)
         };
         Self {
-            result: Some(ExecutionResult {
-                stdout: outcome.stdout(),
-                stderr: outcome.stderr(),
-                execution_result: value,
-                outcome: outcome.verdict,
-                execution_time_in_milliseconds: time_ms,
-                cpu_time_in_milliseconds: outcome.cpu_time_ms,
-                memory_in_bytes: outcome.memory_bytes,
-            }),
+            result: Some(ExecutionResult::new(outcome, value, time_ms)),
             status,
             ..Self::without_result(handle, "")
+        }
+    }
+}
+
+/// The response of `POST /shellExecute`, as Microsoft's sample container has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShellExecuted<'a> {
+    status: &'static str,
+    /// The limit that stopped the command, in the words of `outcome`.
+    error_name: &'static str,
+    error_message: &'a str,
+    exit_code: i32,
+    identifier: &'a str,
+    result: ExecutionResult<'a>,
+}
+
+impl<'a> ShellExecuted<'a> {
+    pub fn new(handle: &'a ExecutionHandle, outcome: &'a Outcome) -> Self {
+        let limit = outcome.verdict.limit().map(|_| outcome.verdict.as_str());
+        let last_line = outcome.stderr().trim_end().lines().next_back();
+        Self {
+            status: if outcome.exit_code == 0 {
+                "Succeeded"
+            } else {
+                "Failed"
+            },
+            error_name: limit.unwrap_or_default(),
+            error_message: limit.and(last_line).unwrap_or_default(),
+            exit_code: outcome.exit_code,
+            identifier: handle.identifier.as_ref().map_or("", Identifier::as_str),
+            result: ExecutionResult::new(outcome, None, outcome.time_ms),
         }
     }
 }

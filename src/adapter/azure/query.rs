@@ -17,6 +17,8 @@ pub struct Query {
     pub api_version: Option<&'static str>,
     /// `skip`: how many entries of a list are left out.
     pub skip: usize,
+    /// The header `X-Shell-Type`, which a client may send in place of `shellType` in the body.
+    pub shell_type: Option<String>,
 }
 
 impl Query {
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn every_known_api_version_is_accepted_and_others_are_told_which() {
+    fn every_published_api_version_is_accepted_and_what_is_none_is_refused() {
         for version in API_VERSIONS {
             Query::parse(&format!("api-version={version}")).unwrap();
         }

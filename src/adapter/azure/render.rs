@@ -29,6 +29,9 @@ pub fn render<'a>(
                     Some(&language::Stages::new(outcome)),
                 ),
                 ResponseForm::Code => Rendered::ok(&code::Answer::new(outcome)),
+                ResponseForm::ShellExecute => {
+                    Rendered::ok(&executions::ShellExecuted::new(handle, outcome))
+                }
                 _ => Rendered::ok(&executions::Resource::new(handle, state, form)),
             }
         }

@@ -53,6 +53,8 @@ struct RequestFields<'a> {
     #[serde(borrow)]
     exec_command_and_args: Option<&'a RawValue>,
     #[serde(borrow)]
+    shell_type: Option<&'a RawValue>,
+    #[serde(borrow)]
     stdin: Option<&'a RawValue>,
     #[serde(borrow)]
     args: Option<&'a RawValue>,
@@ -80,6 +82,7 @@ impl RequestFields<'_> {
             python_code: self.python_code.or(others.python_code),
             shell_command: self.shell_command.or(others.shell_command),
             exec_command_and_args: self.exec_command_and_args.or(others.exec_command_and_args),
+            shell_type: self.shell_type.or(others.shell_type),
             stdin: self.stdin.or(others.stdin),
             args: self.args.or(others.args),
             timeout_in_seconds: self.timeout_in_seconds.or(others.timeout_in_seconds),
@@ -125,7 +128,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<ExecutionRe
         Some(version) => Some(version),
         None => optional("version", given.version)?.and_then(non_empty),
     };
-    let program = program(dialect, &given, value_is_text)?;
+    let program = program(dialect, query.shell_type.as_deref(), &given, value_is_text)?;
     let execution = Execution {
         identifier,
         language: short("language", program.language)?,
@@ -163,10 +166,11 @@ struct ProgramForm {
 
 fn program(
     dialect: &Dialect,
+    shell_type: Option<&str>,
     given: &RequestFields<'_>,
     value_is_text: bool,
 ) -> Result<ProgramForm, ApiError> {
-    if let Some(shell) = shell_program(dialect, given)? {
+    if let Some(shell) = shell_program(dialect, shell_type, given)? {
         return Ok(shell);
     }
     let code = match optional("code", given.code)? {
@@ -203,15 +207,27 @@ fn program(
 /// `shellCommand` or `execCommandAndArgs`, where the dialect knows them.
 fn shell_program(
     dialect: &Dialect,
+    header: Option<&str>,
     given: &RequestFields<'_>,
 ) -> Result<Option<ProgramForm>, ApiError> {
     let form = match dialect {
         Dialect::Language(_) | Dialect::Code => return Ok(None),
         Dialect::Execute => ResponseForm::Language,
-        Dialect::Executions | Dialect::Shell => ResponseForm::Shell,
+        Dialect::Executions => ResponseForm::Shell,
+        Dialect::Shell => ResponseForm::ShellExecute,
     };
     let command = optional("shellCommand", given.shell_command)?;
     let arguments = strings("execCommandAndArgs", given.exec_command_and_args)?;
+    if command.is_none() && arguments.is_empty() {
+        return match dialect {
+            Dialect::Shell => Err(ApiError::Missing("shellCommand")),
+            _ => Ok(None),
+        };
+    }
+    let shell = match choice("shellType", given.shell_type, &SHELLS)? {
+        Some(shell) => shell,
+        None => shell_of_header(header)?,
+    };
     let (code, args) = match (command, arguments) {
         (Some(_), arguments) if !arguments.is_empty() => {
             return Err(ApiError::Property {
@@ -219,18 +235,32 @@ fn shell_program(
                 problem: "cannot be given together with execCommandAndArgs".to_owned(),
             });
         }
-        (Some(command), _) => (command, Vec::new()),
-        (None, arguments) if !arguments.is_empty() => (EXEC_ARGUMENTS.to_owned(), arguments),
-        (None, _) if *dialect == Dialect::Shell => return Err(ApiError::Missing("shellCommand")),
-        (None, _) => return Ok(None),
+        (Some(command), _) if shell == BASH => (command, Vec::new()),
+        (Some(command), _) => {
+            let arguments = [shell.to_owned(), "-c".to_owned(), command];
+            (EXEC_ARGUMENTS.to_owned(), arguments.into())
+        }
+        (None, arguments) => (EXEC_ARGUMENTS.to_owned(), arguments),
     };
     Ok(Some(ProgramForm {
-        language: "bash".to_owned(),
+        language: BASH.to_owned(),
         code,
         args,
         is_shell: true,
         form,
     }))
+}
+
+/// Reads the header `X-Shell-Type`.
+fn shell_of_header(header: Option<&str>) -> Result<&'static str, ApiError> {
+    let Some(given) = header.filter(|given| !given.is_empty()) else {
+        return Ok(BASH);
+    };
+    let known = SHELLS.into_iter().find(|s| s.eq_ignore_ascii_case(given));
+    known.ok_or_else(|| ApiError::Property {
+        field: "X-Shell-Type",
+        problem: format!("must be one of {}", SHELLS.join(", ")),
+    })
 }
 
 /// Programs break lines of base64, and leave out what pads its end.
@@ -239,6 +269,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 const INLINE_BASE64: &str = "InlineBase64";
+const BASH: &str = "bash";
+const SHELLS: [&str; 2] = [BASH, "sh"];
 const ASYNCHRONOUS: &str = "Asynchronous";
 const EXECUTION_TYPES: [&str; 2] = ["Synchronous", ASYNCHRONOUS];
 const CODE_INPUT_TYPES: [&str; 3] = ["Inline", "InlineText", INLINE_BASE64];

@@ -90,10 +90,10 @@ impl Backend {
         };
         let max_stream_bytes = execution.output_streams_max_length.unwrap_or(usize::MAX);
         let mut request = translate::piston_request(execution, language, limits);
-        request.working_directory = match self {
-            Self::Embedded { .. } => Some(WorkingDirectory::Data),
-            Self::Piston { .. } => None,
-        };
+        if let Self::Embedded { .. } = self {
+            request.working_directory = Some(WorkingDirectory::Data);
+            request.raw_stdin = true;
+        }
         if let Some(marker) = &marker {
             marker.put_before(&mut request, value_options);
         }

@@ -35,7 +35,7 @@ use crate::adapter::session::registry::{State, WaitGuard};
 use crate::adapter::session::reset::delete;
 use crate::adapter::session::run::{begin, proxy};
 use crate::adapter::session::{App, Phase, package_list};
-use crate::piston::{RawRequest, RawResponse, is_fetch_default_content_type};
+use crate::piston::{InstalledPackage, RawRequest, RawResponse, is_fetch_default_content_type};
 
 /// Serves one request. It always has a response.
 pub async fn answer(
@@ -107,6 +107,7 @@ async fn act(
         Action::Metadata => metadata(app, head).await,
         Action::ProxyExecute => proxy_execute(app, head, body, log).await,
         Action::ProxyRuntimes => proxy_runtimes(app).await,
+        Action::Packages => packages(app).await,
         Action::Files(action) => file_handler::act(app, action, head, body, log).await,
     };
     result.unwrap_or_else(|error| failure(&error, log))
@@ -147,12 +148,14 @@ async fn run(
     log: &mut RequestLog,
 ) -> Result<ApiResponse, ApiError> {
     log.operation_id(id.as_str());
-    let query = Query::parse(head.uri.query().unwrap_or_default())?;
+    let mut query = Query::parse(head.uri.query().unwrap_or_default())?;
     log.identifier(query.identifier.as_ref());
     check_json(&head.headers)?;
     let buffered = body.read(app).await?;
     log.bytes_in(buffered.bytes.len());
     let version = query.version_or_newest();
+    let shell_type = head.headers.get("x-shell-type");
+    query.shell_type = shell_type.map(|given| String::from_utf8_lossy(given.as_bytes()).into());
     let request = azure::parse(dialect, query, &buffered.bytes)?;
     let execution = request.execution;
     log.identifier(execution.identifier.as_ref());
@@ -323,6 +326,14 @@ async fn proxy_runtimes(app: &App) -> Result<ApiResponse, ApiError> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let response = app.backend.client().get_runtimes(deadline).await?;
     Ok(proxy_response(app, response))
+}
+
+/// Piston's list of packages, of those that are installed. A real Piston is not asked for it: it fetches
+/// an index from the network, and ends where it cannot.
+async fn packages(app: &App) -> Result<ApiResponse, ApiError> {
+    let runtimes = app.runtimes.refresh(app.backend.client()).await?;
+    let packages = InstalledPackage::of_runtimes(&runtimes);
+    Ok(respond(Rendered::ok(&packages)))
 }
 
 /// The engine's response as it is, but never a stack trace.

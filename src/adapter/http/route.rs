@@ -28,8 +28,10 @@ pub enum Action {
     Metadata,
     /// `POST /api/v2/execute`, handed to the engine as it is.
     ProxyExecute,
-    /// `GET /api/v2/runtimes`, handed to the engine as it is.
+    /// Fetch the engine's runtimes and pass them on as they are.
     ProxyRuntimes,
+    /// List the engine's packages in Piston's form.
+    Packages,
     Health,
     /// A real execution has worked.
     Ready,
@@ -73,6 +75,7 @@ impl Action {
             Self::Metadata => "metadata",
             Self::ProxyExecute => "api/v2/execute",
             Self::ProxyRuntimes => "api/v2/runtimes",
+            Self::Packages => "api/v2/packages",
             Self::Health => "health",
             Self::Ready => "ready",
             Self::About => "about",
@@ -124,7 +127,7 @@ pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
         .map(decode)
         .collect::<Result<Vec<_>, _>>()?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-    let offered = offered(&segments).ok_or(ApiError::PathNotFound)?;
+    let offered = offered(below_pool(&segments)).ok_or(ApiError::PathNotFound)?;
     let asked = match *method {
         Method::HEAD => &Method::GET,
         ref other => other,
@@ -140,6 +143,19 @@ pub fn route(method: &Method, target: &Uri) -> Result<Action, ApiError> {
         other => Err(ApiError::MethodNotAllowed {
             allow: other.allow(),
         }),
+    }
+}
+
+/// What follows the path of the session pool. Clients that have the pool's address keep it.
+fn below_pool<'s, 'p>(segments: &'s [&'p str]) -> &'s [&'p str] {
+    let is = |segment: &str, name: &str| segment.eq_ignore_ascii_case(name);
+    match segments {
+        [s, _, g, _, p, _, below @ ..]
+            if is(s, "subscriptions") && is(g, "resourceGroups") && is(p, "sessionPools") =>
+        {
+            below
+        }
+        all => all,
     }
 }
 
@@ -182,8 +198,12 @@ fn offered(segments: &[&str]) -> Option<Offered> {
         [".management", "stopSession"] => Post(Action::StopSession),
         ["listSessions"] => Get(Action::ListSessions),
         ["metadata"] => Get(Action::Metadata),
-        ["api", "v2", "execute"] => Post(Action::ProxyExecute),
-        ["api", "v2", "runtimes"] => Get(Action::ProxyRuntimes),
+        // The once public instance had its API below `piston`, and clients of it still do.
+        ["api", "v2", "execute"] | ["api", "v2", "piston", "execute"] => Post(Action::ProxyExecute),
+        ["api", "v2", "runtimes"] | ["api", "v2", "piston", "runtimes"] => {
+            Get(Action::ProxyRuntimes)
+        }
+        ["api", "v2", "packages"] | ["api", "v2", "piston", "packages"] => Get(Action::Packages),
         [language, "execute"] => Post(Action::Execute(Dialect::Language((*language).to_owned()))),
         _ => return None,
     })

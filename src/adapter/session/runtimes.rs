@@ -82,7 +82,20 @@ fn find_language(runtimes: &[Runtime], name: &str) -> Option<ResolvedLanguage> {
             })
         })
     };
-    find(|listed, name| listed == name).or_else(|| find(str::eq_ignore_ascii_case))
+    find(|listed, name| listed == name)
+        .or_else(|| find(str::eq_ignore_ascii_case))
+        .or_else(|| {
+            // A real Piston has neither among its aliases.
+            let is_node = ["node", "nodejs"]
+                .iter()
+                .any(|n| n.eq_ignore_ascii_case(name));
+            let is_javascript = |runtime: &&Runtime| runtime.language == "javascript";
+            let javascript = runtimes.iter().find(is_javascript).filter(|_| is_node)?;
+            Some(ResolvedLanguage {
+                name: javascript.language.clone(),
+                language: javascript.language.clone(),
+            })
+        })
 }
 
 #[cfg(test)]
@@ -109,5 +122,11 @@ mod tests {
             );
         }
         assert_eq!(find_language(&runtimes, "cobol"), None);
+        assert_eq!(find_language(&runtimes, "node"), None);
+        let piston: Vec<Runtime> = serde_json::from_str(
+            r#"[{"language":"javascript","version":"20.11.1","aliases":["node-js","js"]}]"#,
+        )
+        .unwrap();
+        assert_eq!(find_language(&piston, "NodeJS").unwrap().name, "javascript");
     }
 }
