@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_was_not_run_may_be_tried_again() {
+    async fn rejected_operation_id_can_be_retried() {
         let executions = ExecutionRegistry::default();
         let first = begin(&executions, "one");
         executions.end(&first, Err(SessionError::QueueTimeout));
