@@ -6,6 +6,7 @@
 # SESSION_POOL is the pool's endpoint; without it, an adapter on this machine is asked, which takes
 # no token. Needs curl and jq, and for a pool the Azure CLI.
 set -eu
+: "${1:?the name of a session, such as demo-1, is missing}"
 pool=${SESSION_POOL:-http://localhost:2000}
 
 case $pool in
