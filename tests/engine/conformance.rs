@@ -325,8 +325,20 @@ async fn replay(
         "/tmp/lab.txt",
         &format!("/tmp/lab-{}.txt", std::process::id()),
     );
-    // A process that is left is killed; on a slow machine not within these 2 s.
-    body = body.replace("(sleep 2; echo late) &", "(sleep 60; echo late) &");
+    // These programs are stopped before they have slept; on a slow machine not within so short a time.
+    for (recorded, patient) in [
+        ("(sleep 2; echo late) &", "(sleep 60; echo late) &"),
+        (
+            "time.sleep(5)\\nprint('slept 5 s')",
+            "time.sleep(60)\\nprint('slept 5 s')",
+        ),
+        (
+            "time.sleep(1)\\nprint('still here'",
+            "time.sleep(60)\\nprint('still here'",
+        ),
+    ] {
+        body = body.replace(recorded, patient);
+    }
     let language = serde_json::from_str::<Value>(&body)
         .ok()
         .and_then(|body| Some(body["language"].as_str()?.to_owned()));
