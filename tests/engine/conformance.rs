@@ -218,6 +218,7 @@ fn as_recorded_for_java() -> EngineConfig {
 
 #[tokio::test]
 async fn every_recorded_exchange_is_answered_as_piston_did() {
+    let _alone = crate::MANY_JOBS.lock().await;
     let served = Arc::new(serve(as_recorded()).await);
     let for_java = Arc::new(serve(as_recorded_for_java()).await);
     let patient = Arc::new(serve(as_recorded_with_patience()).await);

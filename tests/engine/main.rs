@@ -13,3 +13,7 @@ mod conformance;
 mod data_dir;
 mod programs;
 mod soak;
+
+/// Held by tests with many jobs: without users of their own, all jobs count towards one limit on
+/// processes, that of the user who runs the tests.
+static MANY_JOBS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -27,6 +27,7 @@ const HOSTILE: [&str; 6] = [
 
 #[tokio::test]
 async fn many_jobs_leave_nothing() {
+    let _alone = crate::MANY_JOBS.lock().await;
     let jobs: usize = std::env::var("SOAK_JOBS")
         .ok()
         .and_then(|n| n.parse().ok())
