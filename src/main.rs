@@ -67,7 +67,7 @@ where
 
 fn misuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // Where even stdout is closed there is nobody left to tell.
+        // Nothing can be done if stdout is closed.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }

@@ -1,7 +1,7 @@
 //! Piston's wire: the types of its HTTP API (v2) and the client that speaks it.
 //!
 //! This is the only module that both sides know: the adapter sends these types, the embedded
-//! engine responses with them, and real Piston can stand in the engine's place.
+//! engine responds with them, and a real Piston can replace the engine.
 
 mod client;
 mod content_type;

@@ -151,8 +151,8 @@ pub(super) fn pieces(
     Err("no end")
 }
 
-/// An engine's response: what comes of it holds none of the engine's paths, and is cut where it is
-/// to be cut.
+/// An engine's response: any is read or refused without a panic, and the streams are cut to their
+/// limit.
 pub fn answer(bytes: &[u8]) {
     let Ok(response) = serde_json::from_slice::<ExecuteResponse>(bytes) else {
         return;

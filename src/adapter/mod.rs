@@ -5,7 +5,7 @@
 //! and [`azure`] renders the outcome. A layer imports only layers below it; `tests/repository/architecture.rs`
 //! holds that against the code.
 
-// The layers are public for benches and fuzz targets alone: their fields are named for their readers.
+// The layers are public only for benches and fuzz targets.
 #[allow(missing_docs)]
 pub mod azure;
 #[allow(missing_docs)]

@@ -65,7 +65,7 @@ pub enum Command {
     Healthcheck(Target),
     /// Show which languages can run here
     Runtimes(RuntimesSettings),
-    /// Replay recorded exchanges against a running adapter: exit code 0 if all are answered alike
+    /// Replay recorded exchanges against a running adapter: exit code 0 if every response matches
     Replay {
         /// The directory of the exchanges
         #[arg(value_name = "DIR")]
@@ -79,8 +79,8 @@ pub enum Command {
 /// A running adapter.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// URL of the adapter, such as http://127.0.0.1:2000 [default: the port of ADAPTER_LISTEN, else
-    /// PORT, on this machine]
+    /// URL of the adapter, such as http://127.0.0.1:2000 [default: the address of ADAPTER_LISTEN, with
+    /// the port of PORT, else 2000, if it has none]
     #[arg(long, value_name = "URL", value_parser = url())]
     url: Option<String>,
 }
@@ -166,7 +166,7 @@ pub struct EngineSettings {
     #[arg(long, env = "MAX_RUN_TIMEOUT_SECONDS", value_name = "SECONDS")]
     #[arg(value_parser = seconds(0.001, 86_400.0), default_value = "220")]
     pub max_run_timeout: Duration,
-    /// What a compiler may take
+    /// Wall-clock limit of the compile stage
     #[arg(long, env = "COMPILE_TIMEOUT_SECONDS", value_name = "SECONDS")]
     #[arg(value_parser = seconds(0.001, 3600.0), default_value = "20")]
     pub compile_timeout: Duration,
@@ -193,7 +193,7 @@ pub struct EngineSettings {
     /// What each of its programs may do.
     #[command(flatten)]
     pub programs: ProgramSettings,
-    /// What its sessions may do.
+    /// Limits of executions and of the session's files.
     #[command(flatten)]
     pub jobs: JobSettings,
 }
@@ -247,7 +247,7 @@ pub struct SandboxSettings {
     /// Let programs use the network, the session's own ports included
     #[arg(long, env = "ALLOW_NETWORK", value_parser = switch())]
     pub allow_network: bool,
-    /// Run programs even where what contains hostile code is missing
+    /// Run programs even if layers of the sandbox that contain hostile code are missing
     #[arg(long, env = "ALLOW_WEAK_SANDBOX", value_parser = switch())]
     pub allow_weak_sandbox: bool,
 }
@@ -256,12 +256,12 @@ pub struct SandboxSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Embedded engine")]
 pub struct JobSettings {
-    /// Interpreters that are started ahead of executions, at most; 0 = none
+    /// Maximum number of pre-started interpreters; 0 = none
     /// [default: 1 for each core]
     #[arg(long, env = "WARM_INTERPRETERS", value_name = "COUNT", value_parser = count(0, 64))]
     #[arg(default_value_t = cores(), hide_default_value = true)]
     pub warm: usize,
-    /// Python modules that these import ahead of executions, such as numpy,pandas; may be repeated
+    /// Python modules that pre-started interpreters import, such as numpy,pandas; may be repeated
     /// [default: none]
     #[arg(long, env = "PRELOAD_MODULES", value_name = "NAMES", value_parser = list(module_name))]
     preload: Vec<Vec<String>>,

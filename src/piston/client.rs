@@ -17,7 +17,7 @@ use super::wire::{EngineAbout, ExecuteRequest, ExecuteResponse, Message, Runtime
 const IDLE: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_secs(2);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Real Piston takes no larger request and responses one with a 400 and a stack trace.
+/// Real Piston rejects a larger request with a 400 and a stack trace.
 const PISTON_BODY_LIMIT: usize = 102_400;
 
 /// Talks to one Piston API.

@@ -1,7 +1,8 @@
 //! Versions of Azure's API.
 //!
 //! The service answers every version that it advertises on every path, published documents or not.
-//! So any date is a version here, and gets the shapes of the newest document that is not younger.
+//! So any date from 2023 on is a version here. It gets the shapes of the newest document dated no
+//! later, or of the oldest document.
 
 /// The versions with a published document, oldest first: each may have shapes of its own.
 pub const API_VERSIONS: [&str; 6] = [
@@ -22,7 +23,7 @@ pub const VALUE_IS_TEXT: [&str; 2] = ["2024-10-02-preview", "2025-02-02-preview"
 /// The year of the first version that the service advertises, 2023-08-01-preview.
 const FIRST_YEAR: u16 = 2023;
 
-/// `api-version` is no version of Azure's.
+/// `api-version` is not a supported version.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "api-version '{given}' is not supported. Supported is any date from {FIRST_YEAR} on, with or without \
@@ -36,7 +37,7 @@ pub struct UnknownVersion {
 /// The document whose shapes a version gets; `None` for an empty one, which means the newest.
 ///
 /// # Errors
-/// [`UnknownVersion`] for what is not `YYYY-MM-DD` or `YYYY-MM-DD-preview`.
+/// [`UnknownVersion`] unless it is `YYYY-MM-DD` or `YYYY-MM-DD-preview`, from 2023 on.
 pub fn api_version(given: &str) -> Result<Option<&'static str>, UnknownVersion> {
     if given.is_empty() {
         return Ok(None);

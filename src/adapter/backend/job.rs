@@ -27,7 +27,7 @@ impl Job {
         (self.request.language, self.request.version)
     }
 
-    /// Adds `files`. What the request has already comes first.
+    /// Adds `files` after the source: Piston runs the first file.
     pub(super) async fn attach(
         &mut self,
         files: &FileStore,

@@ -104,7 +104,7 @@ impl Backend {
         }
     }
 
-    /// Sends the session's files along with `job`, at most `max_bytes` of them, when the engine does
+    /// Adds the session's files, at most `max_bytes` bytes in total, to `job` if the engine does
     /// not share the data directory.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ pub use crate::adapter::backend::value::{Marker, ValueOptions};
 use crate::adapter::model::execution::Execution;
 use crate::adapter::model::outcome::{Outcome, StageOutput};
 
-/// What the name of a signal has at max_bytes, `SIGRTMIN+15` among them.
+/// Longest name of a signal in bytes; the longest real one is `SIGRTMIN+15`.
 const LONGEST_SIGNAL_NAME: usize = 16;
 
 /// The limits of every execution.

@@ -47,7 +47,7 @@ struct Queues {
     /// Those whose client is reading a response, with its size in bytes.
     response: BTreeMap<u64, (Arc<ClosableConnection>, usize)>,
     response_bytes: usize,
-    /// A new connection has no slot yet, and there was no connection to close.
+    /// A new connection waits for a slot because there was no connection to close.
     is_short: bool,
 }
 

@@ -160,7 +160,7 @@ async fn upload(
     };
     let malformed = |problem| match declared {
         Some(_) => ApiError::MultipartInvalid(problem),
-        // Semantic Kernel names JSON, left over from its last execution, given_folder of its multipart.
+        // Semantic Kernel declares its multipart body as JSON, left over from its last execution.
         None => not_multipart(),
     };
     let named = declared.as_ref().and_then(Option::as_deref);

@@ -328,7 +328,7 @@ async fn proxy_runtimes(app: &App) -> Result<ApiResponse, ApiError> {
     Ok(proxy_response(app, response))
 }
 
-/// Piston's list of packages, of those that are installed. A real Piston is not asked for it: it fetches
+/// The installed packages in Piston's form. A real Piston is not asked for them: it fetches
 /// an index from the network, and ends where it cannot.
 async fn packages(app: &App) -> Result<ApiResponse, ApiError> {
     let runtimes = app.runtimes.refresh(app.backend.client()).await?;

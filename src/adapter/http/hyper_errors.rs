@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ErrorBodyRewriter<S> {
 /// the adapter's says what type its body is of, or, where that is the engine's to say, has
 /// [`SESSION_GUID`].
 ///
-/// [`SESSION_GUID`]: super::answer::SESSION_GUID
+/// [`SESSION_GUID`]: super::response::SESSION_GUID
 fn rewrite_builtin_error(response: &[u8]) -> Option<Bytes> {
     let error = match response.get(8..13)? {
         b" 400 " => ApiError::Malformed,

@@ -194,7 +194,7 @@ impl RequestBody {
     }
 }
 
-/// Takes a permit of what all bodies may hold, for a body that comes to `length` with it. The
+/// Takes a permit from the memory budget of all bodies for a body of `length` bytes so far. The
 /// last of it is for small bodies, so that few large ones do not keep all others out.
 ///
 /// # Errors

@@ -198,7 +198,7 @@ fn offered(segments: &[&str]) -> Option<Offered> {
         [".management", "stopSession"] => Post(Action::StopSession),
         ["listSessions"] => Get(Action::ListSessions),
         ["metadata"] => Get(Action::Metadata),
-        // The once public instance had its API below `piston`, and clients of it still do.
+        // Clients of the former public Piston instance use paths below `piston`.
         ["api", "v2", "execute"] | ["api", "v2", "piston", "execute"] => Post(Action::ProxyExecute),
         ["api", "v2", "runtimes"] | ["api", "v2", "piston", "runtimes"] => {
             Get(Action::ProxyRuntimes)

@@ -75,8 +75,8 @@ impl Outcome {
 }
 
 impl StageOutput {
-    /// Keeps `max_bytes` bytes of each stream, and adds what is to be said of that and of how the stage
-    /// ended to stderr.
+    /// Cuts each stream to `max_bytes` bytes, and notes in stderr what was cut and what ended the
+    /// stage.
     pub fn finish(&mut self, max_bytes: usize, ending: Option<String>) {
         let streams = [("stdout", &self.stdout), ("stderr", &self.stderr)];
         let notices: Vec<String> = streams

@@ -100,7 +100,7 @@ impl App {
         }
     }
 
-    /// How long after its arrival a request is answered at the latest.
+    /// The longest time from a request's arrival to its response.
     pub fn response_timeout(&self) -> Duration {
         self.config.max_run_timeout + RESPONSE_RESERVE
     }

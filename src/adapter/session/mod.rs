@@ -1,6 +1,6 @@
 //! The domain: what a session is and does, in terms of neither HTTP nor Azure.
 //!
-//! [`App`] is what the process owns, [`Session`] what is gone once the session is deleted.
+//! [`App`] is what the process owns, [`Session`] what belongs to the session and can be deleted.
 
 mod app;
 pub mod error;

@@ -21,7 +21,7 @@ use crate::piston::{ClientError, RawRequest, RawResponse, Refusal};
 /// What the engine may need on top of compiling and running: to start, to respond.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Begins `execution`, or finds that the same one was begun before under its id. It runs on in a task
+/// Starts `execution`, or returns the same one that was started earlier under this id. It runs in a task
 /// of its own, whether anybody waits for it or not. `body_permit` is its part of the memory of all
 /// bodies, held until it ends.
 ///
@@ -37,7 +37,7 @@ pub fn begin(
     let executions = &app.session.executions;
     let digest = executions.digest(&execution);
     let identifier = execution.identifier.as_ref();
-    // Before it takes a slot in the queue, where there may be none.
+    // First, so that a retry gets its result even when the queue is full.
     if let Some(existing) = executions.find_existing(identifier, &id, digest)? {
         return Ok(existing);
     }
@@ -135,7 +135,7 @@ async fn run(
 /// Lists what the engine has instead of what was asked for. It is asked again: it may have had the
 /// runtime before.
 async fn runtime_not_found(app: &App, job: Job) -> SessionError {
-    // Without a response, the list that is known is the best there is.
+    // If the engine does not respond, the error names the runtimes known so far.
     let _ = app.runtimes.refresh(app.backend.client()).await;
     let (language, version) = job.into_runtime();
     SessionError::RuntimeNotFound {
@@ -145,7 +145,7 @@ async fn runtime_not_found(app: &App, job: Job) -> SessionError {
     }
 }
 
-/// Runs an execution in Piston's own words: `request` goes to the engine as it is, and so does the
+/// Passes a Piston request through: `request` goes to the engine unchanged, and so does the
 /// response to the client. It waits for its turn, and ends with the session, as any other.
 ///
 /// # Errors
@@ -158,7 +158,7 @@ pub async fn proxy(
 ) -> Result<RawResponse, SessionError> {
     timings.queued();
     let deadline = timings.arrived() + app.response_timeout();
-    // The request is not read, so that it may ask for the longest run.
+    // The request is not parsed, so assume that it asks for the longest run.
     let timeout = app.config.max_run_timeout;
     let running = async {
         let slot = app.enqueue()?;

@@ -9,7 +9,7 @@ use crate::adapter::files::{FileStore, Transfers};
 use crate::adapter::session::identifiers::IdentifierLog;
 use crate::adapter::session::registry::ExecutionRegistry;
 
-/// What belongs to the session, and is gone or empty once it is deleted.
+/// The session's state. Deleting the session clears its files, executions and identifiers.
 #[derive(Debug)]
 pub struct Session {
     pub files: FileStore,
