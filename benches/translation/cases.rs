@@ -127,7 +127,7 @@ impl Case {
 
     /// What is to be run.
     pub fn parse(&self, dialect: &Dialect, query: Query) -> ExecutionRequest {
-        azure::parse(dialect, query, &self.body).expect("an execution")
+        azure::parse(dialect, query, None, &self.body).expect("an execution")
     }
 
     /// The engine's request, as it is sent.

@@ -81,7 +81,7 @@ pub fn execution(bytes: &[u8]) {
         3 => Dialect::Executions,
         _ => Dialect::Shell,
     };
-    match azure::parse(&dialect, Query::default(), body) {
+    match azure::parse(&dialect, Query::default(), None, body) {
         Ok(request) => {
             let execution = request.execution;
             assert!(execution.language.chars().count() <= 64);

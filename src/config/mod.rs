@@ -31,6 +31,7 @@ pub const USAGE: u8 = 64;
 
 /// The variable with the address of the adapter.
 const LISTEN: &str = "ADAPTER_LISTEN";
+const DEFAULT_HOST: &str = "127.0.0.1";
 /// The variable with the port of an address that has none.
 const PORT: &str = "PORT";
 
@@ -91,7 +92,7 @@ pub struct Settings {
     /// Address the adapter listens on; without a port it is PORT, else 2000. There is no
     /// authentication: whoever reaches the address can run code [default: 127.0.0.1:2000]
     #[arg(long, env = LISTEN, value_name = "ADDRESS[:PORT]", hide_default_value = true)]
-    #[arg(value_parser = parsed::<ListenAddress>(), default_value = "127.0.0.1")]
+    #[arg(value_parser = parsed::<ListenAddress>(), default_value = DEFAULT_HOST)]
     listen: ListenAddress,
     /// Origin of web pages that may use the session from a browser, besides those of the host itself,
     /// such as `https://app.example`; may be repeated or have commas; `*` allows all [default: none]
@@ -407,12 +408,12 @@ impl Sources<'_> {
 impl Settings {
     fn resolve(&mut self, sources: &Sources<'_>) -> Result<(), clap::Error> {
         self.common.programs.resolve(self.backend.engine, sources)?;
-        let most = self.common.max_run_timeout;
+        let max = self.common.max_run_timeout;
         if sources.of("run_timeout") == ValueSource::DefaultValue {
-            self.run_timeout = self.run_timeout.min(most);
-        } else if self.run_timeout > most {
-            let most = most.as_secs_f64();
-            let expected = format!("at most {most}, the value of --max-run-timeout");
+            self.run_timeout = self.run_timeout.min(max);
+        } else if self.run_timeout > max {
+            let max = max.as_secs_f64();
+            let expected = format!("at most {max}, the value of --max-run-timeout");
             return Err(sources.invalid("run_timeout", expected));
         }
         Ok(())
@@ -480,7 +481,7 @@ fn configured_adapter(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<String, clap::Error> {
     let text = environment(LISTEN).filter(|text| !text.is_empty());
-    let text = text.unwrap_or_else(|| "127.0.0.1".into());
+    let text = text.unwrap_or_else(|| DEFAULT_HOST.into());
     let address: Result<ListenAddress, _> = text.to_string_lossy().trim().parse();
     let address = address.map_err(|expected| invalid(LISTEN, &text, expected))?;
     let address = address.reachable().with_port(environment(PORT))?;

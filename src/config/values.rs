@@ -66,25 +66,25 @@ where
 }
 
 /// A time in seconds.
-pub(super) fn seconds(least: f64, most: f64) -> impl TypedValueParser<Value = Duration> {
+pub(super) fn seconds(min: f64, max: f64) -> impl TypedValueParser<Value = Duration> {
     Parser(move |text: &str| {
-        let seconds = text.parse().ok().filter(|s| (least..=most).contains(s));
+        let seconds = text.parse().ok().filter(|s| (min..=max).contains(s));
         seconds
             .map(Duration::from_secs_f64)
-            .ok_or_else(|| format!("a number of seconds from {least} to {most}"))
+            .ok_or_else(|| format!("a number of seconds from {min} to {max}"))
     })
 }
 
 /// A whole number.
-pub(super) fn count(least: usize, most: usize) -> impl TypedValueParser<Value = usize> {
+pub(super) fn count(min: usize, max: usize) -> impl TypedValueParser<Value = usize> {
     Parser(move |text: &str| {
-        let count = text.parse().ok().filter(|n| (least..=most).contains(n));
-        count.ok_or_else(|| format!("a whole number from {least} to {most}"))
+        let count = text.parse().ok().filter(|n| (min..=max).contains(n));
+        count.ok_or_else(|| format!("a whole number from {min} to {max}"))
     })
 }
 
 /// Bytes, plain or in KiB, MiB, GiB.
-pub(super) fn bytes(least: u64, most: u64) -> impl TypedValueParser<Value = u64> {
+pub(super) fn bytes(min: u64, max: u64) -> impl TypedValueParser<Value = u64> {
     Parser(move |text: &str| {
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
         let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
@@ -97,8 +97,8 @@ pub(super) fn bytes(least: u64, most: u64) -> impl TypedValueParser<Value = u64>
         let bytes = unit
             .zip(digits.parse::<u64>().ok())
             .and_then(|(unit, number)| number.checked_mul(unit))
-            .filter(|n| (least..=most).contains(n));
-        bytes.ok_or_else(|| format!("bytes from {least} to {most}, also as KiB, MiB or GiB"))
+            .filter(|n| (min..=max).contains(n));
+        bytes.ok_or_else(|| format!("bytes from {min} to {max}, also as KiB, MiB or GiB"))
     })
 }
 

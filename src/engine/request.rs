@@ -194,7 +194,7 @@ impl<'a> JobRequest<'a> {
     }
 
     /// An extension to Piston's API: whether the program gets its input exactly as it is.
-    fn raw_stdin(&self) -> Result<bool, RequestError> {
+    pub(super) fn raw_stdin(&self) -> Result<bool, RequestError> {
         let Some(value) = self.body.get("raw_stdin") else {
             return Ok(false);
         };

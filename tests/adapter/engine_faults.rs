@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::raw;
-use crate::support::{Program, ScriptedResponse, StandIn, eventually};
+use crate::support::{Program, ScriptedResponse, StandIn, end_of_execution, eventually};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -141,18 +141,7 @@ async fn execute_later(program: &Program, id: &str) -> Value {
     let body = json!({"code": format!("print({id:?})"), "executionType": "Asynchronous"});
     let accepted = raw::exchange(program.addr, request(id, &body)).await;
     assert_eq!(accepted.status, 200, "{}", accepted.text());
-    let mut resource = Value::Null;
-    eventually("the execution has ended", async || {
-        let response = raw::get(program.addr, &format!("/executions/{id}")).await;
-        assert_eq!(response.status, 200, "{}", response.text());
-        resource = response.json();
-        !matches!(
-            resource["status"].as_str().unwrap(),
-            "NotStarted" | "Running"
-        )
-    })
-    .await;
-    resource
+    end_of_execution(program.addr, &format!("/executions/{id}")).await
 }
 
 /// The next execution works, and gets its own response.

@@ -1,9 +1,7 @@
 //! Executions that are asked for again: asynchronous ones, and those that have an id.
 
-use std::net::SocketAddr;
-
 use crate::support::raw::{self, Connection};
-use crate::support::{Adapter, Gate, ScriptedResponse, StandIn, eventually};
+use crate::support::{Adapter, Gate, ScriptedResponse, StandIn, end_of_execution, eventually};
 use serde_json::{Value, json};
 
 const NEWEST: &str = "2025-10-02-preview";
@@ -21,22 +19,6 @@ fn request_to(path: &str, id: Option<&str>, body: &Value) -> Vec<u8> {
 fn asynchronous() -> Value {
     json!({"code": "print(7*9)", "codeInputType": "Inline", "executionType": "Asynchronous",
         "timeoutInSeconds": 60})
-}
-
-/// Asks for the execution until it is no longer under way.
-async fn end_of(addr: SocketAddr, location: &str) -> Value {
-    let mut resource = Value::Null;
-    eventually("the execution has ended", async || {
-        let response = raw::get(addr, location).await;
-        assert_eq!(response.status, 200, "{}", response.text());
-        resource = response.json();
-        !matches!(
-            resource["status"].as_str().unwrap(),
-            "NotStarted" | "Running"
-        )
-    })
-    .await;
-    resource
 }
 
 #[tokio::test]
@@ -66,7 +48,7 @@ async fn an_asynchronous_execution_is_answered_at_once_and_asked_for_later() {
     assert_eq!(running.header("operation-id"), id);
 
     gate.open();
-    let ended = end_of(adapter.addr, location).await;
+    let ended = end_of_execution(adapter.addr, location).await;
     assert_eq!(ended["status"], "Succeeded");
     assert_eq!(ended["result"]["stdout"], "63\n");
     assert_eq!(ended["result"]["executionResult"], "");
@@ -95,7 +77,7 @@ async fn one_that_waits_for_its_turn_has_not_started() {
     let third = raw::get(adapter.addr, "/executions/third?identifier=demo-1").await;
     assert_eq!(third.json()["error"]["code"], "ExecutionNotFound");
     gate.open();
-    let second = end_of(adapter.addr, "/executions/second?identifier=demo-1").await;
+    let second = end_of_execution(adapter.addr, "/executions/second?identifier=demo-1").await;
     assert_eq!(second["status"], "Succeeded");
 }
 
@@ -209,7 +191,7 @@ async fn an_id_conflicts_while_its_execution_runs_and_after_it_has_failed() {
     assert_conflict(&response, "running");
     gate.open();
     let location = "/executions/mine?identifier=demo-1";
-    let ended = end_of(adapter.addr, location).await;
+    let ended = end_of_execution(adapter.addr, location).await;
     assert_eq!(ended["error"]["error"]["code"], "EngineFailed");
     // It may have run.
     let response = raw::exchange(adapter.addr, request(Some("mine"), &other)).await;
@@ -313,7 +295,7 @@ async fn an_error_of_the_engine_is_a_failed_execution() {
         .await;
     let adapter = Adapter::start(Adapter::config(piston.url())).await;
     raw::exchange(adapter.addr, request(Some("faulty"), &asynchronous())).await;
-    let ended = end_of(adapter.addr, "/executions/faulty?identifier=demo-1").await;
+    let ended = end_of_execution(adapter.addr, "/executions/faulty?identifier=demo-1").await;
     assert_eq!(ended["status"], "Failed");
     assert_eq!(ended["error"]["error"]["code"], "EngineFailed");
     assert_eq!(ended.get("result"), None);
@@ -350,7 +332,7 @@ async fn the_versions_tell_the_same_execution_in_their_own_forms() {
     let adapter = Adapter::in_front_of(&piston).await;
     let shell = json!({"shellCommand": "exit 3", "executionType": "Asynchronous"});
     raw::exchange(adapter.addr, request(Some("shell"), &shell)).await;
-    let ended = end_of(adapter.addr, "/executions/shell?identifier=demo-1").await;
+    let ended = end_of_execution(adapter.addr, "/executions/shell?identifier=demo-1").await;
     assert_eq!(ended["status"], "3");
     assert_eq!(ended.get("executionType"), None);
 
@@ -359,7 +341,7 @@ async fn the_versions_tell_the_same_execution_in_their_own_forms() {
     let accepted = raw::exchange(adapter.addr, accepted).await.json();
     assert_eq!(accepted["id"], "code");
     assert_eq!(accepted["properties"]["stdout"], "");
-    let ended = end_of(
+    let ended = end_of_execution(
         adapter.addr,
         "/executions/code?identifier=demo-1&api-version=2024-10-02-preview",
     )
@@ -514,7 +496,7 @@ async fn an_id_that_was_canceled_or_never_ran_is_free_again() {
     let adapter = Adapter::in_front_of(&piston).await;
     let unknown = json!({"code": "1", "language": "cobol", "executionType": "Asynchronous"});
     raw::exchange(adapter.addr, request(Some("mine"), &unknown)).await;
-    let refused = end_of(adapter.addr, "/executions/mine?identifier=demo-1").await;
+    let refused = end_of_execution(adapter.addr, "/executions/mine?identifier=demo-1").await;
     assert_eq!(refused["error"]["error"]["code"], "RuntimeNotFound");
     raw::exchange(adapter.addr, request(Some("mine"), &asynchronous())).await;
     piston.received(2).await;

@@ -14,7 +14,7 @@ use crate::support::conditional::{ProcessGroup, Tests, process_group, tests};
 use crate::support::folder::{open_folder, subfolder};
 use crate::support::processes::is_running;
 use crate::support::raw::{self, Connection};
-use crate::support::{Program, eventually, form};
+use crate::support::{Program, end_of_execution, eventually, form};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -44,17 +44,7 @@ async fn later(program: &Program, id: &str, body: Value) -> Value {
     let request = raw::request("POST", "/executions", &headers, &body.to_string());
     let accepted = raw::exchange(program.addr, request).await;
     assert_eq!(accepted.status, 200, "{}", accepted.text());
-    let mut resource = Value::Null;
-    eventually("the execution has ended", async || {
-        let response = raw::get(program.addr, &format!("/executions/{id}")).await;
-        resource = response.json();
-        !matches!(
-            resource["status"].as_str().unwrap(),
-            "NotStarted" | "Running"
-        )
-    })
-    .await;
-    resource
+    end_of_execution(program.addr, &format!("/executions/{id}")).await
 }
 
 fn asynchronous(code: &str) -> Value {

@@ -24,6 +24,7 @@ pub mod command;
 pub mod conditional;
 pub mod engine;
 pub mod eventually;
+mod execution;
 pub mod exposition;
 pub mod folder;
 pub mod form;
@@ -36,6 +37,7 @@ mod standin;
 
 pub use adapter::Adapter;
 pub use eventually::eventually;
+pub use execution::end_of_execution;
 pub use program::{Program, run, run_python};
 pub use standin::{Gate, ReceivedRequest, Script, ScriptedResponse, StandIn, refused_url};
 

@@ -77,7 +77,7 @@ impl<'a> Resource<'a> {
     fn without_result(handle: &'a ExecutionHandle, status: &str) -> Self {
         Self {
             id: handle.id.as_str(),
-            identifier: handle.identifier.as_ref().map_or("", Identifier::as_str),
+            identifier: identifier(handle),
             execution_type: (!handle.is_shell).then_some(execution_type(handle)),
             status: status.to_owned(),
             result: None,
@@ -94,13 +94,11 @@ impl<'a> Resource<'a> {
                 Some(limit) => ("-1".to_owned(), None, limit.as_millis() as u64),
             }
         } else {
-            let succeeded = outcome.exit_code == 0;
-            let status = if succeeded { "Succeeded" } else { "Failed" };
             let value = match form {
                 ResponseForm::ExecutionsWithText => Value::text_of(outcome),
                 _ => Value::of(outcome),
             };
-            (status.to_owned(), Some(value), outcome.time_ms)
+            (status(outcome).to_owned(), Some(value), outcome.time_ms)
         };
         Self {
             result: Some(ExecutionResult::new(outcome, value, time_ms)),
@@ -128,18 +126,26 @@ impl<'a> ShellExecuted<'a> {
         let limit = outcome.verdict.limit().map(|_| outcome.verdict.as_str());
         let last_line = outcome.stderr().trim_end().lines().next_back();
         Self {
-            status: if outcome.exit_code == 0 {
-                "Succeeded"
-            } else {
-                "Failed"
-            },
+            status: status(outcome),
             error_name: limit.unwrap_or_default(),
             error_message: limit.and(last_line).unwrap_or_default(),
             exit_code: outcome.exit_code,
-            identifier: handle.identifier.as_ref().map_or("", Identifier::as_str),
+            identifier: identifier(handle),
             result: ExecutionResult::new(outcome, None, outcome.time_ms),
         }
     }
+}
+
+fn status(outcome: &Outcome) -> &'static str {
+    if outcome.exit_code == 0 {
+        "Succeeded"
+    } else {
+        "Failed"
+    }
+}
+
+fn identifier(handle: &ExecutionHandle) -> &str {
+    handle.identifier.as_ref().map_or("", Identifier::as_str)
 }
 
 /// Azure's word for whether the client waits.

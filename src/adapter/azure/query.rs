@@ -17,8 +17,6 @@ pub struct Query {
     pub api_version: Option<&'static str>,
     /// `skip`: how many entries of a list are left out.
     pub skip: usize,
-    /// The header `X-Shell-Type`, which a client may send in place of `shellType` in the body.
-    pub shell_type: Option<String>,
 }
 
 impl Query {

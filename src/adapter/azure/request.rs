@@ -97,11 +97,17 @@ impl RequestFields<'_> {
     }
 }
 
-/// Reads the body of an execution request.
+/// Reads the body of an execution request. `shell_type` is the header `X-Shell-Type`, which a client may
+/// send in place of the field.
 ///
 /// # Errors
 /// An [`ApiError`] that names the field, what it must be, and what it is.
-pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<ExecutionRequest, ApiError> {
+pub fn parse(
+    dialect: &Dialect,
+    query: Query,
+    shell_type: Option<&str>,
+    body: &[u8],
+) -> Result<ExecutionRequest, ApiError> {
     let text = std::str::from_utf8(body).map_err(|e| {
         ApiError::BodyInvalid(format!("it is not UTF-8 at byte {}", e.valid_up_to()))
     })?;
@@ -128,7 +134,7 @@ pub fn parse(dialect: &Dialect, query: Query, body: &[u8]) -> Result<ExecutionRe
         Some(version) => Some(version),
         None => optional("version", given.version)?.and_then(non_empty),
     };
-    let program = program(dialect, query.shell_type.as_deref(), &given, value_is_text)?;
+    let program = program(dialect, shell_type, &given, value_is_text)?;
     let execution = Execution {
         identifier,
         language: short("language", program.language)?,
@@ -226,7 +232,10 @@ fn shell_program(
     }
     let shell = match choice("shellType", given.shell_type, &SHELLS)? {
         Some(shell) => shell,
-        None => shell_of_header(header)?,
+        None => match header.filter(|given| !given.is_empty()) {
+            Some(given) => one_of("X-Shell-Type", given, &SHELLS)?,
+            None => BASH,
+        },
     };
     let (code, args) = match (command, arguments) {
         (Some(_), arguments) if !arguments.is_empty() => {
@@ -249,18 +258,6 @@ fn shell_program(
         is_shell: true,
         form,
     }))
-}
-
-/// Reads the header `X-Shell-Type`.
-fn shell_of_header(header: Option<&str>) -> Result<&'static str, ApiError> {
-    let Some(given) = header.filter(|given| !given.is_empty()) else {
-        return Ok(BASH);
-    };
-    let known = SHELLS.into_iter().find(|s| s.eq_ignore_ascii_case(given));
-    known.ok_or_else(|| ApiError::Property {
-        field: "X-Shell-Type",
-        problem: format!("must be one of {}", SHELLS.join(", ")),
-    })
 }
 
 /// Programs break lines of base64, and leave out what pads its end.
@@ -353,18 +350,19 @@ fn choice<'w>(
     raw: Option<&RawValue>,
     allowed: &[&'w str],
 ) -> Result<Option<&'w str>, ApiError> {
-    let Some(given) = optional(field, raw)? else {
-        return Ok(None);
-    };
-    let word = allowed
-        .iter()
-        .find(|word| word.eq_ignore_ascii_case(&given));
-    word.copied().map(Some).ok_or_else(|| ApiError::Property {
+    optional(field, raw)?
+        .map(|given| one_of(field, &given, allowed))
+        .transpose()
+}
+
+fn one_of<'w>(field: &'static str, given: &str, allowed: &[&'w str]) -> Result<&'w str, ApiError> {
+    let word = allowed.iter().find(|word| word.eq_ignore_ascii_case(given));
+    word.copied().ok_or_else(|| ApiError::Property {
         field,
         problem: format!(
             "must be one of {}, not '{}'",
             allowed.join(", "),
-            shortened(&given)
+            shortened(given)
         ),
     })
 }
@@ -440,7 +438,7 @@ mod tests {
     }
 
     fn read_request(dialect: &Dialect, body: &str) -> Result<ExecutionRequest, ApiError> {
-        parse(dialect, Query::default(), body.as_bytes())
+        parse(dialect, Query::default(), None, body.as_bytes())
     }
 
     fn python() -> Dialect {
@@ -582,7 +580,7 @@ mod tests {
         ] {
             assert!(read(&python(), body).is_err(), "{body}");
         }
-        assert!(parse(&python(), Query::default(), b"{\"code\":\"\xff\"}").is_err());
+        assert!(parse(&python(), Query::default(), None, b"{\"code\":\"\xff\"}").is_err());
     }
 
     #[test]

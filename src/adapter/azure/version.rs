@@ -4,7 +4,7 @@
 //! So any date from 2023 on is a version here. It gets the shapes of the newest document dated no
 //! later, or of the oldest document.
 
-/// The versions with a published document, oldest first: each may have shapes of its own.
+/// The versions with a published document, oldest first: shapes may differ between them.
 pub const API_VERSIONS: [&str; 6] = [
     "2024-02-02-preview",
     "2024-08-02-preview",

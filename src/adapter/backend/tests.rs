@@ -4,7 +4,7 @@ fn execution() -> Execution {
     let query = crate::adapter::azure::Query::default();
     let dialect = crate::adapter::azure::dialect::Dialect::Language("py".to_owned());
     let body = br#"{"code":"print(1)","stdin":"in","args":["a"]}"#;
-    crate::adapter::azure::parse(&dialect, query, body)
+    crate::adapter::azure::parse(&dialect, query, None, body)
         .unwrap()
         .execution
 }

@@ -148,15 +148,15 @@ async fn run(
     log: &mut RequestLog,
 ) -> Result<ApiResponse, ApiError> {
     log.operation_id(id.as_str());
-    let mut query = Query::parse(head.uri.query().unwrap_or_default())?;
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
     log.identifier(query.identifier.as_ref());
     check_json(&head.headers)?;
     let buffered = body.read(app).await?;
     log.bytes_in(buffered.bytes.len());
     let version = query.version_or_newest();
     let shell_type = head.headers.get("x-shell-type");
-    query.shell_type = shell_type.map(|given| String::from_utf8_lossy(given.as_bytes()).into());
-    let request = azure::parse(dialect, query, &buffered.bytes)?;
+    let shell_type = shell_type.map(|given| String::from_utf8_lossy(given.as_bytes()));
+    let request = azure::parse(dialect, query, shell_type.as_deref(), &buffered.bytes)?;
     let execution = request.execution;
     log.identifier(execution.identifier.as_ref());
     app.session.identifiers.touch(execution.identifier.as_ref());

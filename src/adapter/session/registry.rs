@@ -430,7 +430,7 @@ mod tests {
         body: &str,
     ) -> Result<Registered, SessionError> {
         let query = Query::default();
-        let execution = parse(&Dialect::Executions, query, body.as_bytes())
+        let execution = parse(&Dialect::Executions, query, None, body.as_bytes())
             .unwrap()
             .execution;
         let id = OperationId::given(id.as_bytes()).unwrap();
@@ -501,7 +501,7 @@ mod tests {
         let executions = ExecutionRegistry::default();
         let digest = |dialect: &Dialect, body: &str| {
             executions.digest(
-                &parse(dialect, Query::default(), body.as_bytes())
+                &parse(dialect, Query::default(), None, body.as_bytes())
                     .unwrap()
                     .execution,
             )
@@ -534,9 +534,14 @@ mod tests {
             assert_ne!(digest(one), digest(other), "{one} {other}");
         }
         let elsewhere = ExecutionRegistry::default();
-        let execution = parse(&Dialect::Executions, Query::default(), BODY.as_bytes())
-            .unwrap()
-            .execution;
+        let execution = parse(
+            &Dialect::Executions,
+            Query::default(),
+            None,
+            BODY.as_bytes(),
+        )
+        .unwrap()
+        .execution;
         assert_ne!(elsewhere.digest(&execution), first, "the key is random");
     }
 

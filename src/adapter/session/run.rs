@@ -21,9 +21,9 @@ use crate::piston::{ClientError, RawRequest, RawResponse, Refusal};
 /// What the engine may need on top of compiling and running: to start, to respond.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Starts `execution`, or returns the same one that was started earlier under this id. It runs in a task
-/// of its own, whether anybody waits for it or not. `body_permit` is its part of the memory of all
-/// bodies, held until it ends.
+/// Starts `execution`, or returns the same one that was started earlier under this id. It runs in its own
+/// task, whether anybody waits for it or not. `body_permit` is its share of the memory for bodies,
+/// held until it ends.
 ///
 /// # Errors
 /// [`SessionError`] when the queue is full, or the id is that of a different execution.

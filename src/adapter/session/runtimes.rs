@@ -11,6 +11,8 @@ use crate::piston::{Client, ClientError, Runtime};
 /// When a name is missing from the list, the list is fetched again, but not more often than this.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+/// What people call a language that has no such alias in a real Piston.
+const USUAL_NAMES: [(&str, &str); 2] = [("node", "javascript"), ("nodejs", "javascript")];
 
 /// The list of runtimes, and when it was last asked for.
 #[derive(Debug, Default)]
@@ -85,16 +87,9 @@ fn find_language(runtimes: &[Runtime], name: &str) -> Option<ResolvedLanguage> {
     find(|listed, name| listed == name)
         .or_else(|| find(str::eq_ignore_ascii_case))
         .or_else(|| {
-            // A real Piston has neither among its aliases.
-            let is_node = ["node", "nodejs"]
-                .iter()
-                .any(|n| n.eq_ignore_ascii_case(name));
-            let is_javascript = |runtime: &&Runtime| runtime.language == "javascript";
-            let javascript = runtimes.iter().find(is_javascript).filter(|_| is_node)?;
-            Some(ResolvedLanguage {
-                name: javascript.language.clone(),
-                language: javascript.language.clone(),
-            })
+            let is_name = |(usual, _): &&(&str, &str)| usual.eq_ignore_ascii_case(name);
+            let (_, language) = USUAL_NAMES.iter().find(is_name)?;
+            find_language(runtimes, language)
         })
 }
 

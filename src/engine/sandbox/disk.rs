@@ -14,7 +14,6 @@ use rustix::fs::{
 };
 use rustix::process::{Gid, Uid};
 
-use crate::data_dir::is_reserved;
 use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, delete_tree, walk};
 
 use super::files::SHARED_DIRS;
@@ -113,9 +112,6 @@ pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
 
 fn hand_over_of(data_dir: &Path, is_from: impl Fn(u32) -> bool, to: u32) -> io::Result<()> {
     walk(open(data_dir)?, |folder, name, found, depth| {
-        if depth == 0 && is_reserved(name) && !is_from(found.st_uid) {
-            return Ok(Next::Skip);
-        }
         if !is_from(found.st_uid) {
             return Ok(Next::Enter);
         }
