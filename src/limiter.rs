@@ -68,17 +68,30 @@ impl ConcurrencyLimiter {
     pub fn enqueue(&self) -> Result<QueueSlot, QueueFull> {
         let state = match self.try_acquire() {
             Some(permit) => SlotState::Acquired(permit),
-            None => {
-                let ticket = QueueTicket::take(&self.queued, self.max_queued).ok_or(QueueFull {
-                    running: self.max_running,
-                    waiting: self.max_queued,
-                })?;
-                SlotState::Queued(ticket)
-            }
+            None => SlotState::Queued(self.ticket()?),
         };
         Ok(QueueSlot {
             permits: Arc::clone(&self.permits),
             state,
+        })
+    }
+
+    /// Takes a slot in the queue even if a permit is free, for whoever has to wait for something else
+    /// first.
+    ///
+    /// # Errors
+    /// [`QueueFull`] where as many wait as may.
+    pub fn enqueue_behind(&self) -> Result<QueueSlot, QueueFull> {
+        Ok(QueueSlot {
+            permits: Arc::clone(&self.permits),
+            state: SlotState::Queued(self.ticket()?),
+        })
+    }
+
+    fn ticket(&self) -> Result<QueueTicket, QueueFull> {
+        QueueTicket::take(&self.queued, self.max_queued).ok_or(QueueFull {
+            running: self.max_running,
+            waiting: self.max_queued,
         })
     }
 

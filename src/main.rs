@@ -12,7 +12,7 @@ use session_adapter::config::{
 };
 use session_adapter::data_dir::{DataDir, DataDirError};
 use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
-use session_adapter::engine::{self, Engine, EngineConfig, EngineError};
+use session_adapter::engine::{self, Engine, EngineConfig, EngineError, KernelSettings};
 use session_adapter::error_chain::error_chain;
 use session_adapter::replay;
 use session_adapter::startup::{self, Endpoints, Signals};
@@ -287,6 +287,7 @@ fn adapter_config(settings: &Settings, endpoints: &Endpoints) -> AdapterConfig {
         data_files: common.jobs.data_file_limit as u64,
         output_limit: common.output_limit as usize,
         memory_limit: common.programs.memory_limit,
+        kernels: common.jobs.kernels.limit() > 0,
         max_jobs: common.max_jobs,
         queue: common.queue,
         metrics_path: settings.metrics == MetricsPlace::Path,
@@ -306,6 +307,12 @@ fn engine_config(settings: &EngineSettings) -> EngineConfig {
         max_body: 2 * settings.max_body as usize + (1 << 10),
         warm: settings.jobs.warm,
         preload: settings.jobs.preload(),
+        kernels: KernelSettings {
+            max_kernels: settings.jobs.kernels.limit(),
+            memory_limit: settings.jobs.kernels.kernel_memory_limit,
+            interrupt_grace: settings.jobs.kernels.kernel_interrupt_grace,
+            idle_timeout: settings.jobs.kernels.kernel_idle_timeout,
+        },
         max_data_bytes: settings.jobs.data_limit,
         max_data_files: settings.jobs.data_file_limit as u64,
         access: settings.access(),

@@ -5,11 +5,13 @@
 
 mod client;
 mod content_type;
+mod kernel;
 mod signal;
 mod wire;
 
 pub use client::{Client, ClientError, ClientLimits, RawRequest, RawResponse, Refusal};
 pub use content_type::is_fetch_default_content_type;
+pub use kernel::{CellResult, CellValue, Json, KernelLoss, KernelReport, KernelsStatus};
 pub use signal::{SIGNALS, Signal};
 pub use wire::{
     Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, InstalledPackage, Jobs, Message,

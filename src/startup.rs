@@ -160,7 +160,7 @@ pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoin
         None => format!("unknown: the engine at {piston_url} does not answer"),
     };
     let (serve, programs, jobs) = (serve.as_ref(), &settings.programs, &settings.jobs);
-    let sandbox = &programs.sandbox;
+    let (sandbox, kernels) = (&programs.sandbox, &jobs.kernels);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = endpoints.listen.map(tracing::field::display),
@@ -184,6 +184,12 @@ pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoin
         compile_timeout_s = settings.compile_timeout.as_secs_f64(),
         warm = jobs.warm,
         preload = jobs.preload().join(","),
+        max_kernels = kernels.limit(),
+        kernel_memory_limit = kernels.kernel_memory_limit,
+        kernel_interrupt_grace_s = kernels.kernel_interrupt_grace.as_secs_f64(),
+        kernel_idle_timeout_s = kernels
+            .kernel_idle_timeout
+            .map(|timeout| timeout.as_secs_f64()),
         cpu_limit_s = settings.cpu_limit().as_secs_f64(),
         process_limit = sandbox.process_limit,
         open_file_limit = sandbox.open_file_limit,

@@ -35,6 +35,8 @@ pub struct AdapterConfig {
     pub output_limit: usize,
     /// Memory of one execution in bytes.
     pub memory_limit: u64,
+    /// Whether the embedded engine has kernels.
+    pub kernels: bool,
     /// Executions at a time.
     pub max_jobs: usize,
     /// Executions that may wait.

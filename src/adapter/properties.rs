@@ -46,6 +46,7 @@ fn ran(stdout: &str, stderr: &str, code: i32) -> ExecuteResponse {
         },
         language: "python".to_owned(),
         version: "3.12.0".to_owned(),
+        kernel: None,
     }
 }
 

@@ -136,6 +136,63 @@ pub struct RuntimesSettings {
     data_dir: Option<PathBuf>,
 }
 
+/// Python processes that keep the variables of a session.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Embedded engine")]
+pub struct KernelOptions {
+    /// Kernels: Python processes that keep the variables of a session; `off` runs every execution in a
+    /// fresh process
+    #[arg(long, env = "SESSION_KERNEL", value_name = "on|off", value_parser = choice::<Kernel>())]
+    #[arg(default_value_t = Kernel::On)]
+    kernel: Kernel,
+    /// How many kernels there may be, one for each identifier; for another one, the kernel that has been
+    /// idle for longest ends
+    #[arg(long, env = "MAX_KERNELS", value_name = "COUNT", value_parser = count(1, 256))]
+    #[arg(default_value = "8")]
+    max_kernels: usize,
+    /// Memory of a kernel and its processes
+    #[arg(long, env = "KERNEL_MEMORY_BYTES", value_name = "BYTES")]
+    #[arg(value_parser = bytes(64 << 20, 1 << 40), default_value = "512MiB")]
+    pub kernel_memory_limit: u64,
+    /// How long code in a kernel may take to end after it was interrupted at a limit; then the kernel is
+    /// killed and its variables are lost
+    #[arg(long, env = "KERNEL_INTERRUPT_GRACE_SECONDS", value_name = "SECONDS")]
+    #[arg(value_parser = seconds(0.0, 60.0), default_value = "2")]
+    pub kernel_interrupt_grace: Duration,
+    /// How long a kernel may be idle before it ends [default: for ever]
+    #[arg(long, env = "KERNEL_IDLE_TIMEOUT_SECONDS", value_name = "SECONDS")]
+    #[arg(value_parser = seconds(1.0, 1e7))]
+    pub kernel_idle_timeout: Option<Duration>,
+}
+
+impl KernelOptions {
+    /// How many kernels there may be; 0 if they are off.
+    pub fn limit(&self) -> usize {
+        match self.kernel {
+            Kernel::On => self.max_kernels,
+            Kernel::Off => 0,
+        }
+    }
+}
+
+/// Whether there are kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kernel {
+    /// Variables are kept where clients expect it.
+    On,
+    /// Every execution has a fresh process.
+    Off,
+}
+
+impl Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
 /// What runs the code.
 #[derive(Debug, Clone, Args)]
 pub struct BackendSettings {
@@ -277,6 +334,9 @@ pub struct JobSettings {
     #[arg(long, env = "SESSION_DATA_FILES", value_name = "COUNT")]
     #[arg(value_parser = count(1, 10_000_000), default_value = "50000")]
     pub data_file_limit: usize,
+    /// What keeps variables.
+    #[command(flatten)]
+    pub kernels: KernelOptions,
 }
 
 /// What runs the code.

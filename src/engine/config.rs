@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::kernel::KernelSettings;
 use super::request::Bounds;
 use super::sandbox::{Layer, Setup};
 use crate::access::AccessPolicy;
@@ -73,8 +74,10 @@ pub struct EngineConfig {
     /// Maximum number of interpreters that are started before their jobs. Without separate users for
     /// jobs there are none, whatever this says.
     pub warm: usize,
-    /// Python modules that these interpreters import before their jobs.
+    /// Python modules that these interpreters, and kernels, import before their first code.
     pub preload: Vec<String>,
+    /// Python processes that live as long as their sessions.
+    pub kernels: KernelSettings,
 }
 
 impl Default for EngineConfig {
@@ -111,6 +114,7 @@ impl Default for EngineConfig {
             version_timeout: Duration::from_secs(10),
             warm: 2 * cores,
             preload: Vec::new(),
+            kernels: KernelSettings::default(),
         }
     }
 }
@@ -123,7 +127,8 @@ impl EngineConfig {
                 .max_jobs
                 .saturating_mul(2)
                 .saturating_add(4)
-                .saturating_add(self.warm.saturating_mul(2)),
+                .saturating_add(self.warm.saturating_mul(2))
+                .saturating_add(self.kernels.max_kernels.saturating_mul(2)),
             work_parent: self.work_dir.clone().unwrap_or_else(temp_dir),
             data_dir: self.data_dir.clone(),
             allow_network: self.allow_network,

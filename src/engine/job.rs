@@ -104,6 +104,7 @@ fn response(runtime: &Installed, compile: Option<Stage>, run: Stage) -> ExecuteR
         run,
         language: runtime.entry.language.clone(),
         version: runtime.version.to_string(),
+        kernel: None,
     }
 }
 
@@ -285,7 +286,12 @@ impl JobContext<'_> {
         Ok(response(runtime, compile, run))
     }
 
-    fn order(&self, runtime: &Installed, command: Vec<String>, bounds: Bounds) -> StageOrder {
+    pub(super) fn order(
+        &self,
+        runtime: &Installed,
+        command: Vec<String>,
+        bounds: Bounds,
+    ) -> StageOrder {
         let mut environment = self.environment(&runtime.program);
         environment.push(("PISTON_LANGUAGE".to_owned(), runtime.entry.language.clone()));
         environment.extend(runtime.entry.environment.clone());
@@ -295,6 +301,7 @@ impl JobContext<'_> {
             limits: self.limits(bounds),
             readable: runtime.readable.clone(),
             working_directory: None,
+            is_kernel: false,
         }
     }
 
@@ -316,6 +323,9 @@ impl JobContext<'_> {
             ("PATH", path.as_str()),
             ("LANG", "C.UTF-8"),
             ("LC_CTYPE", "C.UTF-8"),
+            // The job's user has no entry in the table of users.
+            ("LOGNAME", "session"),
+            ("USER", "session"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
@@ -326,7 +336,7 @@ impl JobContext<'_> {
         clippy::cast_sign_loss,
         reason = "a memory bound is a positive whole number below 2^53, and the cast saturates"
     )]
-    fn limits(&self, bounds: Bounds) -> StageLimits {
+    pub(super) fn limits(&self, bounds: Bounds) -> StageLimits {
         StageLimits {
             wall_ms: bounds.wall_ms,
             cpu_ms: bounds.cpu_ms,
@@ -361,6 +371,7 @@ impl JobContext<'_> {
             limits: self.limits(self.config.version_bounds()),
             readable: installed_with(program),
             working_directory: None,
+            is_kernel: false,
         };
         let mut link = self.spawner.open(None).await?;
         link.files(&[]).await?;

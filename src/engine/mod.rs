@@ -17,6 +17,7 @@ mod discovery;
 pub mod fuzzing;
 mod job;
 mod json;
+mod kernel;
 mod memory;
 mod outcome;
 mod output;
@@ -38,12 +39,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use config::EngineConfig;
+pub use kernel::KernelSettings;
 pub use runtimes::TableError;
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Runtime;
 use discovery::{Discovery, search_path};
+use kernel::Kernels;
 use pool::Pool;
 use sandbox::{SandboxReport, SandboxStartError, SpawnerHandle};
 use state::EngineState;
@@ -116,6 +119,7 @@ impl Engine {
             inner: Arc::new(EngineState {
                 limiter: ConcurrencyLimiter::new(config.max_jobs, config.queue),
                 pool: Pool::new(warm),
+                kernels: Kernels::new(config.kernels.clone()),
                 config,
                 spawner,
                 _data_dir: data_dir,
@@ -135,7 +139,7 @@ impl Engine {
             // The task must not keep the engine alive when its last owner drops it.
             let weak = Arc::downgrade(&engine);
             drop(engine);
-            refill::refill(weak).await;
+            tokio::join!(refill::refill(weak.clone()), kernel::maintain(weak));
         });
         server::serve(Arc::clone(&self.inner), listener, shutdown).await;
     }

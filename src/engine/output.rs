@@ -57,6 +57,12 @@ impl Output {
         }
     }
 
+    /// Takes back all that was kept so far.
+    pub(super) fn clear(&mut self) {
+        self.chunks.clear();
+        self.lengths = [0, 0];
+    }
+
     /// The stream that exceeded the limit first.
     pub(super) fn overflow(&self) -> Option<Stream> {
         self.overflow

@@ -57,6 +57,9 @@ pub(super) struct SourceFile {
 }
 
 /// The limits of one stage that a request can set.
+/// Longest name of a kernel in bytes: that of an identifier of Azure's.
+const MAX_KERNEL_NAME: usize = 128;
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bounds {
     /// Wall-clock time in milliseconds.
@@ -201,6 +204,24 @@ impl<'a> JobRequest<'a> {
         match value.kind() {
             ValueKind::Null | ValueKind::Bool => Ok(value.is_truthy()),
             _ => refuse("If specified, raw_stdin must be a boolean"),
+        }
+    }
+
+    /// An extension to Piston's API: the name of the kernel in which the code runs, see
+    /// [`kernel`](super::kernel).
+    ///
+    /// # Errors
+    /// If it is no string, or too long.
+    pub(super) fn kernel(&self) -> Result<Option<String>, RequestError> {
+        let Some(value) = self.body.get("kernel") else {
+            return Ok(None);
+        };
+        match (value.kind(), value.string()) {
+            (ValueKind::Null, _) => Ok(None),
+            (_, Some(name)) if name.len() <= MAX_KERNEL_NAME => Ok(Some(name)),
+            _ => refuse(format!(
+                "If specified, kernel must be a string of at most {MAX_KERNEL_NAME} bytes"
+            )),
         }
     }
 

@@ -17,8 +17,9 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::job;
-use super::request::JobRequest;
-use super::runtimes::choose;
+use super::kernel::{self, Cell, KernelError};
+use super::request::{JobRequest, Submission};
+use super::runtimes::{Installed, choose};
 use super::sandbox::LinkError;
 use super::state::EngineState;
 use crate::piston::{InstalledPackage, Message, is_fetch_default_content_type};
@@ -86,7 +87,7 @@ pub(super) async fn serve(
     connections.shutdown().await;
 }
 
-async fn handle(engine: &EngineState, request: Request<Incoming>) -> JsonResponse {
+async fn handle(engine: &Arc<EngineState>, request: Request<Incoming>) -> JsonResponse {
     let (head, body) = request.into_parts();
     if let Err(error) = engine.config.access.check(&head) {
         return error_response(RequestError::new(StatusCode::FORBIDDEN, error.to_string()));
@@ -102,6 +103,10 @@ async fn handle(engine: &EngineState, request: Request<Incoming>) -> JsonRespons
         "/api/v2/packages" if reads => {
             let packages = InstalledPackage::of_runtimes(&engine.runtimes().await);
             Ok(json(StatusCode::OK, &packages))
+        }
+        "/api/v2/kernels" if *request.method() == Method::DELETE => {
+            engine.kernels.delete_all().await;
+            Ok(json(StatusCode::OK, &engine.about()))
         }
         "/api/v2/execute" if *request.method() == Method::POST => execute(engine, request).await,
         other if !reads && other.starts_with("/api/v2/") => match check_type(request.headers()) {
@@ -127,7 +132,7 @@ fn error_response(error: RequestError) -> JsonResponse {
 }
 
 async fn execute(
-    engine: &EngineState,
+    engine: &Arc<EngineState>,
     request: Request<Incoming>,
 ) -> Result<JsonResponse, RequestError> {
     let is_json = check_type(request.headers())?;
@@ -147,8 +152,14 @@ async fn execute(
     let submission = asked
         .submission(engine.config.compile_bounds(), engine.config.run_bounds())
         .map_err(|refusal| RequestError::bad(refusal.0))?;
+    let kernel = asked
+        .kernel()
+        .map_err(|refusal| RequestError::bad(refusal.0))?;
     drop(asked);
     drop(body);
+    if let Some(name) = kernel.filter(|_| is_cell(engine, &installed, runtime, &submission)) {
+        return execute_cell(engine, &name, runtime, submission).await;
+    }
     let permit = engine.limiter.acquire().await;
     let permit = permit
         .map_err(|full| RequestError::new(StatusCode::TOO_MANY_REQUESTS, full.to_string()))?;
@@ -167,6 +178,44 @@ async fn execute(
             ))
         }
     }
+}
+
+/// Whether a submission that names a kernel can run there: one file of the kernel's Python, without
+/// arguments.
+fn is_cell(
+    engine: &EngineState,
+    installed: &[Installed],
+    runtime: &Installed,
+    submission: &Submission,
+) -> bool {
+    submission.files.len() == 1
+        && submission.args.is_empty()
+        && engine.kernels.serve(installed, runtime)
+}
+
+async fn execute_cell(
+    engine: &Arc<EngineState>,
+    name: &str,
+    runtime: &Installed,
+    submission: Submission,
+) -> Result<JsonResponse, RequestError> {
+    let code = submission.files.into_iter().next().map(|file| file.content);
+    let cell = Cell {
+        code: String::from_utf8_lossy(&code.unwrap_or_default()).into_owned(),
+        stdin: submission.stdin,
+        bounds: submission.run,
+    };
+    let response = kernel::execute(engine, name, runtime, cell).await;
+    let response = response.map_err(|error| {
+        tracing::error!(%error, "a cell was not run");
+        let status = match error {
+            KernelError::QueueFull(_) | KernelError::NoneFree(_) => StatusCode::TOO_MANY_REQUESTS,
+            KernelError::Start(_) => StatusCode::FAILED_DEPENDENCY,
+            KernelError::Deleted => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        RequestError::new(status, error.to_string())
+    })?;
+    Ok(json(StatusCode::OK, &response))
 }
 
 /// Checks `Content-Type` as Piston does. Piston's own check accepts everything that starts like JSON,

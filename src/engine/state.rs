@@ -7,11 +7,12 @@ use tokio::sync::watch;
 
 use crate::data_dir::DataDir;
 use crate::limiter::ConcurrencyLimiter;
-use crate::piston::{Jobs, Runtime};
+use crate::piston::{Jobs, KernelsStatus, Runtime};
 
 use super::config::EngineConfig;
 use super::discovery::Discovery;
 use super::job::JobContext;
+use super::kernel::Kernels;
 use super::pool::{Pool, PoolStats};
 use super::runtimes::Installed;
 use super::sandbox::{SandboxReport, SpawnerHandle};
@@ -23,6 +24,8 @@ pub(super) struct EngineStatus<'a> {
     sandbox: &'a SandboxReport,
     jobs: Jobs,
     warm: PoolStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernels: Option<KernelsStatus>,
 }
 
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub(super) struct EngineState {
     pub(super) limiter: ConcurrencyLimiter,
     /// Fields are dropped in this order: idle interpreters end before the spawner.
     pub(super) pool: Pool,
+    pub(super) kernels: Kernels,
     pub(super) spawner: SpawnerHandle,
     /// Holds the lock on a configured data directory.
     pub(super) _data_dir: Option<DataDir>,
@@ -52,11 +56,11 @@ impl EngineState {
                 waiting: self.limiter.waiting(),
             },
             warm: self.pool.stats(),
+            kernels: self.kernels.status(),
         }
     }
 
-    /// The runtimes of this machine, sorted by name and version. The first call probes them.
-    /// The installed runtimes, as Piston lists them.
+    /// The installed runtimes, as Piston lists them. The first call probes them.
     pub(super) async fn runtimes(&self) -> Vec<Runtime> {
         self.installed()
             .await

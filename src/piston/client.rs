@@ -34,6 +34,7 @@ pub struct Client {
 struct Urls {
     execute: Url,
     runtimes: Url,
+    kernels: Url,
     about: Url,
 }
 
@@ -88,6 +89,9 @@ pub enum ClientError {
     /// The engine cannot serve at the moment (503).
     #[error("the engine is not available")]
     Unavailable,
+    /// The kernel for a cell did not start (424); nothing ran.
+    #[error("the kernel did not start")]
+    KernelNotStarted,
     /// The engine has no room on its disk for the files of a job (507); nothing ran.
     #[error("the engine has no room on its disk")]
     NoSpace,
@@ -211,6 +215,7 @@ impl Client {
             urls: Urls {
                 execute: url("/api/v2/execute")?,
                 runtimes: url("/api/v2/runtimes")?,
+                kernels: url("/api/v2/kernels")?,
                 about: url("/")?,
             },
             http,
@@ -288,6 +293,19 @@ impl Client {
         let request = self.http.get(self.urls.about.clone());
         let response = self.exchange(request, deadline).await?;
         Ok(serde_json::from_slice(&response.body).unwrap_or_default())
+    }
+
+    /// Ends all kernels of the embedded engine: `DELETE /api/v2/kernels`, an extension of Piston's API.
+    ///
+    /// # Errors
+    /// [`ClientError`] where the engine does not say that they have ended.
+    pub async fn delete_kernels(&self, deadline: Instant) -> Result<(), ClientError> {
+        let request = self.http.delete(self.urls.kernels.clone());
+        let response = self.exchange(request, deadline).await?;
+        match response.status {
+            StatusCode::OK => Ok(()),
+            status => Err(ClientError::Failed(status)),
+        }
     }
 
     /// What can run here.
@@ -408,6 +426,7 @@ fn read_response(response: &RawResponse, size: usize) -> Result<ExecuteResponse,
         StatusCode::PAYLOAD_TOO_LARGE => Err(ClientError::Refused(Refusal::TooLarge(size))),
         StatusCode::TOO_MANY_REQUESTS => Err(ClientError::Busy),
         StatusCode::SERVICE_UNAVAILABLE => Err(ClientError::Unavailable),
+        StatusCode::FAILED_DEPENDENCY => Err(ClientError::KernelNotStarted),
         StatusCode::INSUFFICIENT_STORAGE => Err(ClientError::NoSpace),
         status if status.is_server_error() => Err(ClientError::Failed(status)),
         status => Err(ClientError::ResponseInvalid(format!("status {status}"))),

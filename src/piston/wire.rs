@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::kernel::{KernelReport, KernelsStatus};
 use super::signal::Signal;
 
 /// The body of `POST /api/v2/execute`.
@@ -35,6 +36,10 @@ pub struct ExecuteRequest {
     /// Where the program starts, if not in the job's directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<WorkingDirectory>,
+    /// The kernel in which the code runs as a cell, where the engine has one for it; else it runs in a
+    /// fresh process. An extension that the embedded engine knows and Piston ignores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
 }
 
 /// Where the program of the run stage starts, where that is not the job's directory.
@@ -100,6 +105,9 @@ pub struct ExecuteResponse {
     pub language: String,
     /// The version that ran.
     pub version: String,
+    /// What became of the kernel, if the code ran in one. An extension of the embedded engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelReport>,
 }
 
 /// What became of one stage.
@@ -308,6 +316,9 @@ pub struct EngineAbout {
     /// Its jobs.
     #[serde(default)]
     pub jobs: Option<Jobs>,
+    /// Its kernels.
+    #[serde(default)]
+    pub kernels: Option<KernelsStatus>,
 }
 
 /// How many jobs an engine has.

@@ -10,6 +10,7 @@
 mod support;
 
 mod hermetic;
+mod kernels;
 mod programs;
 mod replay;
 mod serve;

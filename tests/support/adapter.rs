@@ -46,6 +46,7 @@ impl Adapter {
     /// adapter gets one that goes with it.
     pub fn config(url: impl Into<String>) -> AdapterConfig {
         AdapterConfig {
+            kernels: false,
             engine: EngineKind::Piston,
             access: AccessPolicy::default(),
             piston_url: url.into(),

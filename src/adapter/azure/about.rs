@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::adapter::azure::version::API_VERSIONS;
 use crate::adapter::session::App;
-use crate::piston::Runtime;
+use crate::piston::{EngineAbout, KernelsStatus, Runtime};
 
 const PATHS: [&str; 29] = [
     "POST /{language}/execute",
@@ -38,6 +38,10 @@ const PATHS: [&str; 29] = [
     "GET /",
 ];
 
+const KEPT: &str = "kept between Python executions of /code/execute, /executions, /execute and of \
+                    pythonCode, in a kernel for each identifier; fresh for all others";
+const FRESH: &str = "fresh each time: every execution is a process of its own";
+
 /// The response of `GET /`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,6 +53,8 @@ pub struct About {
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox: Option<serde_json::Value>,
     variables: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernels: Option<KernelsStatus>,
     runtimes: Vec<Runtime>,
     api_versions: [&'static str; API_VERSIONS.len()],
     limits: Limits,
@@ -69,16 +75,20 @@ struct Limits {
 }
 
 impl About {
-    /// What is known now; `sandbox` is what the engine says contains its jobs.
-    pub fn new(app: &App, sandbox: Option<serde_json::Value>) -> Self {
+    /// What is known now, from the engine too.
+    pub fn new(app: &App, engine: EngineAbout) -> Self {
         let config = &app.config;
         Self {
             name: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
             engine: config.engine.to_string(),
             ready: app.readiness.check().is_ok(),
-            sandbox,
-            variables: "fresh each time: every execution is a process of its own",
+            sandbox: engine.sandbox,
+            variables: match &engine.kernels {
+                Some(_) => KEPT,
+                None => FRESH,
+            },
+            kernels: engine.kernels,
             runtimes: app.runtimes.known().to_vec(),
             api_versions: API_VERSIONS,
             limits: Limits {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::adapter::azure::body::{Numbered, Value, success_or_failure};
 use crate::adapter::model::outcome::Outcome;
+use crate::piston::Json;
 
 #[derive(Serialize)]
 pub struct Answer<'a> {
@@ -21,6 +22,8 @@ struct CodeProperties<'a> {
     result: Value<'a>,
     execution_result: Value<'a>,
     execution_time_in_milliseconds: u64,
+    #[serde(skip_serializing_if = "<[Json]>::is_empty")]
+    outputs: &'a [Json],
 }
 
 impl<'a> Answer<'a> {
@@ -32,6 +35,7 @@ impl<'a> Answer<'a> {
             result: Value::of(outcome),
             execution_result: Value::of(outcome),
             execution_time_in_milliseconds: outcome.time_ms,
+            outputs: &outcome.outputs,
         };
         Self {
             number: "1",

@@ -301,7 +301,9 @@ fn file_status(error: &FileError) -> StatusCode {
 /// Refusals are the request's fault, the rest is the engine's.
 fn engine_status(error: &ClientError) -> StatusCode {
     match error {
-        ClientError::Unreachable(_) | ClientError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ClientError::Unreachable(_) | ClientError::Unavailable | ClientError::KernelNotStarted => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ClientError::ConnectionLost(_) => StatusCode::BAD_GATEWAY,
         ClientError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         ClientError::ResponseTooLarge(_) | ClientError::ResponseInvalid(_) => {

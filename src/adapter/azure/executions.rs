@@ -12,7 +12,7 @@ use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::outcome::Outcome;
 use crate::adapter::session::error::SessionError;
 use crate::adapter::session::registry::{ExecutionHandle, State};
-use crate::piston::Verdict;
+use crate::piston::{Json, Verdict};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +41,8 @@ struct ExecutionResult<'a> {
     cpu_time_in_milliseconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_in_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "<[Json]>::is_empty")]
+    outputs: &'a [Json],
 }
 
 impl<'a> ExecutionResult<'a> {
@@ -53,6 +55,7 @@ impl<'a> ExecutionResult<'a> {
             execution_time_in_milliseconds: time_ms,
             cpu_time_in_milliseconds: outcome.cpu_time_ms,
             memory_in_bytes: outcome.memory_bytes,
+            outputs: &outcome.outputs,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::adapter::azure::body::{Value, success_or_failure};
 use crate::adapter::model::outcome::{Outcome, StageOutput};
-use crate::piston::Verdict;
+use crate::piston::{Json, Verdict};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +26,8 @@ pub struct ResponseFields<'a> {
     cpu_time_in_milliseconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_in_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "<[Json]>::is_empty")]
+    outputs: &'a [Json],
 }
 
 impl<'a> ResponseFields<'a> {
@@ -42,6 +44,7 @@ impl<'a> ResponseFields<'a> {
             execution_time_in_milliseconds: outcome.time_ms,
             cpu_time_in_milliseconds: outcome.cpu_time_ms,
             memory_in_bytes: outcome.memory_bytes,
+            outputs: &outcome.outputs,
         }
     }
 }

@@ -120,8 +120,7 @@ pub fn parse(
         None => outer,
     };
     let execution_type = choice("executionType", given.execution_type, &EXECUTION_TYPES)?;
-    // Every execution has an empty kernel, whether it asks for one or not.
-    flag("useEmptyKernel", given.use_empty_kernel)?;
+    let use_empty_kernel = flag("useEmptyKernel", given.use_empty_kernel)?;
     let value_is_text = query.value_is_text();
     let identifier = match query.identifier {
         Some(identifier) => Some(identifier),
@@ -135,6 +134,7 @@ pub fn parse(
         None => optional("version", given.version)?.and_then(non_empty),
     };
     let program = program(dialect, shell_type, &given, value_is_text)?;
+    let is_cell = program.is_stateful && !use_empty_kernel && program.args.is_empty();
     let execution = Execution {
         identifier,
         language: short("language", program.language)?,
@@ -153,6 +153,7 @@ pub fn parse(
             given.return_jupyter_format_execution_result,
         )?,
         is_shell: program.is_shell,
+        is_cell,
         has_exit_status: program.form.is_shell(),
     };
     Ok(ExecutionRequest {
@@ -167,6 +168,8 @@ struct ProgramForm {
     code: String,
     args: Vec<String>,
     is_shell: bool,
+    /// Whether the dialect's clients expect variables to last.
+    is_stateful: bool,
     form: ResponseForm,
 }
 
@@ -179,7 +182,9 @@ fn program(
     if let Some(shell) = shell_program(dialect, shell_type, given)? {
         return Ok(shell);
     }
-    let code = match optional("code", given.code)? {
+    let code = optional("code", given.code)?;
+    let is_custom_code = matches!(dialect, Dialect::Language(_)) && code.is_some();
+    let code = match code {
         Some(code) => code,
         None => optional("pythonCode", given.python_code)?.ok_or(ApiError::Missing("code"))?,
     };
@@ -195,6 +200,7 @@ fn program(
         }
     };
     Ok(ProgramForm {
+        is_stateful: !is_custom_code && is_python(&language),
         language,
         code: match input_type {
             Some(INLINE_BASE64) => decode_base64(code)?,
@@ -256,8 +262,15 @@ fn shell_program(
         code,
         args,
         is_shell: true,
+        is_stateful: false,
         form,
     }))
+}
+
+/// Whether this is one of the names that every engine has for Python.
+fn is_python(language: &str) -> bool {
+    let names = ["python", "py", "python3", "py3"];
+    names.iter().any(|name| name.eq_ignore_ascii_case(language))
 }
 
 /// Programs break lines of base64, and leave out what pads its end.

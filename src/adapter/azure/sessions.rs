@@ -13,6 +13,7 @@ use crate::adapter::model::package::Package;
 use crate::adapter::model::timestamp::Timestamp;
 use crate::adapter::session::App;
 use crate::adapter::session::identifiers::SessionRecord;
+use crate::piston::KernelsStatus;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,7 +37,7 @@ struct Metadata<'a> {
     pre_installed_packages: &'a [Package],
     created_at: Timestamp,
     last_updated_at: Timestamp,
-    jupyter_kernel: JupyterKernel,
+    jupyter_kernel: JupyterKernel<'a>,
 }
 
 #[derive(Serialize)]
@@ -47,11 +48,37 @@ struct RuntimeEntry<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct JupyterKernel {
+struct JupyterKernel<'a> {
     name: &'static str,
-    version: &'static str,
+    version: &'a str,
     project_url: &'static str,
     description: &'static str,
+}
+
+impl<'a> JupyterKernel<'a> {
+    fn of(kernels: Option<&'a KernelsStatus>) -> Self {
+        match kernels.map(|kernels| kernels.ipython.as_deref()) {
+            Some(Some(version)) => Self {
+                name: "ipython",
+                version,
+                project_url: "https://ipython.org",
+                description: "Python code runs in IPython, and keeps its variables.",
+            },
+            Some(None) => Self {
+                name: "python",
+                version: env!("CARGO_PKG_VERSION"),
+                project_url: "https://www.python.org",
+                description: "Python code keeps its variables. IPython is not installed, or no code \
+                              has run yet.",
+            },
+            None => Self {
+                name: "none",
+                version: env!("CARGO_PKG_VERSION"),
+                project_url: "https://github.com/engineer-man/piston",
+                description: "There is no kernel: every execution is a process of its own.",
+            },
+        }
+    }
 }
 
 fn resource<'a>(
@@ -87,7 +114,7 @@ pub fn list(app: &App, query: &Query) -> Rendered {
 }
 
 /// The response of `GET /metadata`.
-pub fn metadata(app: &App, packages: &[Package]) -> Rendered {
+pub fn metadata(app: &App, packages: &[Package], kernels: Option<&KernelsStatus>) -> Rendered {
     let runtimes = app.runtimes.known();
     let created_at = Timestamp::from(app.session.created_at);
     Rendered::ok(&Metadata {
@@ -101,12 +128,7 @@ pub fn metadata(app: &App, packages: &[Package]) -> Rendered {
         pre_installed_packages: packages,
         last_updated_at: created_at,
         created_at,
-        jupyter_kernel: JupyterKernel {
-            name: "none",
-            version: env!("CARGO_PKG_VERSION"),
-            project_url: "https://github.com/engineer-man/piston",
-            description: "There is no kernel: every execution is a process of its own.",
-        },
+        jupyter_kernel: JupyterKernel::of(kernels),
     })
 }
 

@@ -13,6 +13,8 @@ pub struct Job {
     pub(super) request: ExecuteRequest,
     /// What encloses the result of the last expression, when it is captured.
     pub(super) marker: Option<Marker>,
+    /// Whether a value is told as Jupyter shows it.
+    pub(super) jupyter_format: bool,
     pub(super) max_stream_bytes: usize,
 }
 
@@ -49,8 +51,12 @@ impl Job {
         Ok(())
     }
 
-    pub(super) fn outcome(&self, response: ExecuteResponse) -> Result<Outcome, ClientError> {
+    pub(super) fn outcome(&self, mut response: ExecuteResponse) -> Result<Outcome, ClientError> {
         let limit = self.max_stream_bytes;
+        if let Some(kernel) = response.kernel.take() {
+            let (run, jupyter) = (response.run, self.jupyter_format);
+            return translate::cell_outcome(&self.request, run, kernel, limit, jupyter);
+        }
         match &self.marker {
             Some(marker) => translate::outcome_with_value(&self.request, response, marker, limit),
             None => translate::outcome(&self.request, response, limit),

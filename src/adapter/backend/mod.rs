@@ -3,6 +3,7 @@
 //! Both speak Piston's API, so that one client serves both; where they differ is decided here and
 //! nowhere above.
 
+mod cell;
 mod job;
 pub mod last_expression;
 mod stderr;
@@ -18,6 +19,7 @@ use crate::adapter::backend::last_expression::ends_in_print;
 use crate::adapter::backend::translate::{Marker, ResolvedLanguage, RunLimits, ValueOptions};
 use crate::adapter::files::{FileError, FileStore};
 use crate::adapter::model::execution::Execution;
+use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::outcome::Outcome;
 use crate::config::EngineKind;
 use crate::piston::{Client, ClientError, ClientLimits, WorkingDirectory};
@@ -29,6 +31,8 @@ pub use job::Job;
 const MAX_SOURCE_WITH_CAPTURE: usize = 32 << 10;
 /// A result of this length fits into the 1024 bytes that a real Piston keeps of stderr by default.
 const MIN_RESULT_BYTES: usize = 512;
+/// The longest rich output of a cell with the text of its value, in bytes of JSON.
+const MAX_RICH_BYTES: usize = 81 << 20;
 const IDLE_POLL: Duration = Duration::from_millis(10);
 
 /// The engine that runs executions.
@@ -37,6 +41,8 @@ pub enum Backend {
     /// The engine inside this program: its jobs share the data directory with the adapter.
     Embedded {
         client: Client,
+        /// Whether it has kernels for cells.
+        has_kernels: bool,
         /// The longest result of an expression, in bytes of JSON.
         max_result_bytes: usize,
     },
@@ -53,7 +59,12 @@ impl Backend {
     ///
     /// # Errors
     /// When the HTTP client cannot be set up.
-    pub fn new(kind: EngineKind, url: &str, output_limit: usize) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        kind: EngineKind,
+        url: &str,
+        output_limit: usize,
+        has_kernels: bool,
+    ) -> Result<Self, reqwest::Error> {
         let limits = ClientLimits {
             max_response_bytes: max_response_bytes(output_limit),
         };
@@ -63,6 +74,7 @@ impl Backend {
         Ok(match kind {
             EngineKind::Embedded => Self::Embedded {
                 client,
+                has_kernels,
                 max_result_bytes,
             },
             EngineKind::Piston => Self::Piston {
@@ -79,11 +91,41 @@ impl Backend {
         }
     }
 
+    /// The name of the kernel that runs `execution`; executions without an identifier share one. `None`
+    /// where it runs in a fresh process.
+    pub fn kernel_of<'a>(&self, execution: &'a Execution) -> Option<&'a str> {
+        match self {
+            Self::Embedded {
+                has_kernels: true, ..
+            } if execution.is_cell => {
+                let identifier = execution.identifier.as_ref();
+                Some(identifier.map_or("", Identifier::as_str))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends all kernels, and waits until no process of theirs is left.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the engine does not say so by `deadline`.
+    pub async fn delete_kernels(&self, deadline: Instant) -> Result<(), ClientError> {
+        match self {
+            Self::Embedded {
+                client,
+                has_kernels: true,
+                ..
+            } => client.delete_kernels(deadline).await,
+            _ => Ok(()),
+        }
+    }
+
     /// The job that runs `execution`.
     pub fn job(&self, execution: Execution, language: ResolvedLanguage, limits: RunLimits) -> Job {
-        let marker = self
-            .captures_result(&execution, &language)
-            .then(Marker::random);
+        let kernel = self.kernel_of(&execution).map(str::to_owned);
+        let jupyter_format = execution.jupyter_format;
+        let marker =
+            (kernel.is_none() && self.captures_result(&execution, &language)).then(Marker::random);
         let value_options = ValueOptions {
             most: self.max_result_bytes(),
             jupyter: execution.jupyter_format,
@@ -93,6 +135,7 @@ impl Backend {
         if let Self::Embedded { .. } = self {
             request.working_directory = Some(WorkingDirectory::Data);
             request.raw_stdin = true;
+            request.kernel = kernel;
         }
         if let Some(marker) = &marker {
             marker.put_before(&mut request, value_options);
@@ -100,6 +143,7 @@ impl Backend {
         Job {
             request,
             marker,
+            jupyter_format,
             max_stream_bytes,
         }
     }
@@ -201,7 +245,7 @@ impl Backend {
 }
 
 /// The largest response with output at its limit: two stages, each stream twice (`output` repeats
-/// them), each byte at most six characters of JSON (`\u0000`), and room for the rest.
+/// them), each byte at most six characters of JSON (`\u0000`), and the rich output of a cell.
 fn max_response_bytes(output_limit: usize) -> usize {
-    (1 << 20) + output_limit.saturating_mul(2 * 2 * 2 * 6)
+    MAX_RICH_BYTES + output_limit.saturating_mul(2 * 2 * 2 * 6)
 }

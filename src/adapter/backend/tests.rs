@@ -35,6 +35,7 @@ fn answer(run: &str, compile: Option<&str>) -> ExecuteResponse {
         run: stage(run),
         language: "x".to_owned(),
         version: "1.0.0".to_owned(),
+        kernel: None,
     }
 }
 

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use crate::piston::{
-    ClientError, ExecuteRequest, ExecuteResponse, File, Signal, Stage, Status, Verdict,
+    ClientError, ExecuteRequest, ExecuteResponse, File, KernelLoss, KernelReport, Signal, Stage,
+    Status, Verdict,
 };
 
-use crate::adapter::backend::stderr;
 pub use crate::adapter::backend::value::{Marker, ValueOptions};
+use crate::adapter::backend::{cell, stderr};
 use crate::adapter::model::execution::Execution;
-use crate::adapter::model::outcome::{Outcome, StageOutput};
+use crate::adapter::model::outcome::{KernelState, Outcome, StageOutput};
 
 /// Longest name of a signal in bytes; the longest real one is `SIGRTMIN+15`.
 const LONGEST_SIGNAL_NAME: usize = 16;
@@ -57,6 +58,7 @@ pub fn piston_request(
         run_timeout: Some((timeout.as_millis() as u64).max(1)),
         run_memory_limit: Some(limits.memory),
         working_directory: None,
+        kernel: None,
     }
 }
 
@@ -146,6 +148,8 @@ pub fn outcome(
             time_ms: compile.time_ms,
             timed_out_after: None,
             value: None,
+            outputs: Vec::new(),
+            kernel: None,
             value_overflowed: false,
             // Whatever stopped the compiler, the program did not run. The last line of stderr tells.
             verdict: Verdict::CompileError,
@@ -157,11 +161,40 @@ pub fn outcome(
     Ok(read_stage(response.run, StageLimits::Run(request), max_bytes)?.into_outcome(None))
 }
 
+/// Reads the engine's response to a cell, which ran in a kernel. With `jupyter_format` its value is told as
+/// Jupyter shows it.
+///
+/// # Errors
+/// As [`outcome`].
+pub fn cell_outcome(
+    request: &ExecuteRequest,
+    run: Stage,
+    kernel: KernelReport,
+    max_bytes: usize,
+    jupyter_format: bool,
+) -> Result<Outcome, ClientError> {
+    let run = read_stage(run, StageLimits::Cell(request, &kernel), max_bytes)?;
+    let value = match run.exit_code {
+        0 => cell::result(&kernel.value, jupyter_format),
+        _ => None,
+    };
+    Ok(Outcome {
+        value,
+        outputs: kernel.value.outputs,
+        kernel: Some(KernelState {
+            generation: kernel.generation,
+            lost: kernel.lost.or(kernel.restarted),
+        }),
+        ..run.into_outcome(None)
+    })
+}
+
 /// The limits that a stage was held to.
 #[derive(Clone, Copy)]
 enum StageLimits<'a> {
     Compile,
     Run(&'a ExecuteRequest),
+    Cell(&'a ExecuteRequest, &'a KernelReport),
 }
 
 impl StageLimits<'_> {
@@ -169,7 +202,9 @@ impl StageLimits<'_> {
     fn timeout(self) -> Option<Duration> {
         match self {
             Self::Compile => None,
-            Self::Run(request) => request.run_timeout.map(Duration::from_millis),
+            Self::Run(request) | Self::Cell(request, _) => {
+                request.run_timeout.map(Duration::from_millis)
+            }
         }
     }
 
@@ -178,8 +213,26 @@ impl StageLimits<'_> {
         match self {
             Self::Compile => None,
             Self::Run(request) => request.run_memory_limit,
+            // Kernels have a limit of their own, which the engine knows.
+            Self::Cell(..) => None,
         }
     }
+
+    /// What became of the variables, if the execution ran in a kernel.
+    fn variables(self) -> Option<Variables> {
+        match self {
+            Self::Cell(_, kernel) if kernel.lost.is_some() => Some(Variables::Lost),
+            Self::Cell(..) => Some(Variables::Kept),
+            Self::Compile | Self::Run(_) => None,
+        }
+    }
+}
+
+/// What became of a kernel's variables.
+#[derive(Clone, Copy, PartialEq)]
+enum Variables {
+    Kept,
+    Lost,
 }
 
 struct StageRead {
@@ -199,6 +252,8 @@ impl StageRead {
             run: self.output,
             compile,
             value: None,
+            outputs: Vec::new(),
+            kernel: None,
             value_overflowed: false,
             time_ms: self.time_ms,
             timed_out_after: self.timed_out_after,
@@ -238,8 +293,17 @@ fn last_line(
     limits: StageLimits<'_>,
     died: Option<&str>,
 ) -> Option<String> {
+    let variables = limits.variables();
     let line = match verdict {
-        Verdict::Success | Verdict::Failure | Verdict::CompileError => return None,
+        Verdict::Success | Verdict::Failure | Verdict::CompileError
+            if variables != Some(Variables::Lost) =>
+        {
+            return None;
+        }
+        Verdict::Success | Verdict::Failure | Verdict::CompileError => {
+            let code = stage.code.unwrap_or_default();
+            format!("The interpreter ended with exit code {code}.")
+        }
         Verdict::TimeLimit => match limits.timeout() {
             Some(limit) => format!(
                 "Time limit exceeded: stopped after {} s.",
@@ -260,15 +324,50 @@ fn last_line(
                 format!("Memory limit exceeded: stopped at {} MiB.", limit >> 20)
             }
             Some(limit) => format!("Memory limit exceeded: stopped at {limit} bytes."),
+            None if variables.is_some() => "Memory limit exceeded: stopped.".to_owned(),
             None => "Memory limit exceeded: the compiler was stopped.".to_owned(),
         },
         Verdict::DiskLimit => "Disk limit exceeded: stopped.".to_owned(),
         Verdict::Signal => match (&stage.signal, died) {
             (Some(name), _) => format!("Killed by {name}."),
-            (None, description) => format!("{}.", description?),
+            (None, Some(description)) => format!("{description}."),
+            (None, None) if variables == Some(Variables::Lost) => {
+                let signal = Signal::of_number(stage.code? - 128)?;
+                format!("{}.", signal.description)
+            }
+            (None, None) => return None,
         },
     };
-    Some(line)
+    Some(match variables {
+        None => line,
+        Some(Variables::Kept) => format!("{}; variables were kept.", line.trim_end_matches('.')),
+        Some(Variables::Lost) => format!(
+            "{}; the interpreter was restarted and its variables are lost.",
+            line.trim_end_matches('.')
+        ),
+    })
+}
+
+/// What precedes a cell's own words where variables were lost between it and the one before.
+fn restart_notice(limits: StageLimits<'_>) -> Option<String> {
+    let StageLimits::Cell(_, kernel) = limits else {
+        return None;
+    };
+    let reason = match kernel.restarted? {
+        KernelLoss::Crashed => "it had ended by itself",
+        KernelLoss::TimeLimit => "it had run into the time limit",
+        KernelLoss::CpuLimit => "it had run into the limit on CPU time",
+        KernelLoss::MemoryLimit => "it had run out of memory",
+        KernelLoss::OutputLimit => "it had run into the output limit",
+        KernelLoss::DiskLimit => "it had run into the disk limit",
+        KernelLoss::Canceled => "an execution was canceled and did not end",
+        KernelLoss::Deleted => "the session was deleted",
+        KernelLoss::Evicted => "others needed its place",
+        KernelLoss::IdleTimeout => "it had been idle for too long",
+    };
+    Some(format!(
+        "The interpreter was restarted because {reason}: its variables are lost.\n"
+    ))
 }
 
 fn read_stage(
@@ -304,9 +403,10 @@ fn read_stage(
         Verdict::TimeLimit => limits.timeout(),
         _ => None,
     };
+    let notice = restart_notice(limits).unwrap_or_default();
     let mut output = StageOutput {
-        output: stderr::clean_output(&stage.output, cleaned.died).into_owned(),
-        stderr: cleaned.text.into_owned(),
+        output: notice.clone() + &stderr::clean_output(&stage.output, cleaned.died),
+        stderr: notice + &cleaned.text,
         stdout: stage.stdout,
         code: stage.code,
         signal: stage.signal,

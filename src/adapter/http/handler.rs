@@ -35,7 +35,9 @@ use crate::adapter::session::registry::{State, WaitGuard};
 use crate::adapter::session::reset::delete;
 use crate::adapter::session::run::{begin, proxy};
 use crate::adapter::session::{App, Phase, package_list};
-use crate::piston::{InstalledPackage, RawRequest, RawResponse, is_fetch_default_content_type};
+use crate::piston::{
+    EngineAbout, InstalledPackage, RawRequest, RawResponse, is_fetch_default_content_type,
+};
 
 /// Serves one request. It always has a response.
 pub async fn answer(
@@ -180,6 +182,7 @@ async fn run(
         }
         Err(error) => session_failure(error, log),
     };
+    insert_generation(&mut response, &state);
     let identifier = handle.identifier.as_ref();
     if app
         .session
@@ -191,6 +194,19 @@ async fn run(
         headers.insert("operation-location", header_value(&location));
     }
     Ok(response)
+}
+
+/// Tells how often the kernel that ran the execution has been started.
+fn insert_generation(response: &mut ApiResponse, state: &State) {
+    if let State::Ended(result) = state
+        && let Ok(outcome) = &**result
+        && let Some(kernel) = outcome.kernel
+    {
+        let generation = HeaderValue::from(kernel.generation);
+        response
+            .headers_mut()
+            .insert("kernel-generation", generation);
+    }
 }
 
 /// Where the execution can be asked for.
@@ -231,6 +247,7 @@ fn get_execution(
     let mut response = respond(azure::render_resource(&handle, &state, &query));
     let id = header_value(handle.id.as_str());
     response.headers_mut().insert("operation-id", id);
+    insert_generation(&mut response, &state);
     Ok(response)
 }
 
@@ -283,7 +300,8 @@ fn list_sessions(app: &App, head: &Parts) -> Result<ApiResponse, ApiError> {
 async fn metadata(app: &App, head: &Parts) -> Result<ApiResponse, ApiError> {
     Query::parse(head.uri.query().unwrap_or_default())?;
     let packages = package_list::list(app).await?;
-    Ok(respond(azure::metadata(app, packages)))
+    let kernels = engine_status(app).await.kernels;
+    Ok(respond(azure::metadata(app, packages, kernels.as_ref())))
 }
 
 /// The query of a request about a session.
@@ -370,14 +388,15 @@ fn ready(app: &App) -> Result<ApiResponse, ApiError> {
 }
 
 async fn about(app: &App) -> ApiResponse {
+    let engine = engine_status(app).await;
+    respond(Rendered::ok(&azure::About::new(app, engine)))
+}
+
+/// What the engine says of itself, if it answers soon.
+async fn engine_status(app: &App) -> EngineAbout {
     let deadline = Instant::now() + Duration::from_secs(2);
-    let engine = app
-        .backend
-        .client()
-        .about(deadline)
-        .await
-        .unwrap_or_default();
-    respond(Rendered::ok(&azure::About::new(app, engine.sandbox)))
+    let about = app.backend.client().about(deadline).await;
+    about.unwrap_or_default()
 }
 
 async fn metrics_page(app: &App) -> ApiResponse {

@@ -39,6 +39,15 @@ pub async fn page(app: &App) -> String {
         page.sample("engine_jobs", &[("state", "running")], jobs.running);
         page.sample("engine_jobs", &[("state", "waiting")], jobs.waiting);
     }
+    if let Some(kernels) = engine.kernels {
+        page.family(
+            "engine_kernels",
+            Kind::Gauge,
+            "Kernels of the engine: those of sessions, and those started ahead.",
+        );
+        page.sample("engine_kernels", &[("state", "running")], kernels.running);
+        page.sample("engine_kernels", &[("state", "spare")], kernels.spare);
+    }
     if let Some(Value::Object(sandbox)) = engine.sandbox {
         page.family(
             "sandbox_layer",

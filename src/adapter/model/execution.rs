@@ -25,6 +25,8 @@ pub struct Execution {
     pub jupyter_format: bool,
     /// Whether it is a shell command, given by `shellCommand` or `execCommandAndArgs`.
     pub is_shell: bool,
+    /// Whether it runs as a cell in its session's kernel, where the engine has one for it.
+    pub is_cell: bool,
     /// Whether its status is an exit code, as in shell pools; not where it began on `/execute`.
     pub has_exit_status: bool,
 }

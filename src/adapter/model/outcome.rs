@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::piston::Verdict;
+use crate::piston::{Json, KernelLoss, Verdict};
 
 /// How an execution ended, and what it printed.
 #[derive(Debug, Clone)]
@@ -16,8 +16,12 @@ pub struct Outcome {
     pub run: StageOutput,
     /// The compile stage, where there was one.
     pub compile: Option<StageOutput>,
-    /// The value of a Python program's last expression, as JSON; `None` where it has none.
+    /// The value of a cell's last expression, as JSON; `None` where it has none.
     pub value: Option<Box<RawValue>>,
+    /// The rich output of a cell, as Jupyter's MIME bundles.
+    pub outputs: Vec<Json>,
+    /// The kernel that ran it, if one did.
+    pub kernel: Option<KernelState>,
     /// Whether the value was longer than what the engine keeps of stderr. The next one should be
     /// asked for with a smaller limit.
     pub value_overflowed: bool,
@@ -31,6 +35,15 @@ pub struct Outcome {
     pub cpu_time_ms: Option<u64>,
     /// Peak memory in bytes of the stage that decided, where the engine tells it.
     pub memory_bytes: Option<u64>,
+}
+
+/// What became of the variables of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelState {
+    /// How often the kernel has been started.
+    pub generation: u64,
+    /// Why variables were lost before this execution, or with it.
+    pub lost: Option<KernelLoss>,
 }
 
 /// A stage in the words that existing back ends read.
@@ -63,7 +76,9 @@ impl Outcome {
         let stages = self.compile.iter().chain([&self.run]);
         let streams =
             stages.map(|stage| stage.stdout.len() + stage.stderr.len() + stage.output.len());
-        streams.sum::<usize>() + self.value.as_ref().map_or(0, |value| value.get().len())
+        let shown = self.outputs.iter().map(|bundle| bundle.0.get().len());
+        let value = self.value.as_ref().map_or(0, |value| value.get().len());
+        streams.sum::<usize>() + shown.sum::<usize>() + value
     }
 
     fn decisive(&self) -> &StageOutput {

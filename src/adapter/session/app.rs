@@ -1,5 +1,6 @@
 //! What the process owns, whatever becomes of the session: settings, engine, limits, shutdown phase.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,7 +78,12 @@ impl App {
     /// When the HTTP client cannot be set up.
     pub fn new(config: AdapterConfig, files: FileStore) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            backend: Backend::new(config.engine, &config.piston_url, config.output_limit)?,
+            backend: Backend::new(
+                config.engine,
+                &config.piston_url,
+                config.output_limit,
+                config.kernels,
+            )?,
             runtimes: Runtimes::default(),
             packages: Packages::default(),
             limiter: ConcurrencyLimiter::new(config.max_jobs, config.queue),
@@ -116,6 +122,18 @@ impl App {
         Ok(self.limiter.enqueue()?)
     }
 
+    /// As [`enqueue`](Self::enqueue), behind the other cells of a kernel: without a permit, which others
+    /// could use meanwhile.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue).
+    pub fn enqueue_behind(&self) -> Result<QueueSlot, SessionError> {
+        if self.phase() != Phase::Serving {
+            return Err(SessionError::ShuttingDown);
+        }
+        Ok(self.limiter.enqueue_behind()?)
+    }
+
     /// Waits until an execution may run. With a `response_deadline` it waits only as long as a run of
     /// `timeout` could still be answered.
     ///
@@ -148,15 +166,7 @@ impl App {
         response_deadline: Option<Instant>,
         timeout: Duration,
     ) -> Result<Permit, SessionError> {
-        let Some(response_deadline) = response_deadline else {
-            return Ok(slot.acquire().await);
-        };
-        let now = Instant::now();
-        let left = response_deadline.saturating_duration_since(now);
-        let latest_start = now + left.saturating_sub(timeout + RUN_RESERVE);
-        timeout_at(latest_start, slot.acquire())
-            .await
-            .map_err(|_elapsed| SessionError::QueueTimeout)
+        in_time(slot.acquire(), response_deadline, timeout).await
     }
 
     pub fn phase(&self) -> Phase {
@@ -199,7 +209,11 @@ impl App {
         handle: &ExecutionHandle,
         result: &Result<Outcome, SessionError>,
     ) {
-        let verdict = result.as_ref().ok().map(|outcome| outcome.verdict);
+        let outcome = result.as_ref().ok();
+        if let Some(loss) = outcome.and_then(|outcome| outcome.kernel?.lost) {
+            self.metrics.kernel_loss(loss.as_str());
+        }
+        let verdict = outcome.map(|outcome| outcome.verdict);
         if let Some(limit) = verdict.and_then(Verdict::limit) {
             self.metrics.limit(limit);
         }
@@ -207,6 +221,26 @@ impl App {
         self.metrics
             .execution(&handle.timings(), outcome, |name| self.runtimes.has(name));
     }
+}
+
+/// Waits as long as a run of `timeout` could still be answered by `response_deadline`, if there is one.
+///
+/// # Errors
+/// [`SessionError::QueueTimeout`].
+pub async fn in_time<T>(
+    waiting: impl Future<Output = T>,
+    response_deadline: Option<Instant>,
+    timeout: Duration,
+) -> Result<T, SessionError> {
+    let Some(response_deadline) = response_deadline else {
+        return Ok(waiting.await);
+    };
+    let now = Instant::now();
+    let left = response_deadline.saturating_duration_since(now);
+    let latest_start = now + left.saturating_sub(timeout + RUN_RESERVE);
+    timeout_at(latest_start, waiting)
+        .await
+        .map_err(|_elapsed| SessionError::QueueTimeout)
 }
 
 /// The requests and executions in flight.

@@ -80,6 +80,7 @@ impl SessionError {
                     | ClientError::Unavailable
                     | ClientError::Busy
                     | ClientError::NoSpace
+                    | ClientError::KernelNotStarted
                     | ClientError::Refused(_)
             ),
             Self::Canceled | Self::ShuttingDown => true,
@@ -134,6 +135,7 @@ fn engine_code(error: &ClientError) -> &'static str {
         ClientError::Timeout(_) => "EngineTimeout",
         ClientError::ResponseTooLarge(_) | ClientError::ResponseInvalid(_) => "EngineAnswerInvalid",
         ClientError::Busy => "TooManyExecutions",
+        ClientError::KernelNotStarted => "KernelUnavailable",
         ClientError::NoSpace => "InsufficientStorage",
         ClientError::Failed(_) | ClientError::SandboxFailed => "EngineFailed",
         ClientError::Refused(Refusal::TooLarge(_)) => "ExecutionTooLarge",
@@ -158,6 +160,11 @@ fn engine_message(error: &ClientError) -> String {
         }
         ClientError::ResponseInvalid(_) => "The engine's answer cannot be read.".to_owned(),
         ClientError::Busy => "The engine is busy. Try again later.".to_owned(),
+        ClientError::KernelNotStarted => {
+            "The session's Python kernel did not start. Nothing was run. \
+             useEmptyKernel runs code in a fresh process instead."
+                .to_owned()
+        }
         ClientError::NoSpace => {
             "There is no room on the disk for the execution's files. Nothing was run.".to_owned()
         }

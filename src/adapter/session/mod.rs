@@ -14,6 +14,7 @@ pub mod reset;
 pub mod run;
 mod runtimes;
 mod state;
+mod turns;
 
 pub use crate::adapter::session::app::{App, InFlightGuard, Phase};
 pub use crate::adapter::session::state::Session;

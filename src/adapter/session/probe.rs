@@ -71,6 +71,7 @@ fn cause(error: &ClientError) -> String {
         | ClientError::Busy
         | ClientError::Unavailable
         | ClientError::NoSpace
+        | ClientError::KernelNotStarted
         | ClientError::SandboxFailed
         | ClientError::Failed(_) => error.to_string(),
     }

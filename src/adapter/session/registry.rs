@@ -232,13 +232,14 @@ impl ExecutionRegistry {
             output_streams_max_length,
             jupyter_format,
             is_shell,
+            is_cell,
             has_exit_status: _,
         } = execution;
         // Languages are found in any case.
         let language = language.to_lowercase();
         Digest(self.digest_key.hash_one((
             (language, version, code, stdin, args, timeout),
-            (output_streams_max_length, jupyter_format, is_shell),
+            (output_streams_max_length, jupyter_format, is_shell, is_cell),
         )))
     }
 
@@ -460,6 +461,8 @@ mod tests {
             },
             compile: None,
             value: None,
+            outputs: Vec::new(),
+            kernel: None,
             value_overflowed: false,
             time_ms: 1,
             timed_out_after: None,

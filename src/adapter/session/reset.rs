@@ -47,6 +47,10 @@ async fn clear(app: &App) -> Result<(), SessionError> {
             .await
             .map_err(|_| SessionError::DeletionFailed("an execution does not end"))?,
     };
+    app.backend
+        .delete_kernels(deadline)
+        .await
+        .map_err(|_| SessionError::DeletionFailed("a kernel does not end"))?;
     if !app.backend.wait_until_idle(deadline).await {
         return Err(SessionError::DeletionFailed("a process does not end"));
     }

@@ -12,9 +12,10 @@ use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::operation_id::OperationId;
 use crate::adapter::model::outcome::Outcome;
 use crate::adapter::model::timings::{Arrival, Timings};
-use crate::adapter::session::app::{App, Phase};
+use crate::adapter::session::app::{App, Phase, in_time};
 use crate::adapter::session::error::SessionError;
 use crate::adapter::session::registry::{ExecutionHandle, Registered};
+use crate::adapter::session::turns::Place;
 use crate::limiter::QueueSlot;
 use crate::piston::{ClientError, RawRequest, RawResponse, Refusal};
 
@@ -41,7 +42,17 @@ pub fn begin(
     if let Some(existing) = executions.find_existing(identifier, &id, digest)? {
         return Ok(existing);
     }
-    let slot = app.enqueue()?;
+    // Cells of one kernel run one after the other, and whoever waits for them needs no permit.
+    let (slot, place) = match app.backend.kernel_of(&execution) {
+        None => (app.enqueue()?, None),
+        Some(kernel) => {
+            let line = app.session.turns.line(kernel);
+            match line.try_turn() {
+                Some(turn) => (app.enqueue()?, Some(Place::Turn(turn))),
+                None => (app.enqueue_behind()?, Some(Place::Line(line))),
+            }
+        }
+    };
     let handle = ExecutionHandle::new(id, &execution, digest, arrival);
     let handle = match executions.register(handle)? {
         Registered::Existing(handle) => return Ok(handle),
@@ -59,7 +70,7 @@ pub fn begin(
     let task = tokio::spawn(async move {
         let _in_flight = task.app.in_flight();
         let _body_permit = body_permit;
-        task.run(execution, slot).await;
+        task.run(execution, slot, place).await;
     });
     handle.runs_in(task.abort_handle());
     Ok(handle)
@@ -73,11 +84,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, execution: Execution, slot: QueueSlot) {
+    async fn run(mut self, execution: Execution, slot: QueueSlot, place: Option<Place>) {
         let app = Arc::clone(&self.app);
         let result = tokio::select! {
             biased;
-            result = run(&app, &self.handle, execution, slot) => result,
+            result = run(&app, &self.handle, execution, slot, place) => result,
             () = app.reached(Phase::Killing) => Err(SessionError::ShuttingDown),
         };
         self.result = Some(result);
@@ -98,6 +109,7 @@ async fn run(
     handle: &ExecutionHandle,
     execution: Execution,
     slot: QueueSlot,
+    place: Option<Place>,
 ) -> Result<Outcome, SessionError> {
     let backend = &app.backend;
     let language = app
@@ -110,6 +122,10 @@ async fn run(
     let response_deadline = match handle.is_asynchronous {
         true => None,
         false => Some(handle.timings().arrived() + app.response_timeout()),
+    };
+    let _turn = match place {
+        None => None,
+        Some(place) => Some(in_time(place.turn(), response_deadline, timeout).await?),
     };
     let _admission = app
         .admit(slot, handle.identifier.as_ref(), response_deadline, timeout)

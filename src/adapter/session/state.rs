@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::adapter::files::{FileStore, Transfers};
 use crate::adapter::session::identifiers::IdentifierLog;
 use crate::adapter::session::registry::ExecutionRegistry;
+use crate::adapter::session::turns::Turns;
 
 /// The session's state. Deleting the session clears its files, executions and identifiers.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Session {
     pub transfers: Transfers,
     /// The executions under way, and the results of those that have ended.
     pub executions: ExecutionRegistry,
+    /// Whose turn it is among the cells of each kernel.
+    pub turns: Turns,
     /// The identifiers that clients have used.
     pub identifiers: IdentifierLog,
     /// Executions hold it for reading, a deletion of the session holds it for writing.
@@ -35,6 +38,7 @@ impl Session {
             files,
             transfers: Transfers::default(),
             executions: ExecutionRegistry::default(),
+            turns: Turns::default(),
             identifiers: IdentifierLog::default(),
             reset_lock: RwLock::new(()),
             guid: Uuid::new_v4(),

@@ -43,6 +43,7 @@ struct Counts {
     requests: BTreeMap<(&'static str, u16), u64>,
     errors: BTreeMap<&'static str, u64>,
     limits: BTreeMap<&'static str, u64>,
+    kernel_losses: BTreeMap<&'static str, u64>,
     executions: BTreeMap<String, BTreeMap<&'static str, u64>>,
     bytes_in: u64,
     bytes_out: u64,
@@ -126,6 +127,11 @@ impl Metrics {
     /// Counts a limit of this session at which something ended.
     pub fn limit(&self, limit: &'static str) {
         *self.counts().limits.entry(limit).or_default() += 1;
+    }
+
+    /// Counts a kernel whose variables were lost.
+    pub fn kernel_loss(&self, reason: &'static str) {
+        *self.counts().kernel_losses.entry(reason).or_default() += 1;
     }
 
     /// Counts an execution that is over. `is_listed` is asked whether the engine lists its language,
@@ -219,6 +225,14 @@ impl Counts {
         );
         for (limit, count) in &self.limits {
             page.sample("limits_hit_total", &[("limit", limit)], count);
+        }
+        page.family(
+            "kernel_losses_total",
+            Kind::Counter,
+            "Kernels that have ended, so that their variables were lost, as executions were told.",
+        );
+        for (reason, count) in &self.kernel_losses {
+            page.sample("kernel_losses_total", &[("reason", reason)], count);
         }
         page.single(
             "request_bytes_total",

@@ -53,6 +53,7 @@ pub(super) enum LowerLimitsError {
 /// The job that the process belongs to.
 pub(super) struct Subject<'a> {
     pub(super) limits: &'a StageLimits,
+    pub(super) is_kernel: bool,
     /// The job's own user, if it has one.
     pub(super) uid: Option<u32>,
     /// How many processes the user already has, if the job shares one.
@@ -106,7 +107,11 @@ pub(super) fn become_user(id: u32, service: Option<u32>) -> io::Result<()> {
 }
 
 /// The kernel's limits per process that a request can change.
-fn request_limits(limits: &StageLimits) -> [(Resource, Option<u64>); 2] {
+fn request_limits(limits: &StageLimits, is_kernel: bool) -> [(Resource, Option<u64>); 2] {
+    if is_kernel {
+        // A failed allocation is an error in the cell; being killed loses the variables.
+        return [(Resource::Cpu, None), (Resource::Data, Some(limits.memory))];
+    }
     // The keeper enforces CPU time over the whole process tree; this limit is a backstop. The margin
     // also covers what a pre-started program has used before its job.
     #[expect(
@@ -142,7 +147,7 @@ pub(super) fn lower_limits(
             become_user(uid, None)?;
         }
         for process in processes {
-            for (resource, limit) in request_limits(limits) {
+            for (resource, limit) in request_limits(limits, false) {
                 let rlimit = Rlimit {
                     current: limit,
                     maximum: limit,
@@ -171,7 +176,7 @@ fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
         Some(_) => limits.processes,
         None => limits.processes.saturating_add(subject.shared_processes),
     };
-    let [cpu, data] = request_limits(limits);
+    let [cpu, data] = request_limits(limits, subject.is_kernel);
     for (resource, limit) in [
         (Resource::Nproc, Some(processes)),
         (Resource::Nofile, Some(limits.open_files)),

@@ -25,13 +25,17 @@ pub(super) struct InitContext<'a> {
     pub(super) policy: &'a Policy,
     pub(super) order: &'a StageOrder,
     pub(super) workspace: &'a Workspace,
-    pub(super) stdio: &'a [OwnedFd; 3],
+    /// Standard input, output and error, and a kernel's socket.
+    pub(super) descriptors: &'a [OwnedFd],
     pub(super) uid: Option<u32>,
     /// How many processes the user already has, if the job shares one.
     pub(super) shared_processes: u64,
     /// Where to write, as text, what failed before the program was started.
     pub(super) failure: &'a OwnedFd,
 }
+
+/// The first descriptor beyond those that a program gets.
+pub(super) const FIRST_FREE: libc::c_int = 4;
 
 /// What failed before the program was started. It reaches the keeper as text.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +58,11 @@ pub(super) fn run_init(context: &InitContext<'_>) -> ! {
         let _ = rustix::io::write(context.failure, error.to_string().as_bytes());
         sys::exit_now(125);
     }
-    // From here on only the three standard streams are open.
-    let code = match start_program(context) {
+    // From here on only the program's descriptors are open.
+    let started = start_program(context);
+    // A kernel's end is seen by the end of its socket, which no other process may hold.
+    let _ = sys::close_from(3);
+    let code = match started {
         Ok(program) => match sys::wait(Some(program), WaitMode::Block) {
             Wait::Ended(Reaped {
                 end: ExitStatus::Exit(code),
@@ -94,13 +101,22 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
     sys::default_signals();
     rustix::process::setsid().map_err(InitError::Session)?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
-    for (number, fd) in (0..).zip(context.stdio) {
+    // Above the numbers that they are going to have, so that none replaces another.
+    let moved = context
+        .descriptors
+        .iter()
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| InitError::Streams(error.into()))?;
+    for (number, fd) in (0..).zip(&moved) {
         sys::duplicate_to(fd.as_fd(), number).map_err(InitError::Streams)?;
     }
+    drop(moved);
     confine(
         context.policy,
         &Subject {
             limits: &context.order.limits,
+            is_kernel: context.order.is_kernel,
             uid: context.uid,
             shared_processes: context.shared_processes,
             readable: &context.order.readable,
@@ -110,7 +126,7 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
     // After giving up the keeper's rights: an earlier stage or job may have replaced the directory by
     // a link, which must not lead anywhere that the program could not go by itself.
     rustix::process::chdir(directory(context)).map_err(InitError::WorkingDirectory)?;
-    sys::close_from(3).map_err(InitError::Close)
+    sys::close_from(context.descriptors.len() as libc::c_uint).map_err(InitError::Close)
 }
 
 /// The program's working directory.

@@ -19,6 +19,7 @@ use crate::data_dir::used_space_at;
 use crate::tree::Space;
 
 use super::disk;
+use super::kernel::run_kernel;
 use super::log;
 use super::policy::Policy;
 use super::prestart::{IdleProgram, PrestartContext, PrestartError};
@@ -204,8 +205,27 @@ fn serve(
                 hand_over(job)?;
                 wire.send(&Report::Ended(ended))?;
             }
-            // The stage that it was meant for has just ended.
-            Order::Kill => {}
+            Order::Kernel(order) => {
+                let descriptors = Vec::from(wire.take_fds());
+                let workspace = workspace.as_ref().ok_or(KeeperError::NoFiles)?;
+                let stage = Stage {
+                    proof,
+                    policy: job.policy,
+                    wire,
+                    workspace,
+                    slot: job.slot,
+                    order: &order,
+                    data_before,
+                };
+                let hand_over_files = || hand_over(job).map_err(KeeperError::from);
+                let Some(ended) = run_kernel(stage, descriptors, hand_over_files)? else {
+                    return Ok(());
+                };
+                hand_over(job)?;
+                wire.send(&Report::Ended(ended))?;
+            }
+            // The stage that these were meant for has just ended.
+            Order::Kill | Order::Interrupt | Order::BeginCell(_) | Order::EndCell => {}
         }
     }
     Ok(())

@@ -22,7 +22,10 @@ use tokio::net::UnixStream;
 use tokio::runtime::{Handle, TryCurrentError};
 use tokio::sync::watch;
 
-use super::protocol::{Ended, FileHeader, Order, PrestartOrder, Ready, Report, Setup, StageOrder};
+use super::protocol::{
+    Cause, CellLimits, CellUsage, Ended, FileHeader, Order, PrestartOrder, Ready, Report, Setup,
+    StageOrder,
+};
 use super::report::SandboxReport;
 use super::spawner::SPAWNER_ARGUMENT;
 use super::wire::{WireError, frame, message_length, receive_with_fds, send_with_fds};
@@ -224,6 +227,17 @@ impl SpawnerHandle {
     }
 }
 
+/// What a keeper says of its kernel.
+#[derive(Debug)]
+pub(crate) enum KernelReport {
+    /// The running cell exceeds this limit.
+    Limit(Cause),
+    /// The cell has ended, and used this.
+    CellEnded(CellUsage),
+    /// The kernel has ended, and no process of it is left.
+    Ended(Ended),
+}
+
 /// The engine's end of one job. Dropping it kills the job and deletes what it left. The job's permit is
 /// returned when its last process has ended.
 #[derive(Debug)]
@@ -323,12 +337,12 @@ impl JobLink {
         stdio: [OwnedFd; 3],
     ) -> Result<String, LinkError> {
         let bytes = frame(&Order::Prestart(order))?;
-        self.send_with_streams(&bytes, stdio).await?;
+        self.send_with_descriptors(&bytes, Vec::from(stdio)).await?;
         match self.next_report().await? {
             Report::Prestarted(report) => Ok(report),
             Report::Refused(reason) | Report::Failed(reason) => Err(LinkError::Failed(reason)),
             Report::NoSpace => Err(LinkError::NoSpace),
-            Report::Ended(_) | Report::Stale => Err(LinkError::Gone),
+            _ => Err(LinkError::Gone),
         }
     }
 
@@ -364,28 +378,104 @@ impl JobLink {
         let bytes = frame(&Order::Stage(order))?;
         self.is_running = true;
         match stdio {
-            Some(stdio) => self.send_with_streams(&bytes, stdio).await,
+            Some(stdio) => self.send_with_descriptors(&bytes, Vec::from(stdio)).await,
             None => self.send(&bytes).await,
         }
     }
 
-    async fn send_with_streams(
+    async fn send_with_descriptors(
         &mut self,
         bytes: &[u8],
-        stdio: [OwnedFd; 3],
+        descriptors: Vec<OwnedFd>,
     ) -> Result<(), LinkError> {
         let sent = self
             .stream
             .async_io(Interest::WRITABLE, || {
-                let [stdin, stdout, stderr] = &stdio;
-                let fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+                let fds: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
                 send_with_fds(&self.stream, bytes, &fds, SendFlags::DONTWAIT)
             })
             .await;
-        drop(stdio);
+        drop(descriptors);
         match sent {
             Ok(sent) => self.send(bytes.get(sent..).unwrap_or_default()).await,
             Err(_) => Err(self.hang_up_reason().await),
+        }
+    }
+
+    /// Starts a program that runs cells, with its standard streams and the socket for its cells.
+    ///
+    /// # Errors
+    /// If the keeper has ended.
+    pub(crate) async fn start_kernel(
+        &mut self,
+        order: StageOrder,
+        descriptors: [OwnedFd; 4],
+    ) -> Result<(), LinkError> {
+        let bytes = frame(&Order::Kernel(order))?;
+        self.is_running = true;
+        self.send_with_descriptors(&bytes, Vec::from(descriptors))
+            .await
+    }
+
+    /// Tells the keeper that a cell begins.
+    ///
+    /// # Errors
+    /// If the keeper has ended.
+    pub(crate) async fn begin_cell(&mut self, limits: CellLimits) -> Result<(), LinkError> {
+        self.send(&frame(&Order::BeginCell(limits))?).await
+    }
+
+    /// Tells the keeper that the cell has ended, which [`kernel_report`](Self::kernel_report) replies to.
+    ///
+    /// # Errors
+    /// If the keeper has ended.
+    pub(crate) async fn end_cell(&mut self) -> Result<(), LinkError> {
+        self.send(&frame(&Order::EndCell)?).await
+    }
+
+    /// Sends SIGINT to the kernel.
+    ///
+    /// # Errors
+    /// If the keeper has ended.
+    pub(crate) async fn interrupt(&mut self) -> Result<(), LinkError> {
+        self.send(&frame(&Order::Interrupt)?).await
+    }
+
+    /// What the keeper reports of a kernel. Cancel-safe.
+    ///
+    /// # Errors
+    /// What it reports instead, or that it has ended.
+    pub(crate) async fn kernel_report(&mut self) -> Result<KernelReport, LinkError> {
+        match self.next_report().await? {
+            Report::Ended(ended) => {
+                self.is_running = false;
+                Ok(KernelReport::Ended(ended))
+            }
+            Report::CellLimit(cause) => Ok(KernelReport::Limit(cause)),
+            Report::CellEnded(usage) => Ok(KernelReport::CellEnded(usage)),
+            Report::NoSpace => Err(LinkError::NoSpace),
+            Report::Refused(reason) | Report::Failed(reason) => Err(LinkError::Failed(reason)),
+            Report::Stale | Report::Prestarted(_) => Err(LinkError::Gone),
+        }
+    }
+
+    /// Ends the job and waits until nothing of it is left.
+    pub(crate) async fn end(mut self) {
+        self.is_running = false;
+        if shutdown(&self.stream, Shutdown::Write).is_err() {
+            return;
+        }
+        let mut chunk = [0; 4096];
+        let end = async {
+            while self
+                .stream
+                .read(&mut chunk)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+        };
+        if tokio::time::timeout(CLEANUP_TIMEOUT, end).await.is_err() {
+            tracing::error!("a kernel's processes do not end");
         }
     }
 
@@ -411,7 +501,9 @@ impl JobLink {
             Report::NoSpace => Err(LinkError::NoSpace),
             Report::Failed(reason) => Err(LinkError::Failed(reason)),
             Report::Stale => Err(LinkError::Stale),
-            Report::Prestarted(_) => Err(LinkError::Gone),
+            Report::Prestarted(_) | Report::CellLimit(_) | Report::CellEnded(_) => {
+                Err(LinkError::Gone)
+            }
         }
     }
 

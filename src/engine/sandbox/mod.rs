@@ -21,6 +21,7 @@ mod disk_watch;
 mod files;
 mod init;
 mod keeper;
+mod kernel;
 mod link;
 mod log;
 mod policy;
@@ -43,7 +44,8 @@ pub use report::{Layer, SandboxReport};
 pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;
-pub(super) use link::{JobLink, LinkError, SpawnerHandle};
-pub(super) use protocol::{Cause, Ended, PrestartOrder, Setup, StageOrder};
+pub(super) use link::{JobLink, KernelReport, LinkError, SpawnerHandle};
+pub(super) use protocol::{Cause, CellLimits, CellUsage, Ended, PrestartOrder, Setup, StageOrder};
 pub(super) use spawner::WORK_PREFIX;
 pub(super) use sys::become_service;
+pub(super) use wire::send_with_fds;

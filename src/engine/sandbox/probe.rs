@@ -84,6 +84,7 @@ fn confine_this_process(
     let landlock = confine(
         policy,
         &Subject {
+            is_kernel: false,
             limits: &limits,
             uid: slot.uid,
             shared_processes: 0,

@@ -22,8 +22,11 @@ pub(super) struct Usage {
 
 struct ProcessStat {
     parent: i32,
+    group: i32,
     has_ended: bool,
+    /// CPU time, including that of children it has reaped.
     ticks: u64,
+    reaped_ticks: u64,
 }
 
 /// Adds up the usage of the descendants of `root`.
@@ -79,6 +82,29 @@ pub(super) fn children_of(parent: i32) -> Vec<i32> {
         .collect()
 }
 
+/// Anonymous and shared resident memory of one process in bytes.
+pub(super) fn current_memory(pid: i32) -> u64 {
+    read(&format!("/proc/{pid}/status"), &mut Vec::new()).map_or(0, memory)
+}
+
+/// CPU time of the children that a process has reaped.
+pub(super) fn reaped_cpu(pid: i32, ticks_per_second: u64) -> Duration {
+    let mut buffer = Vec::new();
+    let stat = read(&format!("/proc/{pid}/stat"), &mut buffer).and_then(parse_stat);
+    let ticks = stat.map_or(0, |stat| stat.reaped_ticks);
+    Duration::from_millis(ticks.saturating_mul(1000) / ticks_per_second.max(1))
+}
+
+/// The process group of a process.
+pub(super) fn group_of(pid: i32) -> Option<i32> {
+    let mut buffer = Vec::new();
+    Some(
+        read(&format!("/proc/{pid}/stat"), &mut buffer)
+            .and_then(parse_stat)?
+            .group,
+    )
+}
+
 fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     buffer.clear();
     std::fs::File::open(path)
@@ -97,21 +123,22 @@ fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     std::str::from_utf8(buffer.get(line..)?).ok()
 }
 
-/// Parses what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, … and fields
+/// Parses what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, pgrp, … and fields
 /// 14 to 17 (utime, stime, cutime, cstime).
 fn parse_stat(rest: &str) -> Option<ProcessStat> {
     let mut fields = rest.split_ascii_whitespace();
     let has_ended = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
-    let mut times = fields.skip(9);
-    let mut ticks = 0_u64;
-    for _ in 0..4 {
-        ticks = ticks.saturating_add(times.next()?.parse().unwrap_or(0));
-    }
+    let group = fields.next()?.parse().ok()?;
+    let mut times = fields.skip(8).map(|ticks| ticks.parse().unwrap_or(0));
+    let mut pair = || Some(u64::saturating_add(times.next()?, times.next()?));
+    let (own_ticks, reaped_ticks) = (pair()?, pair()?);
     Some(ProcessStat {
         parent,
+        group,
         has_ended,
-        ticks,
+        ticks: own_ticks.saturating_add(reaped_ticks),
+        reaped_ticks,
     })
 }
 

@@ -66,8 +66,33 @@ pub(crate) enum Order {
     /// Run a program. The descriptors of standard input, output and error are attached, unless they
     /// came with [`Order::Prestart`].
     Stage(StageOrder),
-    /// ExitStatus the running stage now.
+    /// Start a program that runs cells until it is killed. The descriptors of standard input, output
+    /// and error are attached, and that of the socket over which it gets its cells.
+    Kernel(StageOrder),
+    /// A cell begins: from here on its limits count.
+    BeginCell(CellLimits),
+    /// The cell has ended. The reply is [`Report::CellEnded`].
+    EndCell,
+    /// Send SIGINT to the kernel and to what it runs in the foreground.
+    Interrupt,
+    /// Kill the running stage now.
     Kill,
+}
+
+/// The limits of one cell. Those of its kernel are in the [`StageOrder`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct CellLimits {
+    /// CPU time of the kernel's processes during the cell, in milliseconds.
+    pub(crate) cpu_ms: f64,
+}
+
+/// What a cell has used.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct CellUsage {
+    /// CPU time of the kernel's processes in milliseconds.
+    pub(crate) cpu_ms: f64,
+    /// Peak memory in bytes, the session's variables included.
+    pub(crate) memory: u64,
 }
 
 /// One file of a job.
@@ -105,6 +130,9 @@ pub(crate) struct StageOrder {
     pub(crate) readable: Vec<PathBuf>,
     /// Where the program starts, if not in the job's directory.
     pub(crate) working_directory: Option<WorkingDirectory>,
+    /// Whether the program runs cells: then no limit on its own CPU time ends it, and an allocation
+    /// fails before the memory limit is reached.
+    pub(crate) is_kernel: bool,
 }
 
 /// The limits of one stage.
@@ -165,6 +193,10 @@ pub(crate) enum Report {
     Failed(String),
     /// The stage is over, and no process that it started is left.
     Ended(Ended),
+    /// The cell exceeds this limit. It runs on until it is interrupted or killed.
+    CellLimit(Cause),
+    /// What the cell has used; its files in the data directory have been handed over.
+    CellEnded(CellUsage),
 }
 
 /// How a stage ended.

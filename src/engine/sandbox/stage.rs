@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fchown;
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
 
 use crate::tree::Space;
 
 use super::disk_watch::{DiskWatch, WatchedJob};
-use super::init::{InitContext, run_init};
+use super::init::{FIRST_FREE, InitContext, run_init};
 use super::policy::Policy;
 use super::process_tree::usage_below;
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
@@ -48,6 +49,8 @@ pub(super) enum StageError {
     Watch(#[source] io::Error),
     #[error("cannot kill the job's processes: {0}")]
     Kill(#[source] io::Error),
+    #[error("cannot interrupt the job's processes: {0}")]
+    Interrupt(#[source] io::Error),
     #[error("processes of the job do not end")]
     Unkillable,
     #[error("an order other than to kill arrived during a stage")]
@@ -69,10 +72,10 @@ pub(super) struct Stage<'a> {
 
 /// What is known of the children that have been reaped.
 #[derive(Debug, Default)]
-struct ReapedChildren {
-    cpu: Duration,
-    peak_memory: u64,
-    init: Option<ExitStatus>,
+pub(super) struct ReapedChildren {
+    pub(super) cpu: Duration,
+    pub(super) peak_memory: u64,
+    pub(super) init: Option<ExitStatus>,
 }
 
 impl Stage<'_> {
@@ -91,8 +94,8 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// If there is no new process. [`Program::check_started`] returns what fails within it.
-    pub(super) fn start(&self, stdio: &[OwnedFd; 3]) -> Result<Program, StageError> {
-        for fd in stdio {
+    pub(super) fn start(&self, descriptors: &[OwnedFd]) -> Result<Program, StageError> {
+        for fd in descriptors.iter().take(3) {
             // Opening /dev/stdout opens this pipe by path, for which the job's user needs to own it.
             if let Some(id) = self.slot.uid {
                 fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))
@@ -105,6 +108,8 @@ impl Stage<'_> {
         };
         let start_failed = |error: rustix::io::Errno| StageError::Start(error.into());
         let (failure_reader, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(start_failed)?;
+        // None of the numbers that init gives to the program's descriptors.
+        let failure = fcntl_dupfd_cloexec(failure, FIRST_FREE).map_err(start_failed)?;
         match sys::fork(self.proof).map_err(StageError::Start)? {
             Fork::Parent(init) => Ok(Program {
                 init,
@@ -115,7 +120,7 @@ impl Stage<'_> {
                 policy: self.policy,
                 order: self.order,
                 workspace: self.workspace,
-                stdio,
+                descriptors,
                 uid: self.slot.uid,
                 shared_processes,
                 failure: &failure,
@@ -143,6 +148,15 @@ impl Stage<'_> {
         };
         program.check_started()?;
         Ok(Some(watch.verdict(cause, wall, &reaped)))
+    }
+}
+
+impl From<ExitStatus> for Cause {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Exit(code) => Self::Exit(code),
+            ExitStatus::Signal(signal) => Self::Signal(signal),
+        }
     }
 }
 
@@ -253,10 +267,7 @@ impl Watch {
             if init_ended {
                 reap(reaped, Some(init));
                 if let Some(status) = reaped.init {
-                    return Ok(Some(match status {
-                        ExitStatus::Exit(code) => Cause::Exit(code),
-                        ExitStatus::Signal(signal) => Cause::Signal(signal),
-                    }));
+                    return Ok(Some(status.into()));
                 }
             }
             if message_arrived {
@@ -319,7 +330,7 @@ impl Watch {
     }
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -338,7 +349,7 @@ pub(super) fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<
 
 /// Reaps the children that have ended: init, and orphans that were reparented to this process.
 /// Returns whether there are more children.
-fn reap(reaped: &mut ReapedChildren, init: Option<Pid>) -> bool {
+pub(super) fn reap(reaped: &mut ReapedChildren, init: Option<Pid>) -> bool {
     loop {
         match sys::wait(None, WaitMode::Poll) {
             Wait::Ended(child) => add(reaped, init, child),
@@ -358,7 +369,7 @@ fn add(reaped: &mut ReapedChildren, init: Option<Pid>, child: Reaped) {
 
 /// Kills what is left of the stage and waits until it has ended. Once there are no children there are
 /// no descendants either, because this process is their reaper.
-fn kill_and_reap(
+pub(super) fn kill_and_reap(
     proof: SingleThreaded,
     slot: Slot,
     init: Option<Pid>,

@@ -167,6 +167,14 @@ pub(super) fn kill(pid: i32) {
     }
 }
 
+/// Sends SIGINT to one process.
+pub(super) fn interrupt(pid: i32) {
+    if pid > 1 {
+        // SAFETY: `kill` touches no memory.
+        unsafe { libc::kill(pid, libc::SIGINT) };
+    }
+}
+
 /// Closes every descriptor from `first` on.
 ///
 /// # Errors
@@ -185,7 +193,8 @@ pub(super) fn close_from(first: libc::c_uint) -> io::Result<()> {
 /// # Errors
 /// Those of `dup2`.
 pub(super) fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    // SAFETY: the callers pass 0, 1 or 2, which no owner in this process holds.
+    // SAFETY: the callers pass 0, 1 or 2, which no owner in this process holds, or 3 once all owners
+    // that are still used have been moved above it.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -62,7 +62,7 @@ pub(super) fn frame(message: &impl Serialize) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// Those of `sendmsg`.
-pub(super) fn send_with_fds(
+pub(in crate::engine) fn send_with_fds(
     socket: impl AsFd,
     bytes: &[u8],
     fds: &[BorrowedFd<'_>],

@@ -1,0 +1,243 @@
+//! Supervises a kernel: a program that runs one cell after the other, with limits for each.
+//!
+//! It runs in the keeper. The engine talks to the kernel directly and tells the keeper when a cell begins
+//! and ends. Exceeding a cell's limit is reported and left to the engine, which interrupts the kernel
+//! first so that its variables survive; exceeding the memory limit ends the kernel at once. Between
+//! cells the kernel is measured too: what a cell left running has the limits of one more cell.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::disk_watch::{DiskWatch, WatchedJob};
+use super::process_tree::{children_of, current_memory, group_of, reaped_cpu, usage_below};
+use super::protocol::{Cause, CellLimits, CellUsage, Ended, Order, Report};
+use super::stage::{
+    Program, ReapedChildren, Stage, StageError, kill_and_reap, millis, poll_for, reap,
+};
+use super::sys::{self, Fork, Wait, WaitMode};
+use crate::data_dir::used_space_at;
+
+/// Time between two measurements while a cell runs.
+const CELL_POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// Time between two measurements once half of the memory is in use.
+const FAST_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Time between two measurements of an idle kernel.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+struct Cell {
+    limits: CellLimits,
+    peak_memory: u64,
+    /// Whether it was reported that a limit is exceeded.
+    is_reported: bool,
+}
+
+/// A kernel that runs.
+struct Kernel<'a> {
+    stage: Stage<'a>,
+    program: Program,
+    /// The Python process, once it was needed.
+    pid: Option<i32>,
+    reaped: ReapedChildren,
+    ticks_per_second: u64,
+    cell: Option<Cell>,
+    /// CPU time that had been used when the cell began or the last one ended.
+    cpu_before: Duration,
+    disk: DiskWatch,
+}
+
+/// Runs a kernel until it ends or the engine ends it, and calls `hand_over` after each cell. Returns `None`
+/// if the engine hung up.
+///
+/// # Errors
+/// If the program could not be started, its processes do not end, or `hand_over` fails.
+pub(super) fn run_kernel<E: From<StageError>>(
+    stage: Stage<'_>,
+    descriptors: Vec<OwnedFd>,
+    hand_over: impl Fn() -> Result<(), E>,
+) -> Result<Option<Ended>, E> {
+    let started = Instant::now();
+    let program = stage.start(&descriptors)?;
+    drop(descriptors);
+    let disk = disk_watch(&stage);
+    let mut kernel = Kernel {
+        stage,
+        program,
+        pid: None,
+        reaped: ReapedChildren::default(),
+        ticks_per_second: sys::ticks_per_second(),
+        cell: None,
+        cpu_before: Duration::ZERO,
+        disk,
+    };
+    let cause = kernel.serve(hand_over);
+    let (proof, slot, init) = (kernel.stage.proof, kernel.stage.slot, kernel.program.init);
+    kill_and_reap(proof, slot, Some(init), &mut kernel.reaped)?;
+    let Some(cause) = cause? else {
+        return Ok(None);
+    };
+    kernel.program.check_started()?;
+    Ok(Some(Ended {
+        cause,
+        wall_ms: millis(started.elapsed()),
+        cpu_ms: millis(kernel.reaped.cpu.saturating_sub(kernel.cpu_before)),
+        memory: kernel.reaped.peak_memory,
+    }))
+}
+
+fn disk_watch(stage: &Stage<'_>) -> DiskWatch {
+    let job = WatchedJob {
+        limits: stage.order.limits,
+        root: &stage.workspace.root,
+        data_dir: &stage.policy.data_dir,
+        data_before: used_space_at(&stage.policy.data_dir),
+        uid: stage.slot.uid,
+    };
+    DiskWatch::new(&job, Instant::now())
+}
+
+impl Kernel<'_> {
+    fn serve<E: From<StageError>>(
+        &mut self,
+        hand_over: impl Fn() -> Result<(), E>,
+    ) -> Result<Option<Cause>, E> {
+        let mut interval = IDLE_POLL_INTERVAL;
+        loop {
+            let mut fds = [
+                PollFd::new(&self.program.exit_fd, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.stage.wire.as_fd(), PollFlags::IN),
+            ];
+            let ready = poll_for(&mut fds, interval).map_err(StageError::Watch)?;
+            let [has_ended, has_order] = fds.map(|fd| !fd.revents().is_empty());
+            if has_ended {
+                reap(&mut self.reaped, Some(self.program.init));
+                if let Some(status) = self.reaped.init {
+                    return Ok(Some(status.into()));
+                }
+            }
+            if has_order {
+                match self.stage.wire.receive().map_err(StageError::from)? {
+                    None => return Ok(None),
+                    Some(Order::Kill) => return Ok(Some(Cause::Killed)),
+                    Some(Order::Interrupt) => self.interrupt()?,
+                    Some(Order::BeginCell(limits)) => self.begin_cell(limits),
+                    Some(Order::EndCell) => {
+                        let usage = self.end_cell();
+                        hand_over()?;
+                        let report = Report::CellEnded(usage);
+                        self.stage.wire.send(&report).map_err(StageError::from)?;
+                    }
+                    Some(_) => return Err(StageError::UnexpectedOrder.into()),
+                }
+            }
+            if ready == 0 {
+                reap(&mut self.reaped, Some(self.program.init));
+                if let Some(cause) = self.measure()? {
+                    return Ok(Some(cause));
+                }
+            }
+            interval = self.poll_interval();
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        match &self.cell {
+            None => IDLE_POLL_INTERVAL,
+            Some(cell) if cell.peak_memory > self.stage.order.limits.memory / 2 => {
+                FAST_POLL_INTERVAL
+            }
+            Some(_) => CELL_POLL_INTERVAL,
+        }
+    }
+
+    fn begin_cell(&mut self, limits: CellLimits) {
+        self.cpu_before = self.cpu_time();
+        self.disk = disk_watch(&self.stage);
+        self.cell = Some(Cell {
+            limits,
+            peak_memory: 0,
+            is_reported: false,
+        });
+    }
+
+    fn end_cell(&mut self) -> CellUsage {
+        let cpu = self.cpu_time();
+        let used = cpu.saturating_sub(self.cpu_before);
+        self.cpu_before = cpu;
+        let peak = self.cell.take().map_or(0, |cell| cell.peak_memory);
+        CellUsage {
+            cpu_ms: millis(used),
+            memory: self.pid().map_or(0, current_memory).max(peak),
+        }
+    }
+
+    /// CPU time of the kernel and of those of its processes that have ended: quick to read, and exact
+    /// for the kernel itself.
+    fn cpu_time(&mut self) -> Duration {
+        let own = self.pid().map_or(Duration::ZERO, |pid| {
+            sys::process_cpu_time(pid) + reaped_cpu(pid, self.ticks_per_second)
+        });
+        own + self.reaped.cpu
+    }
+
+    fn pid(&mut self) -> Option<i32> {
+        if self.pid.is_none() {
+            let init = self.program.init.as_raw_nonzero().get();
+            self.pid = children_of(init).first().copied();
+        }
+        self.pid
+    }
+
+    /// Measures all processes once. Returns the limit that ends the kernel.
+    fn measure(&mut self) -> Result<Option<Cause>, StageError> {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let usage = usage_below(me, self.ticks_per_second);
+        if usage.memory > self.stage.order.limits.memory {
+            return Ok(Some(Cause::MemoryLimit));
+        }
+        let cpu = (usage.cpu + self.reaped.cpu).saturating_sub(self.cpu_before);
+        let over_disk = self.disk.is_over_limit();
+        let exceeded = |cpu_limit: f64| match over_disk {
+            _ if millis(cpu) > cpu_limit => Some(Cause::CpuLimit),
+            true => Some(Cause::DiskLimit),
+            false => None,
+        };
+        let Some(cell) = &mut self.cell else {
+            return Ok(exceeded(self.stage.order.limits.cpu_ms));
+        };
+        cell.peak_memory = cell.peak_memory.max(usage.memory);
+        if !cell.is_reported
+            && let Some(cause) = exceeded(cell.limits.cpu_ms)
+        {
+            cell.is_reported = true;
+            self.stage.wire.send(&Report::CellLimit(cause))?;
+        }
+        Ok(None)
+    }
+
+    /// Sends SIGINT to the kernel's process group, except for its parent, as a terminal would.
+    fn interrupt(&mut self) -> Result<(), StageError> {
+        let Some(group) = self.pid().and_then(group_of) else {
+            return Ok(());
+        };
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let init = self.program.init.as_raw_nonzero().get();
+        let pids = usage_below(me, 1).pids;
+        let foreground = |pid: &i32| *pid != init && group_of(*pid) == Some(group);
+        let foreground: Vec<i32> = pids.into_iter().filter(foreground).collect();
+        // Without CAP_KILL only the user itself may signal its processes.
+        match sys::fork(self.stage.proof).map_err(StageError::Interrupt)? {
+            Fork::Child => {
+                let uid = self.stage.slot.uid;
+                if uid.is_none_or(|uid| super::confine::become_user(uid, None).is_ok()) {
+                    foreground.into_iter().for_each(sys::interrupt);
+                }
+                sys::exit_now(0)
+            }
+            Fork::Parent(child) => match sys::wait(Some(child), WaitMode::Block) {
+                Wait::Ended(_) | Wait::Running | Wait::NoChildren => Ok(()),
+            },
+        }
+    }
+}
