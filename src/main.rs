@@ -309,7 +309,7 @@ fn engine_config(settings: &EngineSettings) -> EngineConfig {
         preload: settings.jobs.preload(),
         kernels: KernelSettings {
             max_kernels: settings.jobs.kernels.limit(),
-            memory_limit: settings.jobs.kernels.kernel_memory_limit,
+            memory_limit: settings.kernel_memory_limit(),
             interrupt_grace: settings.jobs.kernels.kernel_interrupt_grace,
             idle_timeout: settings.jobs.kernels.kernel_idle_timeout,
         },

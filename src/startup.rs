@@ -185,7 +185,7 @@ pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoin
         warm = jobs.warm,
         preload = jobs.preload().join(","),
         max_kernels = kernels.limit(),
-        kernel_memory_limit = kernels.kernel_memory_limit,
+        kernel_memory_limit = settings.kernel_memory_limit(),
         kernel_interrupt_grace_s = kernels.kernel_interrupt_grace.as_secs_f64(),
         kernel_idle_timeout_s = kernels
             .kernel_idle_timeout

@@ -11,9 +11,7 @@ use http::{Method, Uri};
 use serde_json::json;
 use session_adapter::adapter::azure::dialect::{Dialect, ResponseForm};
 use session_adapter::adapter::azure::{self, ExecutionRequest, Query};
-use session_adapter::adapter::backend::translate::{
-    self, Marker, ResolvedLanguage, RunLimits, ValueOptions,
-};
+use session_adapter::adapter::backend::translate::{self, ResolvedLanguage, RunLimits};
 use session_adapter::adapter::http::route::{Action, route};
 use session_adapter::adapter::model::execution::Execution;
 use session_adapter::adapter::model::operation_id::OperationId;
@@ -29,8 +27,8 @@ pub struct Case {
     uri: Uri,
     body: Vec<u8>,
     response: Vec<u8>,
-    /// Whether it goes by the embedded engine's rules, by which values are told.
-    tells_value: bool,
+    /// Whether it starts in the data directory, as with the embedded engine.
+    is_embedded: bool,
 }
 
 /// All cases.
@@ -104,7 +102,7 @@ impl Case {
         path: &str,
         body: serde_json::Value,
         response: serde_json::Value,
-        tells_value: bool,
+        is_embedded: bool,
     ) -> Self {
         let uri = format!("{path}?identifier=demo-1&api-version=2025-10-02-preview");
         Self {
@@ -112,7 +110,7 @@ impl Case {
             uri: uri.parse().expect("a target"),
             body: body.to_string().into_bytes(),
             response: response.to_string().into_bytes(),
-            tells_value,
+            is_embedded,
         }
     }
 
@@ -142,14 +140,7 @@ impl Case {
             memory: 512 << 20,
         };
         let mut request = translate::piston_request(execution, language, limits);
-        request.working_directory = self.tells_value.then_some(WorkingDirectory::Data);
-        if self.tells_value {
-            let options = ValueOptions {
-                most: 512 << 10,
-                jupyter: false,
-            };
-            Marker::random().put_before(&mut request, options);
-        }
+        request.working_directory = self.is_embedded.then_some(WorkingDirectory::Data);
         let body = serde_json::to_vec(&request).expect("JSON");
         (request, body)
     }
@@ -157,10 +148,7 @@ impl Case {
     /// What became of it, by the engine's response.
     pub fn read(&self, request: &ExecuteRequest) -> State {
         let response: ExecuteResponse = serde_json::from_slice(&self.response).expect("a response");
-        let outcome = match self.tells_value {
-            true => translate::outcome_with_value(request, response, &Marker::random(), usize::MAX),
-            false => translate::outcome(request, response, usize::MAX),
-        };
+        let outcome = translate::outcome(request, response, usize::MAX);
         State::Ended(Arc::new(Ok(outcome.expect("an outcome"))))
     }
 

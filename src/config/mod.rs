@@ -150,10 +150,10 @@ pub struct KernelOptions {
     #[arg(long, env = "MAX_KERNELS", value_name = "COUNT", value_parser = count(1, 256))]
     #[arg(default_value = "8")]
     max_kernels: usize,
-    /// Memory of a kernel and its processes
+    /// Memory of a kernel and its processes [default: --memory-limit]
     #[arg(long, env = "KERNEL_MEMORY_BYTES", value_name = "BYTES")]
-    #[arg(value_parser = bytes(64 << 20, 1 << 40), default_value = "512MiB")]
-    pub kernel_memory_limit: u64,
+    #[arg(value_parser = bytes(16 << 20, 1 << 40))]
+    kernel_memory_limit: Option<u64>,
     /// How long code in a kernel may take to end after it was interrupted at a limit; then the kernel is
     /// killed and its variables are lost
     #[arg(long, env = "KERNEL_INTERRUPT_GRACE_SECONDS", value_name = "SECONDS")]
@@ -495,6 +495,12 @@ impl EngineSettings {
             hosts: self.allow_host.concat(),
             origins: Vec::new(),
         }
+    }
+
+    /// Memory of a kernel in bytes.
+    pub fn kernel_memory_limit(&self) -> u64 {
+        let own = self.jobs.kernels.kernel_memory_limit;
+        own.unwrap_or(self.programs.memory_limit)
     }
 
     /// CPU time of all processes of an execution.

@@ -280,7 +280,7 @@ impl JobContext<'_> {
             compile = Some(stage);
         }
         let mut order = self.order(runtime, Vec::new(), submission.run);
-        order.working_directory = submission.working_directory;
+        self.start_in(&mut order, runtime, submission.working_directory);
         order.command = template.run(runtime, &submission.args, link, order.working_directory);
         let run = self.stage(link, order, &submission.stdin, streams).await?;
         Ok(response(runtime, compile, run))
@@ -301,8 +301,24 @@ impl JobContext<'_> {
             limits: self.limits(bounds),
             readable: runtime.readable.clone(),
             working_directory: None,
+            home: Vec::new(),
             is_kernel: false,
         }
+    }
+
+    fn start_in(
+        &self,
+        order: &mut StageOrder,
+        runtime: &Installed,
+        working_directory: Option<WorkingDirectory>,
+    ) {
+        order.home = customization(runtime, &[], self.modules_of(working_directory));
+        order.working_directory = working_directory;
+    }
+
+    /// Where a program that starts there looks for modules, besides its own directory.
+    fn modules_of(&self, working_directory: Option<WorkingDirectory>) -> Option<&Path> {
+        working_directory.map(|WorkingDirectory::Data| self.spawner.data_dir.as_path())
     }
 
     /// What a job may know of this process's surroundings: where programs are, and no more.
@@ -371,6 +387,7 @@ impl JobContext<'_> {
             limits: self.limits(self.config.version_bounds()),
             readable: installed_with(program),
             working_directory: None,
+            home: Vec::new(),
             is_kernel: false,
         };
         let mut link = self.spawner.open(None).await?;
@@ -388,12 +405,13 @@ impl JobContext<'_> {
         let mut link = self.spawner.open(None).await?;
         let template = CommandTemplate::of(runtime, &key.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
-        stage.working_directory = key.working_directory;
+        self.start_in(&mut stage, runtime, key.working_directory);
         stage.command = template.run(runtime, &[], &link, stage.working_directory);
+        let data_dir = self.modules_of(key.working_directory);
         let order = PrestartOrder {
             stage,
             file: key.file.clone(),
-            home: preload_files(runtime, &self.config.preload),
+            home: customization(runtime, &self.config.preload, data_dir),
             report: Some(FAILED_IMPORTS.to_owned()),
         };
         let (streams, theirs) = Streams::open()?;
@@ -492,20 +510,33 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// The files below `HOME` with which a pre-started Python imports modules before its job. Importing
-/// `usercustomize` is the last thing that Python does before it opens the main file.
-fn preload_files(runtime: &Installed, modules: &[String]) -> Vec<(String, String)> {
-    if modules.is_empty() || !runtime.entry.preloads {
+/// The files below `HOME` by which a Python imports modules before it opens the main file, and finds those
+/// in `data_dir`.
+fn customization(
+    runtime: &Installed,
+    modules: &[String],
+    data_dir: Option<&Path>,
+) -> Vec<(String, String)> {
+    if !runtime.entry.preloads || (modules.is_empty() && data_dir.is_none()) {
         return Vec::new();
     }
     let (major, minor) = (runtime.version.major(), runtime.version.minor());
     let path = format!(".local/lib/python{major}.{minor}/site-packages/usercustomize.py");
     // A list of strings is written alike in JSON and in Python.
     let names = serde_json::Value::from(modules);
-    let content = include_str!("preload.py")
+    let data_dir: Vec<_> = data_dir.into_iter().map(Path::to_string_lossy).collect();
+    let data_dir = serde_json::Value::from(data_dir);
+    let content = include_str!("customize.py")
         .replace("in NAMES", &format!("in {names}"))
+        .replace("if NAMES", &format!("if {names}"))
+        .replace("= DATA", &format!("= {data_dir}"))
         .replace("REPORT)", &format!("{FAILED_IMPORTS:?})"));
-    vec![(path, content), (FAILED_IMPORTS.to_owned(), String::new())]
+    let mut files = vec![(path, content)];
+    if !modules.is_empty() {
+        // All of them, unless Python runs the file, which it does not in a virtual environment.
+        files.push((FAILED_IMPORTS.to_owned(), modules.join("\n")));
+    }
+    files
 }
 
 /// Requests a refill of the pool when it is dropped.

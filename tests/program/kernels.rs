@@ -105,11 +105,8 @@ async fn everything_else_has_a_fresh_process() {
         assert!(text.contains("\"stdout\":\"False\\n\""), "{path}: {text}");
         assert_eq!(response.header("kernel-generation"), "");
     }
-    let fresh = post(
-        &program,
-        "/executions?identifier=test",
-        &json!({"code": "6*7", "useEmptyKernel": true}),
-    );
+    let body = json!({"code": "6*7", "useEmptyKernel": true});
+    let fresh = post(&program, "/executions?identifier=test", &body);
     assert_eq!(fresh.await.json()["result"]["executionResult"], "");
     let off = Program::start(&["--kernel", "off"]).await;
     post(&off, "/execute", &json!({"code": "x = 1"})).await;
@@ -130,8 +127,17 @@ async fn a_value_is_told_as_the_clients_read_it() {
         ("{'a': 1}", json!("{'a': 1}")),
         ("True", json!(true)),
         ("float('nan')", json!("nan")),
+        ("x = 'é'\nx", json!("é")),
+        ("{3}", json!("{3}")),
         ("None", json!("")),
+        ("print(1)", json!("")),
         ("x = 1", json!("")),
+        ("", json!("")),
+        ("# comment\n", json!("")),
+        ("'x' * 10\nimport sys; sys.exit(0)", json!("")),
+        ("import os, sys\nos.close(2)\nos.close(1)\n7", json!(7)),
+        ("import sys\nsys.stderr.close()\n8", json!(8)),
+        ("print('shown')\n9", json!(9)),
         ("5;", json!("")),
         (
             "import asyncio\nawait asyncio.sleep(0, 'done')",
@@ -140,6 +146,10 @@ async fn a_value_is_told_as_the_clients_read_it() {
     ] {
         assert_eq!(result(&program, code).await, value, "{code}");
     }
+    let long = result(&program, "list(range(10**6))").await;
+    assert_eq!(&long.as_array().unwrap()[..2], [json!(0), json!(1)]);
+    let text = result(&program, "'é' * 10**6").await;
+    assert_eq!(text.as_str().unwrap().chars().count(), 1_000_000);
     let text = format!("/executions?identifier=test&{NEWEST}");
     let old = "/executions?identifier=test&api-version=2025-02-02-preview";
     let body = json!({"code": "6*7"});
@@ -362,9 +372,9 @@ async fn deletion_ends_the_kernels() {
 #[tokio::test]
 async fn what_is_left_running_does_not_print_into_a_later_cell() {
     let program = Program::start(&[]).await;
-    let process = "import subprocess\n\
+    let process = "import os, subprocess\nos.mkfifo('go')\n\
                    p = subprocess.Popen(['sh', '-c', 'read x < go; echo late; touch printed'])\n\
-                   import os; os.mkfifo('go'); print('first')";
+                   print('first')";
     let response = cell(&program, process).await;
     assert_eq!(response["stdout"], "first\n", "{response}");
     let thread = "import threading\nevent, printed = threading.Event(), threading.Event()\n\

@@ -1,7 +1,6 @@
-//! The programs of `fixtures/programs`, each through every dialect that can express it: what comes
-//! back is what `python3 main.py` gives, and the value of the last expression.
+//! The programs of `fixtures/programs`, each in a fresh process through every dialect that can express it:
+//! what comes back is what `python3 main.py` gives.
 
-use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,8 +8,8 @@ use std::sync::Arc;
 
 use crate::support::command::command;
 use crate::support::eventually::PATIENCE;
-use crate::support::{Program, raw};
-use serde_json::{Value, json};
+use crate::support::{Program, raw, run_python};
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
@@ -65,11 +64,6 @@ impl Dialect {
     const fn new(path: &'static str, form: Form, parts: &'static str) -> Self {
         Self { path, form, parts }
     }
-
-    /// Whether the value comes as text whatever it is.
-    fn is_textual(&self) -> bool {
-        self.path.contains("2024-10-02") || self.path.contains("2025-02-02")
-    }
 }
 
 /// A program, and what goes in.
@@ -78,14 +72,11 @@ struct Fixture {
     code: String,
     stdin: String,
     args: Vec<String>,
-    value: Value,
 }
 
 impl Fixture {
     fn all() -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/programs");
-        let values = std::fs::read_to_string(folder.join("values.json")).unwrap();
-        let mut values: BTreeMap<String, Value> = serde_json::from_str(&values).unwrap();
         let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -100,13 +91,10 @@ impl Fixture {
                 stdin: beside("in").unwrap_or_default(),
                 args: beside("args")
                     .map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect()),
-                value: values.remove(&name).unwrap_or_else(|| json!("")),
                 name,
             }
         });
-        let fixtures = fixtures.collect();
-        assert!(values.is_empty(), "values without a program: {values:?}");
-        fixtures
+        fixtures.collect()
     }
 
     /// What `python3 main.py` gives in a directory with nothing else in it.
@@ -154,9 +142,10 @@ impl Fixture {
         }
     }
 
-    /// What the adapter answers, as `python3 main.py` would have it, and the value.
-    async fn through(&self, adapter: &Program, dialect: Dialect) -> (Ended, Value) {
-        let mut fields = json!({"code": self.code, "timeoutInSeconds": 120});
+    /// What the adapter answers, as `python3 main.py` would have it.
+    async fn through(&self, adapter: &Program, dialect: Dialect) -> Ended {
+        let mut fields =
+            json!({"code": self.code, "timeoutInSeconds": 120, "useEmptyKernel": true});
         fields["stdin"] = json!(self.stdin);
         fields["args"] = json!(self.args);
         let body = match dialect.form {
@@ -177,12 +166,12 @@ impl Fixture {
         let code = parts.get("exitCode").or(parts.get("returnCode"));
         let code = code.map(|code| i32::try_from(code.as_i64().unwrap()).unwrap());
         assert!(code.is_none_or(|code| succeeded == (code == 0)));
-        let ended = Ended {
+        assert_eq!(parts["executionResult"], "");
+        Ended {
             stdout: without_folders(&text("stdout")),
             stderr: without_folders(&text("stderr")),
             code: code.unwrap_or(i32::from(!succeeded)),
-        };
-        (ended, parts["executionResult"].clone())
+        }
     }
 }
 
@@ -225,9 +214,8 @@ fn without_folders(text: &str) -> String {
 
 /// The interpreter that the engine runs programs with.
 async fn python(adapter: &Program) -> PathBuf {
-    let body = json!({"code": "import sys; sys.executable"}).to_string();
-    let response = raw::post(adapter.addr, "/python/execute", &body).await;
-    PathBuf::from(response.json()["result"].as_str().unwrap())
+    let response = run_python(adapter, "import sys; print(sys.executable, end='')").await;
+    PathBuf::from(response["stdout"].as_str().unwrap())
 }
 
 #[tokio::test]
@@ -247,24 +235,16 @@ async fn a_program_gives_through_every_dialect_what_python3_gives() {
             let expected = fixture.by_itself(&python).await;
             let mut differences = Vec::new();
             for dialect in DIALECTS {
-                let (mut ended, value) = fixture.through(&adapter, dialect).await;
+                let mut ended = fixture.through(&adapter, dialect).await;
                 let mut expected = expected.clone();
                 if !dialect.path.starts_with("/python/") {
                     // The others say only whether it succeeded.
                     expected.code = i32::from(expected.code != 0);
                     ended.code = i32::from(ended.code != 0);
                 }
-                let expected_value = match &fixture.value {
-                    Value::String(text) => json!(text),
-                    other if dialect.is_textual() => json!(as_text(other, &value)),
-                    other => other.clone(),
-                };
                 let where_ = format!("{} by {}", fixture.name, dialect.path);
                 if ended != expected {
                     differences.push(format!("{where_}:\n{expected:#?}\nis\n{ended:#?}"));
-                }
-                if value != expected_value {
-                    differences.push(format!("{where_}: {expected_value} is {value}"));
                 }
             }
             differences
@@ -272,13 +252,4 @@ async fn a_program_gives_through_every_dialect_what_python3_gives() {
     }
     let differences = tasks.join_all().await.concat();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-}
-
-/// A value as text, which is compared as JSON: its spaces do not matter.
-fn as_text(expected: &Value, told: &Value) -> String {
-    let told = told.as_str().unwrap_or_default();
-    match serde_json::from_str::<Value>(told) {
-        Ok(parsed) if parsed == *expected => told.to_owned(),
-        _ => expected.to_string(),
-    }
 }

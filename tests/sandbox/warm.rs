@@ -260,7 +260,7 @@ async fn other_files_come_along() {
     let asked = json!({
         "language": "python", "version": "*", "working_directory": "data",
         "files": [
-            {"name": "session_runner.py", "content": "import helper, sub.other"},
+            {"name": "main.py", "content": "import helper, sub.other"},
             {"name": "helper.py", "content": "print(42)"},
             {"name": "sub/other.py", "content": "print(43)"},
         ],
@@ -323,7 +323,7 @@ async fn an_interpreter_that_dies_is_replaced() {
             .any(|(pid, parent)| is_running(*pid) || is_running(*parent))
     })
     .await;
-    let asked = request("python", "session_runner.py", "print(42)");
+    let asked = request("python", "main.py", "print(42)");
     for _ in 0..3 {
         let done = run(&served, &asked).await;
         assert_eq!(
@@ -348,11 +348,7 @@ async fn a_job_starts_in_the_data_directory_that_is_there_now() {
     std::fs::rename(&data, place.path().join("old")).unwrap();
     subfolder(place.path(), "data");
     std::fs::write(data.join("new"), "").unwrap();
-    let asked = request(
-        "python",
-        "session_runner.py",
-        "import os; print(os.listdir('.'))",
-    );
+    let asked = request("python", "main.py", "import os; print(os.listdir('.'))");
     assert_eq!(run(&served, &asked).await["stdout"], "['new']\n");
 }
 

@@ -20,8 +20,6 @@ use super::http1::{Buffer, Message};
 
 const EXECUTE: &str = "/api/v2/execute";
 const RUNTIMES: &str = "/api/v2/runtimes";
-/// What the adapter puts before a Python program to learn the value of its last expression.
-pub const RUNNER: &str = "session_runner.py";
 const JSON: &str = "application/json; charset=utf-8";
 
 /// The response of Piston 3.1.1 with the packages that the recordings were made with.
@@ -514,13 +512,12 @@ impl State {
             }
         };
         if let Some(expected) = expected {
-            let body = without_runner(&request.body);
             let difference = request_difference(
                 &expected,
                 &request.method,
                 &request.path,
                 &request.headers,
-                &body,
+                &request.body,
             );
             self.complaints
                 .extend(difference.map(|difference| format!("request Piston: {difference}")));
@@ -603,19 +600,4 @@ async fn flood(stream: &mut TcpStream, head: &[u8], bytes: u64) -> io::Result<()
         stream.write_all(&part).await?;
     }
     stream.shutdown().await
-}
-
-/// A question as fixtures have it: without what the adapter puts before a Python program.
-fn without_runner(body: &[u8]) -> Vec<u8> {
-    let Ok(mut asked) = serde_json::from_slice::<Value>(body) else {
-        return body.to_vec();
-    };
-    let files = asked.get_mut("files").and_then(Value::as_array_mut);
-    match files {
-        Some(files) if files.first().is_some_and(|file| file["name"] == RUNNER) => {
-            files.remove(0);
-            asked.to_string().into_bytes()
-        }
-        _ => body.to_vec(),
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::adapter::backend::translate::{self, Marker};
+use crate::adapter::backend::translate;
 use crate::adapter::files::{FileError, FileStore, blocking};
 use crate::adapter::model::outcome::Outcome;
 use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File};
@@ -11,8 +11,6 @@ use crate::piston::{ClientError, ExecuteRequest, ExecuteResponse, File};
 #[derive(Debug)]
 pub struct Job {
     pub(super) request: ExecuteRequest,
-    /// What encloses the result of the last expression, when it is captured.
-    pub(super) marker: Option<Marker>,
     /// Whether a value is told as Jupyter shows it.
     pub(super) jupyter_format: bool,
     pub(super) max_stream_bytes: usize,
@@ -57,9 +55,6 @@ impl Job {
             let (run, jupyter) = (response.run, self.jupyter_format);
             return translate::cell_outcome(&self.request, run, kernel, limit, jupyter);
         }
-        match &self.marker {
-            Some(marker) => translate::outcome_with_value(&self.request, response, marker, limit),
-            None => translate::outcome(&self.request, response, limit),
-        }
+        translate::outcome(&self.request, response, limit)
     }
 }

@@ -5,18 +5,14 @@
 
 mod cell;
 mod job;
-pub mod last_expression;
 mod stderr;
 pub mod translate;
-pub mod value;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::adapter::backend::last_expression::ends_in_print;
-use crate::adapter::backend::translate::{Marker, ResolvedLanguage, RunLimits, ValueOptions};
+use crate::adapter::backend::translate::{ResolvedLanguage, RunLimits};
 use crate::adapter::files::{FileError, FileStore};
 use crate::adapter::model::execution::Execution;
 use crate::adapter::model::identifier::Identifier;
@@ -26,11 +22,6 @@ use crate::piston::{Client, ClientError, ClientLimits, WorkingDirectory};
 
 pub use job::Job;
 
-/// A real Piston takes requests of 102 400 bytes. Source and input up to this size leave room for the
-/// runner that captures the result, however they are escaped.
-const MAX_SOURCE_WITH_CAPTURE: usize = 32 << 10;
-/// A result of this length fits into the 1024 bytes that a real Piston keeps of stderr by default.
-const MIN_RESULT_BYTES: usize = 512;
 /// The longest rich output of a cell with the text of its value, in bytes of JSON.
 const MAX_RICH_BYTES: usize = 81 << 20;
 const IDLE_POLL: Duration = Duration::from_millis(10);
@@ -43,15 +34,9 @@ pub enum Backend {
         client: Client,
         /// Whether it has kernels for cells.
         has_kernels: bool,
-        /// The longest result of an expression, in bytes of JSON.
-        max_result_bytes: usize,
     },
     /// A Piston that somebody else started: its jobs share nothing with the adapter.
-    Piston {
-        client: Client,
-        /// As above. Lowered once Piston turns out to keep less of stderr than the output limit.
-        max_result_bytes: AtomicUsize,
-    },
+    Piston { client: Client },
 }
 
 impl Backend {
@@ -65,29 +50,24 @@ impl Backend {
         output_limit: usize,
         has_kernels: bool,
     ) -> Result<Self, reqwest::Error> {
+        let has_kernels = has_kernels && kind == EngineKind::Embedded;
         let limits = ClientLimits {
-            max_response_bytes: max_response_bytes(output_limit),
+            max_response_bytes: max_response_bytes(output_limit, has_kernels),
         };
         let client = Client::new(url, limits)?;
-        // The result goes the way of standard error, beside what the program itself writes there.
-        let max_result_bytes = output_limit / 2;
         Ok(match kind {
             EngineKind::Embedded => Self::Embedded {
                 client,
                 has_kernels,
-                max_result_bytes,
             },
-            EngineKind::Piston => Self::Piston {
-                client,
-                max_result_bytes: AtomicUsize::new(max_result_bytes),
-            },
+            EngineKind::Piston => Self::Piston { client },
         })
     }
 
     /// The client of the engine's API.
     pub fn client(&self) -> &Client {
         match self {
-            Self::Embedded { client, .. } | Self::Piston { client, .. } => client,
+            Self::Embedded { client, .. } | Self::Piston { client } => client,
         }
     }
 
@@ -124,12 +104,6 @@ impl Backend {
     pub fn job(&self, execution: Execution, language: ResolvedLanguage, limits: RunLimits) -> Job {
         let kernel = self.kernel_of(&execution).map(str::to_owned);
         let jupyter_format = execution.jupyter_format;
-        let marker =
-            (kernel.is_none() && self.captures_result(&execution, &language)).then(Marker::random);
-        let value_options = ValueOptions {
-            most: self.max_result_bytes(),
-            jupyter: execution.jupyter_format,
-        };
         let max_stream_bytes = execution.output_streams_max_length.unwrap_or(usize::MAX);
         let mut request = translate::piston_request(execution, language, limits);
         if let Self::Embedded { .. } = self {
@@ -137,12 +111,8 @@ impl Backend {
             request.raw_stdin = true;
             request.kernel = kernel;
         }
-        if let Some(marker) = &marker {
-            marker.put_before(&mut request, value_options);
-        }
         Job {
             request,
-            marker,
             jupyter_format,
             max_stream_bytes,
         }
@@ -171,11 +141,7 @@ impl Backend {
     /// [`ClientError`] when the engine gives no usable response by `deadline`.
     pub async fn run(&self, job: &mut Job, deadline: Instant) -> Result<Outcome, ClientError> {
         let response = self.client().execute(&mut job.request, deadline).await?;
-        let outcome = job.outcome(response)?;
-        if outcome.value_overflowed {
-            self.shorten_results(outcome.stderr().len());
-        }
-        Ok(outcome)
+        job.outcome(response)
     }
 
     /// Waits until no process of a job is left that could still write to the session's files; false
@@ -194,58 +160,14 @@ impl Backend {
         }
         false
     }
-
-    fn max_result_bytes(&self) -> usize {
-        match self {
-            Self::Embedded {
-                max_result_bytes, ..
-            } => *max_result_bytes,
-            Self::Piston {
-                max_result_bytes, ..
-            } => max_result_bytes.load(Ordering::Relaxed),
-        }
-    }
-
-    /// There was no room for a result after `own` bytes of the program's standard error. Where these
-    /// are few, Piston keeps less of stderr than the output limit says.
-    fn shorten_results(&self, own: usize) {
-        let Self::Piston {
-            max_result_bytes, ..
-        } = self
-        else {
-            return;
-        };
-        if own > MIN_RESULT_BYTES {
-            return;
-        }
-        let before = max_result_bytes.fetch_min(MIN_RESULT_BYTES, Ordering::Relaxed);
-        if before > MIN_RESULT_BYTES {
-            tracing::warn!(
-                max_result_bytes = MIN_RESULT_BYTES,
-                "the engine keeps little of stderr: results are cut from now on"
-            );
-        }
-    }
-
-    /// Whether the value of the last expression is captured.
-    fn captures_result(&self, execution: &Execution, language: &ResolvedLanguage) -> bool {
-        if language.language != "python" || execution.is_shell {
-            return false;
-        }
-        match self {
-            // The runner also lets the program start outside the directory of its file.
-            Self::Embedded { .. } => true,
-            // The runner must not make the request one that Piston refuses.
-            Self::Piston { .. } => {
-                execution.code.len() + execution.stdin.len() < MAX_SOURCE_WITH_CAPTURE
-                    && (execution.jupyter_format || !ends_in_print(&execution.code))
-            }
-        }
-    }
 }
 
 /// The largest response with output at its limit: two stages, each stream twice (`output` repeats
-/// them), each byte at most six characters of JSON (`\u0000`), and the rich output of a cell.
-fn max_response_bytes(output_limit: usize) -> usize {
-    MAX_RICH_BYTES + output_limit.saturating_mul(2 * 2 * 2 * 6)
+/// them), each byte at most six characters of JSON (`\u0000`), and room for the rest.
+fn max_response_bytes(output_limit: usize, has_kernels: bool) -> usize {
+    let rest = match has_kernels {
+        true => MAX_RICH_BYTES,
+        false => 1 << 20,
+    };
+    rest + output_limit.saturating_mul(2 * 2 * 2 * 6)
 }

@@ -309,38 +309,6 @@ fn why_a_program_was_stopped_is_never_cut() {
 }
 
 #[test]
-fn a_value_for_which_the_engine_has_no_room_is_not_the_programs_fault() {
-    let marker = Marker::random();
-    let mut request = request();
-    let options = ValueOptions {
-        most: 1000,
-        jupyter: false,
-    };
-    marker.put_before(&mut request, options);
-    assert_eq!(request.files[0].name, "session_runner.py");
-    assert_eq!(request.files[1].name, "main.py");
-    let (_, begun) = request.files[0].content.rsplit_once("b\"session-").unwrap();
-    let begun = format!("session-{}", begun.split_once('"').unwrap().0);
-    let run = format!(
-        r#"{{"signal":"SIGKILL","code":null,"status":"EL","message":"stderr length exceeded",
-            "stdout":"out\n","stderr":"err\n{begun}?{begun}<[1, 2","output":"out\nerr\n{begun}?"}}"#
-    );
-    let outcome = outcome_with_value(&request, answer(&run, None), &marker, usize::MAX).unwrap();
-    assert_eq!((outcome.exit_code, outcome.verdict), (0, Verdict::Success));
-    assert_eq!((outcome.stdout(), outcome.stderr()), ("out\n", "err\n"));
-    assert!(outcome.value_overflowed && outcome.value.is_none());
-
-    let without = run.replace(&begun, "");
-    let outcome =
-        outcome_with_value(&request, answer(&without, None), &marker, usize::MAX).unwrap();
-    assert_eq!(
-        (outcome.exit_code, outcome.verdict),
-        (137, Verdict::OutputLimit)
-    );
-    assert!(!outcome.value_overflowed);
-}
-
-#[test]
 fn a_signal_has_the_name_of_one() {
     let killed = |signal: &str| {
         let run = format!(r#"{{"code":null,"signal":"{signal}"}}"#);

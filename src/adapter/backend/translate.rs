@@ -8,7 +8,6 @@ use crate::piston::{
     Status, Verdict,
 };
 
-pub use crate::adapter::backend::value::{Marker, ValueOptions};
 use crate::adapter::backend::{cell, stderr};
 use crate::adapter::model::execution::Execution;
 use crate::adapter::model::outcome::{KernelState, Outcome, StageOutput};
@@ -83,39 +82,6 @@ fn main_file(language: &str) -> &'static str {
     }
 }
 
-/// Reads the engine's response to `request`, before whose program `marker` was put.
-///
-/// # Errors
-/// As [`outcome`].
-pub fn outcome_with_value(
-    request: &ExecuteRequest,
-    mut response: ExecuteResponse,
-    marker: &Marker,
-    max_bytes: usize,
-) -> Result<Outcome, ClientError> {
-    let run = &mut response.run;
-    let taken = marker.take_from(&mut run.stderr);
-    // What is printed at that moment can cut a piece in two where both streams are one.
-    if marker.take_from(&mut run.output).is_cut && !taken.is_cut {
-        run.output = format!("{}{}", run.stdout, run.stderr);
-    }
-    // Real Piston keeps so little of stderr that a value alone can pass its limit, when the program has
-    // ended. An engine that tells the outcome keeps enough for every value: there it was the program,
-    // which may still run while its value is looked at.
-    let value_overflowed =
-        taken.is_cut && run.status == Some(Status::StderrLimit) && run.outcome.is_none();
-    if value_overflowed {
-        (run.code, run.signal, run.status) = (Some(0), None, None);
-        run.outcome = Some(Verdict::Success);
-    }
-    let outcome = outcome(request, response, max_bytes)?;
-    Ok(Outcome {
-        value: taken.value.filter(|_| outcome.exit_code == 0),
-        value_overflowed,
-        ..outcome
-    })
-}
-
 /// Reads the engine's response to `request`, and keeps `max_bytes` bytes of each stream.
 ///
 /// After a compile error Piston repeats the compile stage as the run stage; it is shown once.
@@ -150,7 +116,6 @@ pub fn outcome(
             value: None,
             outputs: Vec::new(),
             kernel: None,
-            value_overflowed: false,
             // Whatever stopped the compiler, the program did not run. The last line of stderr tells.
             verdict: Verdict::CompileError,
             cpu_time_ms: compile.cpu_time_ms,
@@ -254,7 +219,6 @@ impl StageRead {
             value: None,
             outputs: Vec::new(),
             kernel: None,
-            value_overflowed: false,
             time_ms: self.time_ms,
             timed_out_after: self.timed_out_after,
             verdict: self.verdict,

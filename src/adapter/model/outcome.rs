@@ -22,9 +22,6 @@ pub struct Outcome {
     pub outputs: Vec<Json>,
     /// The kernel that ran it, if one did.
     pub kernel: Option<KernelState>,
-    /// Whether the value was longer than what the engine keeps of stderr. The next one should be
-    /// asked for with a smaller limit.
-    pub value_overflowed: bool,
     /// Wall-clock time in milliseconds of the stage that decided.
     pub time_ms: u64,
     /// The wall-clock limit, where it was reached.

@@ -232,14 +232,14 @@ impl ExecutionRegistry {
             output_streams_max_length,
             jupyter_format,
             is_shell,
-            is_cell,
+            is_cell: _,
             has_exit_status: _,
         } = execution;
         // Languages are found in any case.
         let language = language.to_lowercase();
         Digest(self.digest_key.hash_one((
             (language, version, code, stdin, args, timeout),
-            (output_streams_max_length, jupyter_format, is_shell, is_cell),
+            (output_streams_max_length, jupyter_format, is_shell),
         )))
     }
 
@@ -463,7 +463,6 @@ mod tests {
             value: None,
             outputs: Vec::new(),
             kernel: None,
-            value_overflowed: false,
             time_ms: 1,
             timed_out_after: None,
             verdict: Verdict::Success,

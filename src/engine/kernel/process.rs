@@ -478,9 +478,10 @@ fn open_to_programs(streams: &[OwnedFd; 3]) -> std::io::Result<()> {
 /// Reads what is in a pipe now.
 fn drain(pipe: &Option<pipe::Receiver>, buffer: &mut [u8], mut push: impl FnMut(&[u8])) {
     let Some(pipe) = pipe else { return };
-    // No more than a pipe can hold, for a process that was left behind may go on printing.
+    // No more than a pipe can hold, for a process that was left behind may go on printing. Read past tokio,
+    // which may not have noticed yet that there is something.
     for _ in 0..64 {
-        match pipe.try_read(buffer) {
+        match rustix::io::read(pipe, &mut *buffer) {
             Ok(length) if length > 0 => push(buffer.get(..length).unwrap_or_default()),
             _ => return,
         }

@@ -261,11 +261,7 @@ fn create_files(
 ) -> io::Result<()> {
     mknodat(CWD, pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     give_path(pipe, slot.uid)?;
-    for (path, content) in home {
-        let file = workspace.create_home_file(path, slot.uid)?;
-        io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())?;
-    }
-    Ok(())
+    workspace.create_home_files(home, slot.uid)
 }
 
 /// What the program has written to this file. Nothing depends on it, so nothing is read if that fails.

@@ -130,6 +130,8 @@ pub(crate) struct StageOrder {
     pub(crate) readable: Vec<PathBuf>,
     /// Where the program starts, if not in the job's directory.
     pub(crate) working_directory: Option<WorkingDirectory>,
+    /// Paths and contents of files below `HOME`.
+    pub(crate) home: Vec<(String, String)>,
     /// Whether the program runs cells: then no limit on its own CPU time ends it, and an allocation
     /// fails before the memory limit is reached.
     pub(crate) is_kernel: bool,

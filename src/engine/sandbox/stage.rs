@@ -40,6 +40,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum StageError {
     #[error("cannot give the standard streams to the job's user: {0}")]
     Streams(#[source] io::Error),
+    #[error("cannot write a file in the job's HOME: {0}")]
+    Home(#[source] io::Error),
     #[error("cannot start the job's init: {0}")]
     Start(#[source] io::Error),
     /// What the job's init reported.
@@ -85,6 +87,9 @@ impl Stage<'_> {
     /// If the program could not be started, or its processes do not end.
     pub(super) fn run(self, stdio: [OwnedFd; 3]) -> Result<Option<Ended>, StageError> {
         let baseline = Baseline::now();
+        self.workspace
+            .create_home_files(&self.order.home, self.slot.uid)
+            .map_err(StageError::Home)?;
         let program = self.start(&stdio)?;
         drop(stdio);
         self.supervise(program, baseline)

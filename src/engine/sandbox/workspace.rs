@@ -4,7 +4,7 @@
 //! Everything is opened relative to a descriptor and without following links, because code of the job
 //! may have replaced any entry between two steps.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -65,12 +65,20 @@ impl Workspace {
         create_below(&self.box_dir, path, owner)
     }
 
-    /// As [`Self::create_file`], but below `HOME`.
+    /// Creates files below `HOME`, as [`Self::create_file`] does, with these contents.
     ///
     /// # Errors
     /// As [`Self::create_file`].
-    pub(super) fn create_home_file(&self, path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
-        create_below(&self.temp_dir, path, owner)
+    pub(super) fn create_home_files(
+        &self,
+        files: &[(String, String)],
+        owner: Option<u32>,
+    ) -> io::Result<()> {
+        for (path, content) in files {
+            let file = create_below(&self.temp_dir, path, owner)?;
+            std::fs::File::from(file).write_all(content.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Deletes everything. No process of the job may be running.

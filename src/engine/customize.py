@@ -1,6 +1,7 @@
-# Put in place of `usercustomize` in an interpreter that is started ahead of its job: imports modules
-# that the job may need, and leaves no other trace. NAMES and REPORT are filled in; the names
-# of those that fail are written to the file REPORT below HOME.
+# Put in place of `usercustomize`, the last module that Python imports before it opens the main file:
+# has modules in the data directory found, imports others that the job may need, and leaves no other
+# trace. DATA, NAMES and REPORT are filled in; the names of those that fail are written to the file
+# REPORT below HOME.
 def load():
     import gc
     import os
@@ -29,12 +30,28 @@ def load():
         os.dup2(copy, fd)
         os.close(copy)
     os.close(silent)
+
+
+def leave():
+    import os
+    import sys
+
     here = os.path.dirname(__file__)
     sys.path[:] = [place for place in sys.path if place != here]
     sys.path_importer_cache.pop(here, None)
+    try:
+        os.unlink(__file__)
+        os.removedirs(here)
+    except OSError:
+        # Not all of it is this file's.
+        pass
+    # The directory of the main file comes before it.
+    sys.path[:0] = DATA
 
 
-load()
-del load
+if NAMES:
+    load()
+leave()
+del load, leave
 # As if there were no such module.
 raise ImportError(name="usercustomize")
