@@ -34,13 +34,9 @@ def token(*_scopes, **_options):
 
 # A program whose value is a picture; the class stands in for Pillow's, which may not be installed.
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-PICTURE = f"""import sys, types
-class Image:
-    mode = "RGB"
-    def save(self, file, *_arguments, **_options):
-        file.write({PNG!r})
-sys.modules["PIL"] = types.ModuleType("PIL")
-sys.modules["PIL.Image"] = types.SimpleNamespace(Image=Image)
+PICTURE = f"""class Image:
+    def _repr_png_(self):
+        return {PNG!r}
 Image()"""
 
 

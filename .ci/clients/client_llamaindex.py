@@ -43,6 +43,13 @@ def _():
     equal(run("6 * 7")["result"], 42)
 
 
+@check("variables last")
+def _():
+    run("total = 40")
+    equal(run("total + 2")["result"], 42)
+    contains(new_tool().code_interpreter("total")["properties"]["stderr"], "NameError")
+
+
 @check("a picture, which it saves")
 def _():
     seen = run(PICTURE)["result"]

@@ -47,6 +47,13 @@ async def _():
     equal(fields(await tool().execute_code("6 * 7"))[1], "42")
 
 
+@check("variables last")
+async def _():
+    session = tool()
+    await session.execute_code("total = 40")
+    equal(fields(await session.execute_code("total + 2"))[1], "42")
+
+
 @check("Unicode")
 async def _():
     status, result, stdout, _stderr = fields(await tool().execute_code(f"print({UNICODE!r})\n{UNICODE!r}"))

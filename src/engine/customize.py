@@ -45,8 +45,8 @@ def leave():
     except OSError:
         # Not all of it is this file's.
         pass
-    # The directory of the main file comes before it.
-    sys.path[:0] = DATA
+    # Last, so that no file there is taken for a module of Python's own.
+    sys.path += DATA
 
 
 if NAMES:

@@ -529,7 +529,7 @@ fn customization(
     let content = include_str!("customize.py")
         .replace("in NAMES", &format!("in {names}"))
         .replace("if NAMES", &format!("if {names}"))
-        .replace("= DATA", &format!("= {data_dir}"))
+        .replace("+= DATA", &format!("+= {data_dir}"))
         .replace("REPORT)", &format!("{FAILED_IMPORTS:?})"));
     let mut files = vec![(path, content)];
     if !modules.is_empty() {

@@ -219,7 +219,8 @@ async fn nothing_of_the_engines_environment_reaches_a_job() {
     let served = serve(config()).await;
     let program = "import os\nprint(sorted(os.environ))";
     let run = served.run("python", program).await;
-    let names = "['HOME', 'LANG', 'LC_CTYPE', 'PATH', 'PISTON_LANGUAGE', 'PWD', 'TMPDIR']\n";
+    let names = "['HOME', 'LANG', 'LC_CTYPE', 'LOGNAME', 'PATH', 'PISTON_LANGUAGE', 'PWD', 'TMPDIR', \
+                 'USER']\n";
     assert_eq!(run["stdout"], names, "{run}");
 }
 

@@ -11,6 +11,7 @@ mod support;
 
 mod hermetic;
 mod kernels;
+mod notebooks;
 mod programs;
 mod replay;
 mod serve;

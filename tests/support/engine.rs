@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::eventually::{PATIENCE, eventually};
 use super::folder::open_folder;
 use serde_json::Value;
-use session_adapter::engine::{Engine, EngineConfig};
+use session_adapter::engine::{Engine, EngineConfig, KernelSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -21,6 +21,10 @@ pub fn config() -> EngineConfig {
     EngineConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_session-adapter")),
         warm: warm.unwrap_or(0),
+        kernels: KernelSettings {
+            max_kernels: 0,
+            ..KernelSettings::default()
+        },
         ..EngineConfig::default()
     }
 }

@@ -49,6 +49,8 @@ class Display(DisplayPublisher):
 class ZMQInteractiveShell(InteractiveShell):
     """IPython's shell. Libraries recognize a notebook by this name and by the attribute `kernel`."""
 
+    # Some look at the module, too.
+    __module__ = "ipykernel.zmqshell"
     displayhook_class = Result
     display_pub_class = Display
 

@@ -22,7 +22,7 @@ CONTROL = 3
 DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 MAX_RICH_BYTES = 32 << 20
 # Their threads serve every cell, whichever one started them.
-SHARED_THREADS = ("IPython.", "concurrent.futures.", "multiprocessing.")
+SHARED_THREADS = ("asyncio.", "concurrent.futures.", "multiprocessing.")
 
 
 class CellStream(io.TextIOWrapper):

@@ -112,7 +112,13 @@ class Shell:
             linecache.cache[name] = (len(source), None, source.splitlines(True), name)
             if "matplotlib" in source:
                 use_figures()
-            await self.execute(source, name)
+            # Evaluated here, for no coroutine lets a StopIteration pass.
+            for code, is_value in self.parts(source, name):
+                value = eval(code, self.names)
+                if code.co_flags & inspect.CO_COROUTINE:
+                    value = await value
+                if is_value:
+                    self.tell(value)
             self.show_figures()
         except SystemExit as end:
             self.show_figures()
@@ -123,6 +129,8 @@ class Shell:
                 print("KeyboardInterrupt", file=sys.stderr)
                 return 1
             self.kernel.without_own_frames(error)
+            # As an interactive Python does; it also keeps what the frames hold from being freed now.
+            sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
             traceback.print_exception(type(error), error, error.__traceback__)
             return 1
         return 0
@@ -144,21 +152,18 @@ class Shell:
             return f"{indent}{target} = _session_getoutput({command!r})"
         return f"{indent}_session_system({command!r})"
 
-    async def execute(self, source, name):
+    def parts(self, source, name):
+        """The code of a cell, and of its last expression, which is a value."""
         tree = ast.parse(source, name)
         last = None
         silent = source.rstrip().endswith(";")
         if tree.body and isinstance(tree.body[-1], ast.Expr) and not silent:
             last = ast.Expression(tree.body.pop().value)
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         if tree.body:
-            await self.evaluate(tree, name, "exec")
+            yield compile(tree, name, "exec", flags), False
         if last is not None:
-            self.tell(await self.evaluate(last, name, "eval"))
-
-    async def evaluate(self, tree, name, mode):
-        code = compile(tree, name, mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        value = eval(code, self.names)
-        return await value if code.co_flags & inspect.CO_COROUTINE else value
+            yield compile(last, name, "eval", flags), True
 
     def tell(self, value):
         self.kernel.expression_is_none = value is None
