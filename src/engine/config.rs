@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kernel::KernelSettings;
 use super::request::Bounds;
 use super::sandbox::{Layer, Setup};
 use crate::access::AccessPolicy;
@@ -78,6 +77,30 @@ pub struct EngineConfig {
     pub preload: Vec<String>,
     /// Python processes that live as long as their sessions.
     pub kernels: KernelSettings,
+}
+
+/// The settings of all kernels.
+#[derive(Debug, Clone)]
+pub struct KernelSettings {
+    /// How many kernels there may be. 0 means that there are none, and every request has a fresh process.
+    pub max_kernels: usize,
+    /// Memory of all processes of a kernel in bytes.
+    pub memory_limit: u64,
+    /// How long a cell may take to end after it was interrupted, before its kernel is killed.
+    pub interrupt_grace: Duration,
+    /// How long a kernel may be idle before it ends. For ever if `None`.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Default for KernelSettings {
+    fn default() -> Self {
+        Self {
+            max_kernels: 8,
+            memory_limit: 512 << 20,
+            interrupt_grace: Duration::from_secs(2),
+            idle_timeout: None,
+        }
+    }
 }
 
 impl Default for EngineConfig {

@@ -38,15 +38,14 @@ use rustix::process::DumpableBehavior;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use config::EngineConfig;
-pub use kernel::KernelSettings;
+pub use config::{EngineConfig, KernelSettings};
 pub use runtimes::TableError;
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Runtime;
 use discovery::{Discovery, search_path};
-use kernel::Kernels;
+use kernel::table::Kernels;
 use pool::Pool;
 use sandbox::{SandboxReport, SandboxStartError, SpawnerHandle};
 use state::EngineState;
@@ -139,7 +138,7 @@ impl Engine {
             // The task must not keep the engine alive when its last owner drops it.
             let weak = Arc::downgrade(&engine);
             drop(engine);
-            tokio::join!(refill::refill(weak.clone()), kernel::maintain(weak));
+            tokio::join!(refill::refill(weak.clone()), kernel::cells::maintain(weak));
         });
         server::serve(Arc::clone(&self.inner), listener, shutdown).await;
     }

@@ -17,7 +17,9 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::job;
-use super::kernel::{self, Cell, KernelError};
+use super::kernel::cells;
+use super::kernel::process::{Cell, StartError};
+use super::kernel::table::KernelError;
 use super::request::{JobRequest, Submission};
 use super::runtimes::{Installed, choose};
 use super::sandbox::LinkError;
@@ -205,13 +207,18 @@ async fn execute_cell(
         stdin: submission.stdin,
         bounds: submission.run,
     };
-    let response = kernel::execute(engine, name, runtime, cell).await;
+    let response = cells::execute(engine, name, runtime, cell).await;
     let response = response.map_err(|error| {
         tracing::error!(%error, "a cell was not run");
         let status = match error {
             KernelError::QueueFull(_) | KernelError::NoneFree(_) => StatusCode::TOO_MANY_REQUESTS,
+            KernelError::Start(StartError::Link(LinkError::NoSpace)) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
+            KernelError::Start(StartError::Link(_)) | KernelError::Deleted => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             KernelError::Start(_) => StatusCode::FAILED_DEPENDENCY,
-            KernelError::Deleted => StatusCode::INTERNAL_SERVER_ERROR,
         };
         RequestError::new(status, error.to_string())
     })?;

@@ -12,7 +12,7 @@ use crate::piston::{Jobs, KernelsStatus, Runtime};
 use super::config::EngineConfig;
 use super::discovery::Discovery;
 use super::job::JobContext;
-use super::kernel::Kernels;
+use super::kernel::table::Kernels;
 use super::pool::{Pool, PoolStats};
 use super::runtimes::Installed;
 use super::sandbox::{SandboxReport, SpawnerHandle};

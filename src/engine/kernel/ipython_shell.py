@@ -1,8 +1,10 @@
 """Runs cells in IPython's shell, as a notebook does."""
 
 import asyncio
+import collections
 import contextvars
 import importlib.util
+import linecache
 import os
 import subprocess
 import sys
@@ -10,10 +12,31 @@ import types
 import warnings
 
 import IPython
+from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
+
+# Of so many cells the source is kept, as IPython keeps so many values.
+KEPT_CELLS = 1000
+
+
+class Sources(CachingCompiler):
+    """Keeps the sources of the last cells, for tracebacks and `inspect`."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = collections.deque()
+
+    def cache(self, *args, **kwargs):
+        name = super().cache(*args, **kwargs)
+        self.names.append(name)
+        if len(self.names) > KEPT_CELLS:
+            oldest = self.names.popleft()
+            linecache.cache.pop(oldest, None)
+            self._filename_map.pop(oldest, None)
+        return name
 
 
 class Result(DisplayHook):
@@ -53,6 +76,7 @@ class ZMQInteractiveShell(InteractiveShell):
     __module__ = "ipykernel.zmqshell"
     displayhook_class = Result
     display_pub_class = Display
+    compiler_class = Sources
 
     def init_virtualenv(self):
         pass
@@ -128,7 +152,18 @@ class Shell:
         )
         shell.events.trigger("post_execute")
         shell.events.trigger("post_run_cell", result)
+        self.forget(shell.execution_count - KEPT_CELLS)
         error = result.error_before_exec or result.error_in_exec
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, (int, str)) else int(error.code is not None)
         return int(error is not None)
+
+    def forget(self, number):
+        """Forgets the input of an old cell."""
+        history = self.shell.history_manager
+        # No database takes it over.
+        history.db_input_cache.clear()
+        if 0 < number < len(history.input_hist_raw):
+            history.input_hist_raw[number] = history.input_hist_parsed[number] = ""
+            for names in (self.shell.user_ns, self.shell.user_ns_hidden):
+                names.pop(f"_i{number}", None)

@@ -7,6 +7,7 @@ these are /dev/null, so that nothing which is left running prints into a later c
 
 import asyncio
 import base64
+import ctypes
 import importlib
 import io
 import json
@@ -19,6 +20,7 @@ import threading
 import types
 
 CONTROL = 3
+PR_SET_DUMPABLE = 4  # linux/prctl.h
 DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 MAX_RICH_BYTES = 32 << 20
 # Their threads serve every cell, whichever one started them.
@@ -86,6 +88,8 @@ class Kernel:
         self.shell = None
 
     def start(self, preload):
+        # Programs that share this process's user must not be able to trace it.
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         CellStream.kernel = self
         os.register_at_fork(after_in_child=self.control.close)
         start_thread = threading.Thread.start

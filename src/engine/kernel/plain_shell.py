@@ -13,6 +13,8 @@ import subprocess
 import sys
 import traceback
 
+# Of so many cells the source is kept, for tracebacks and `inspect`.
+KEPT_CELLS = 1000
 SYSTEM = re.compile(r"^(\s*)(?:([\w, ]+?)\s*=\s*)?!(.*)$", re.M)
 PIP = re.compile(r"^(\s*)%pip\b(.*)$", re.M)
 FORMS = {
@@ -109,6 +111,7 @@ class Shell:
         name = f"<cell {self.count}>"
         try:
             source = self.translate(code)
+            linecache.cache.pop(f"<cell {self.count - KEPT_CELLS}>", None)
             linecache.cache[name] = (len(source), None, source.splitlines(True), name)
             if "matplotlib" in source:
                 use_figures()

@@ -12,6 +12,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::super::config::KernelSettings;
+use super::super::job::JobContext;
 use super::super::outcome::outcome;
 use super::super::output::{Output, Stream};
 use super::super::request::Bounds;
@@ -19,9 +21,7 @@ use super::super::runtimes::Installed;
 use super::super::sandbox::{
     Cause, CellLimits, CellUsage, Ended, JobLink, KernelReport, LinkError,
 };
-use super::super::state::EngineState;
 use super::super::stdio::{Streams, read, write};
-use super::KernelSettings;
 use super::socket::{CellRequest, Done, KernelMessage, KernelSocket, SocketError};
 use crate::piston::{CellValue, KernelLoss, Stage, WorkingDirectory};
 
@@ -88,12 +88,11 @@ impl KernelProcess {
     /// # Errors
     /// If it does not get there.
     pub(super) async fn start(
-        engine: &EngineState,
+        context: &JobContext<'_>,
         runtime: &Installed,
         settings: &KernelSettings,
     ) -> Result<Self, StartError> {
-        let context = engine.job_context();
-        let mut link = engine.spawner.open(None).await?;
+        let mut link = context.spawner.open(None).await?;
         let files = PROGRAM.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
         link.files(&files).await?;
         let program = runtime.program.to_string_lossy().into_owned();
@@ -101,12 +100,12 @@ impl KernelProcess {
         let command = vec![program, main.to_string_lossy().into_owned()];
         let bounds = Bounds {
             memory: settings.memory_limit as f64,
-            ..engine.config.run_bounds()
+            ..context.config.run_bounds()
         };
         let mut order = context.order(runtime, command, bounds);
         order.working_directory = Some(WorkingDirectory::Data);
         order.is_kernel = true;
-        let preload = serde_json::Value::from(engine.config.preload.clone());
+        let preload = serde_json::Value::from(context.config.preload.clone());
         order
             .environment
             .push(("SESSION_PRELOAD".to_owned(), preload.to_string()));
@@ -177,12 +176,12 @@ impl KernelProcess {
     pub(super) async fn run(
         &mut self,
         cell: &Cell,
-        engine: &EngineState,
+        context: &JobContext<'_>,
         killed: &mut watch::Receiver<()>,
-        client: oneshot::Sender<()>,
+        client: &mut oneshot::Sender<()>,
     ) -> CellOutcome {
         let mut run = CellRun {
-            output: Output::new(engine.config.output_limit),
+            output: Output::new(context.config.output_limit),
             started: Instant::now(),
             reason: None,
             end: None,
@@ -195,13 +194,13 @@ impl KernelProcess {
                 CellUsage::default()
             }
         };
-        self.outcome(cell, engine, run, usage)
+        self.outcome(cell, context, run, usage)
     }
 
     fn outcome(
         &self,
         cell: &Cell,
-        engine: &EngineState,
+        context: &JobContext<'_>,
         run: CellRun,
         usage: CellUsage,
     ) -> CellOutcome {
@@ -225,7 +224,7 @@ impl KernelProcess {
             Some(Reason::Limit(limit)) => limit,
             Some(Reason::Output | Reason::Canceled | Reason::Deleted) | None => cause,
         };
-        let limits = engine.job_context().limits(Bounds {
+        let limits = context.limits(Bounds {
             memory: self.memory_limit as f64,
             ..cell.bounds
         });
@@ -247,7 +246,7 @@ impl KernelProcess {
         cell: &Cell,
         run: &mut CellRun,
         killed: &mut watch::Receiver<()>,
-        mut client: oneshot::Sender<()>,
+        client: &mut oneshot::Sender<()>,
     ) -> Result<CellUsage, StartError> {
         self.cells += 1;
         let number = self.cells;
