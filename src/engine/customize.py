@@ -41,7 +41,11 @@ def leave():
     sys.path_importer_cache.pop(here, None)
     try:
         os.unlink(__file__)
-        os.removedirs(here)
+        os.unlink(__cached__)
+        folder = os.path.dirname(__cached__)
+        while folder != os.environ["HOME"]:
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
     except OSError:
         # Not all of it is this file's.
         pass

@@ -139,7 +139,7 @@ async fn root_without_a_right_that_it_needs_does_not_start_and_names_it() {
 
 /// A job whose keeper is killed, as by the kernel when memory runs out.
 async fn a_job_whose_keeper_is_killed_is_told_and_its_slot_used_again() {
-    let mut program = Program::start(&["--max-jobs", "1", "--warm", "0"]).await;
+    let mut program = Program::start(&["--max-jobs", "1", "--warm", "0", "--kernel", "off"]).await;
     let spawner = spawner(&program);
     works(&program).await;
     // More often than there are slots.
@@ -388,7 +388,11 @@ impl FewProcesses {
 async fn without_processes_executions_fail_and_with_them_they_work_again() {
     let group = FewProcesses::new("later");
     let shell = format!("echo $$ > {}/cgroup.procs", group.0.0.display());
-    let mut program = Program::start_after(&shell, &["--max-jobs", "1", "--warm", "0"]).await;
+    let mut program = Program::start_after(
+        &shell,
+        &["--max-jobs", "1", "--warm", "0", "--kernel", "off"],
+    )
+    .await;
     works(&program).await;
     works_again(&program).await;
     // None at all, and then so few that a job gets only so far.
@@ -430,7 +434,11 @@ async fn without_processes_at_the_start_the_languages_are_found_later() {
     // The program, its threads, the spawner, and one that tries out the sandbox: no job.
     group.allow("4");
     let shell = format!("echo $$ > {}/cgroup.procs", group.0.0.display());
-    let mut program = Program::start_after(&shell, &["--max-jobs", "1", "--warm", "0"]).await;
+    let mut program = Program::start_after(
+        &shell,
+        &["--max-jobs", "1", "--warm", "0", "--kernel", "off"],
+    )
+    .await;
     assert_eq!(program.started["runtimes"], "");
     let cause = program.logged("not ready").await["cause"].take();
     assert!(
@@ -450,7 +458,7 @@ async fn without_processes_at_the_start_the_languages_are_found_later() {
 }
 
 async fn a_spawner_without_descriptors_or_memory_works_again_when_it_has_them() {
-    let mut program = Program::start(&["--max-jobs", "1", "--warm", "0"]).await;
+    let mut program = Program::start(&["--max-jobs", "1", "--warm", "0", "--kernel", "off"]).await;
     works(&program).await;
     let spawner = spawner(&program);
     let descriptors = fs::read_dir(format!("/proc/{spawner}/fd"));
@@ -492,7 +500,7 @@ fn address_space(pid: i32) -> u64 {
 
 /// What cannot allocate ends, which whoever started it can see, and nothing of it is left.
 async fn an_adapter_without_memory_ends_and_its_jobs_with_it() {
-    let arguments = ["--max-jobs", "4", "--warm", "0"];
+    let arguments = ["--max-jobs", "4", "--warm", "0", "--kernel", "off"];
     let usual = {
         let program = Program::start(&arguments).await;
         works(&program).await;
@@ -524,8 +532,11 @@ async fn an_adapter_without_memory_ends_and_its_jobs_with_it() {
 /// An adapter that has no descriptor left takes connections again when clients have gone. With so few
 /// it runs out of them before it runs out of places.
 async fn an_adapter_without_descriptors_goes_on_when_clients_have_gone() {
-    let mut program =
-        Program::start_after("ulimit -n 26", &["--max-jobs", "1", "--warm", "0"]).await;
+    let mut program = Program::start_after(
+        "ulimit -n 26",
+        &["--max-jobs", "1", "--warm", "0", "--kernel", "off"],
+    )
+    .await;
     works(&program).await;
     let mut clients = Vec::new();
     for _ in 0..60 {
@@ -558,7 +569,11 @@ async fn an_adapter_without_descriptors_goes_on_when_clients_have_gone() {
 /// All programs are asked for their versions at once; what that takes too much of is asked for again.
 async fn few_descriptors_at_the_start_cost_no_language() {
     let all = Program::start(&[]).await.started["runtimes"].take();
-    let few = Program::start_after("ulimit -n 26", &["--max-jobs", "1", "--warm", "0"]).await;
+    let few = Program::start_after(
+        "ulimit -n 26",
+        &["--max-jobs", "1", "--warm", "0", "--kernel", "off"],
+    )
+    .await;
     assert_eq!(few.started["runtimes"], all);
     works(&few).await;
 }
