@@ -17,9 +17,9 @@ use crate::support::engine::{Served, config, serve};
 use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::folder::{open_folder, readable_file, subfolder};
 use serde_json::{Value, json};
-use session_adapter::engine::EngineConfig;
 use session_adapter::engine::sandbox::Layer::{self, Landlock, Limits, OwnUsers, Seccomp};
 use session_adapter::engine::sandbox::SandboxReport;
+use session_adapter::engine::{EngineConfig, KernelSettings};
 use tokio::time::timeout;
 
 /// Number, name, the layers that stop it, and the program: it prints `done` when it has got what
@@ -248,7 +248,7 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
             eprintln!("SKIPPED: {name}, for this user has no folder that is nobody's business");
             continue;
         };
-        for without in [vec![], layers] {
+        for (without, is_cell) in [(vec![], false), (vec![], true), (layers, false)] {
             if !without.is_empty() && !has_right_to(name) {
                 eprintln!("SKIPPED: {name} without layers, for this user lacks the right");
                 continue;
@@ -258,6 +258,11 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
                 let config = EngineConfig {
                     without: without.clone(),
                     memory_limit: 1 << 30,
+                    kernels: KernelSettings {
+                        max_kernels: 2,
+                        memory_limit: 1 << 30,
+                        ..KernelSettings::default()
+                    },
                     ..small()
                 };
                 engines.insert(key.clone(), serve(config).await);
@@ -269,7 +274,11 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
                 .replace("VICTIM", &victim.0.id().to_string())
                 .replace("PORT", &served.address.port().to_string())
                 .replace("WORK", &work);
-            let run = served.run("python", &format!("{PRELUDE}{program}")).await;
+            let program = format!("{PRELUDE}{program}");
+            let run = match is_cell {
+                true => served.run_cell(name, &program).await,
+                false => served.run("python", &program).await,
+            };
             let succeeded = run["stdout"] == "done\n";
             let stderr = run["stderr"].as_str().unwrap();
             if MISTAKES.iter().any(|mistake| stderr.contains(mistake)) {
@@ -284,7 +293,9 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
                 _ if succeeded != without.is_empty() => {}
                 Some(why) if succeeded => eprintln!("OPEN: {name}, for {why}"),
                 Some(why) => eprintln!("SKIPPED: {name} without layers, for {why}"),
-                None => problems.push(format!("{number} {name}, without {key:?}: {run}")),
+                None => problems.push(format!(
+                    "{number} {name}, without {key:?}, cell: {is_cell}: {run}"
+                )),
             }
         }
     }

@@ -207,6 +207,19 @@ impl Served {
         .await;
     }
 
+    /// Runs a cell in the kernel of this name and returns the run stage.
+    pub async fn run_cell(&self, kernel: &str, code: &str) -> Value {
+        let body = serde_json::json!({
+            "language": "python", "version": "*", "files": [{"content": code}], "kernel": kernel,
+            "working_directory": "data",
+        });
+        let response = self.execute(&body).await;
+        assert_eq!(response.status, 200, "{}", response.body);
+        let mut response = response.json();
+        assert!(response["kernel"].is_object(), "{response}");
+        response["run"].take()
+    }
+
     /// Runs a program of one file and returns the run stage. Where interpreters are started ahead, it
     /// gets one, if not the first time.
     pub async fn run(&self, language: &str, code: &str) -> Value {
