@@ -1,6 +1,6 @@
-# The session image: the adapter, the embedded engine, and Python.
+# The session image: the adapter, the embedded engine, and Python with IPython.
 #
-#   PROFILE        minimal (default): Python and setuptools; data: numpy, pandas, matplotlib and pip too
+#   PROFILE        minimal (default): Python, setuptools and IPython; data: numpy, pandas, matplotlib and pip too
 #   APT_PACKAGES   more Debian packages, such as "gcc libc6-dev nodejs"
 #   PIP_PACKAGES   more Python packages, such as "requests==2.32.3"
 #
@@ -47,24 +47,23 @@ ARG PIP_PACKAGES=""
 # - What a job leaves in /tmp, /var/tmp and /dev/shm is swept; nowhere else may everybody write.
 #   But for the session's files, where any `--user` of the container may.
 # Debian's packages are the newest of the release, with all security updates.
-COPY requirements.txt /tmp/
+COPY requirements.txt requirements-ipython.txt /tmp/
 # hadolint ignore=DL3008,DL3013,SC2086
 RUN set -eu; \
-    pip=''; \
     case "$PROFILE" in \
-        minimal) [ -z "$PIP_PACKAGES" ] || pip=python3-pip ;; \
-        data) pip=python3-pip; PIP_PACKAGES="--requirement /tmp/requirements.txt $PIP_PACKAGES" ;; \
+        minimal) ;; \
+        data) PIP_PACKAGES="--requirement /tmp/requirements.txt $PIP_PACKAGES" ;; \
         *) echo "PROFILE is '$PROFILE': allowed are minimal, data"; exit 1 ;; \
     esac; \
     apt-get update; \
     apt-get install --yes --no-install-recommends python3 python3-setuptools tini \
-        $pip $APT_PACKAGES; \
-    if [ -n "$pip" ]; then \
-        pip install --no-cache-dir --only-binary :all: --break-system-packages \
-            --root-user-action ignore $PIP_PACKAGES; \
-        find /usr/local/lib -type d -name tests ! -path '*/numpy/*' -prune -exec rm -r {} +; \
-    fi; \
-    [ "$PROFILE" = data ] || [ -z "$pip" ] || apt-get purge --yes --auto-remove $pip; \
+        python3-pip $APT_PACKAGES; \
+    install() { pip install --no-cache-dir --only-binary :all: --break-system-packages \
+        --root-user-action ignore "$@"; }; \
+    install --requirement /tmp/requirements-ipython.txt; \
+    [ -z "$PIP_PACKAGES" ] || install $PIP_PACKAGES; \
+    find /usr/local/lib -type d -name tests ! -path '*/numpy/*' -prune -exec rm -r {} +; \
+    [ "$PROFILE" = data ] || apt-get purge --yes --auto-remove python3-pip; \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/* /tmp/* /root/.cache; \
     find / -xdev -type f -perm /6000 -exec chmod a-s {} +; \
     find / -xdev -type d -perm -0002 ! -path /tmp ! -path /var/tmp -exec chmod o-w {} +; \

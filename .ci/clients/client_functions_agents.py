@@ -1,12 +1,20 @@
 """azurefunctions-agents-runtime: the tool `execute_python` (2025-10-02-preview)."""
 
+import importlib.util
 import json
+import sys
+import types
 import uuid
 
 import aiohttp
-from azure_functions_agents import sandbox
 from checks import *
 from copilot.tools import ToolInvocation
+
+# The whole package starts a language model's client, of 60 MB; the tool needs none of it.
+package = types.ModuleType("azure_functions_agents")
+package.__path__ = importlib.util.find_spec("azure_functions_agents").submodule_search_locations
+sys.modules[package.__name__] = package
+from azure_functions_agents import sandbox
 
 check = Checks("azurefunctions-agents-runtime")
 

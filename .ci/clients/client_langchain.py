@@ -39,7 +39,7 @@ def _():
 @check("variables, imports and functions last")
 def _():
     invoke("import json\nseen = [1]\ndef add(x):\n    seen.append(x)\n    return json.dumps(seen)")
-    equal(invoke("add(2)")["result"], [1, 2])
+    equal(invoke("add(2)")["result"], "[1, 2]")
     equal(invoke("await_me = 3\nimport asyncio\nawait asyncio.sleep(0, await_me)")["result"], 3)
     other = SessionsPythonREPLTool(pool_management_endpoint=URL, access_token_provider=token)
     contains(other.execute("seen")["stderr"], "NameError")
