@@ -13,7 +13,7 @@ use crate::error_chain::error_chain;
 use crate::piston::Runtime;
 
 /// Longer than an ingress waits, so that what is reported is the adapter's own response.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
 
 const RUNTIMES: &str = "/api/v2/runtimes";
 
@@ -62,7 +62,7 @@ impl Caller {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(ANSWER_TIMEOUT)
+            .timeout(RESPONSE_TIMEOUT)
             .build()
             .map_err(ReplayError::Client)?;
         Ok(Self {

@@ -7,7 +7,7 @@ use crate::adapter::model::outcome::Outcome;
 use crate::piston::Json;
 
 #[derive(Serialize)]
-pub struct Answer<'a> {
+pub struct CodeResponse<'a> {
     #[serde(rename = "$id")]
     number: &'static str,
     properties: Numbered<CodeProperties<'a>>,
@@ -26,7 +26,7 @@ struct CodeProperties<'a> {
     outputs: &'a [Json],
 }
 
-impl<'a> Answer<'a> {
+impl<'a> CodeResponse<'a> {
     pub fn new(outcome: &'a Outcome) -> Self {
         let fields = CodeProperties {
             status: success_or_failure(outcome),

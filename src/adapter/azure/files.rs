@@ -16,8 +16,8 @@ use crate::adapter::model::timestamp::Timestamp;
 
 /// Versions that know of no folders: their lists have every file, by its path.
 const WITHOUT_FOLDERS: [&str; 2] = ["2024-02-02-preview", "2024-08-02-preview"];
-/// The version that says for every entry in which folder it is; the newest.
-const WITH_DIRECTORY: &str = "2025-10-02-preview";
+/// From this version on, every entry says in which folder it is.
+const DIRECTORY_SINCE: &str = "2025-10-02-preview";
 
 /// The parts of a query that mean something for files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +64,10 @@ impl FilesQuery {
     }
 
     fn has_directory(&self) -> bool {
-        self.recursive || self.version.is_none_or(|version| version == WITH_DIRECTORY)
+        self.recursive
+            || self
+                .version
+                .is_none_or(|version| version >= DIRECTORY_SINCE)
     }
 }
 

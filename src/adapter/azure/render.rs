@@ -28,7 +28,7 @@ pub fn render<'a>(
                     &language::ResponseFields::new(outcome),
                     Some(&language::Stages::new(outcome)),
                 ),
-                ResponseForm::Code => Rendered::ok(&code::Answer::new(outcome)),
+                ResponseForm::Code => Rendered::ok(&code::CodeResponse::new(outcome)),
                 ResponseForm::ShellExecute => {
                     Rendered::ok(&executions::ShellExecuted::new(handle, outcome))
                 }

@@ -28,7 +28,7 @@ use crate::adapter::session::{App, Phase};
 /// How long an upload may take.
 const UPLOAD_TIME: Duration = Duration::from_secs(600);
 /// How long one waits for its turn.
-const TURN_TIME: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 /// What a body may have on top of its files.
 const FRAMING_BYTES: u64 = 1 << 20;
 /// Files in a request.
@@ -40,11 +40,14 @@ const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Waits for a place among those who do the same.
-async fn turn(app: &App, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    let place = timeout(TURN_TIME, Arc::clone(places).acquire_owned());
+/// Waits for the right to a transfer.
+async fn transfer_permit(
+    app: &App,
+    transfers: &Arc<Semaphore>,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    let permit = timeout(MAX_WAIT, Arc::clone(transfers).acquire_owned());
     tokio::select! {
-        place = place => place.ok().and_then(Result::ok).ok_or(ApiError::TooManyTransfers),
+        permit = permit => permit.ok().and_then(Result::ok).ok_or(ApiError::TooManyTransfers),
         () = app.reached(Phase::Draining) => Err(SessionError::ShuttingDown.into()),
     }
 }
@@ -64,13 +67,13 @@ pub async fn act(
     let folder = store.names().folder(&query.path)?;
     match action {
         FilesAction::List(form) => {
-            let _place = turn(app, &app.session.transfers.lists).await?;
+            let _permit = transfer_permit(app, &app.session.transfers.lists).await?;
             let recursive = query.recursive;
             let entries = blocking(move || store.list(&folder, recursive)).await?;
             Ok(respond(render_list(form, &query, &entries)))
         }
         FilesAction::Upload(form) => {
-            let _place = turn(app, &app.session.transfers.uploads).await?;
+            let _permit = transfer_permit(app, &app.session.transfers.uploads).await?;
             let uploading = upload(app, folder, form, head, body, log);
             timeout(UPLOAD_TIME, uploading).await.unwrap_or_else(|_| {
                 Err(ApiError::BodyTimeout {
@@ -112,7 +115,7 @@ async fn download(app: &App, path: FilePath, head: &Parts) -> Result<ApiResponse
         "attachment; filename*=UTF-8''{}",
         utf8_percent_encode(path.name.as_str(), ATTRIBUTE)
     );
-    let place = turn(app, &app.session.transfers.downloads).await?;
+    let place = transfer_permit(app, &app.session.transfers.downloads).await?;
     let content = blocking(move || store.read(&path)).await?;
     let length = content.length();
     let body = if head.method == Method::HEAD {

@@ -56,7 +56,7 @@ pub async fn answer(
     let mut log = RequestLog::start(&app.metrics, trace);
     let mut body = RequestBody::new(&head.headers, incoming, &guard);
     let checked = check_head(&head);
-    let is_sound = checked.is_ok();
+    let is_head_valid = checked.is_ok();
     let invited = checked.and_then(|()| Ok(app.config.access.check(&head)?));
     let (foreign_origin, invited) = match invited {
         Ok(origin) => (origin, Ok(())),
@@ -73,8 +73,8 @@ pub async fn answer(
     if let Some(origin) = foreign_origin {
         cors::allow(response.headers_mut(), origin);
     }
-    let is_at_its_end = body.finish(app).await;
-    if !is_sound || !is_at_its_end || app.phase() != Phase::Serving {
+    let is_body_read = body.finish(app).await;
+    if !is_head_valid || !is_body_read || app.phase() != Phase::Serving {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }

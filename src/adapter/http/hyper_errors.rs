@@ -16,7 +16,7 @@ use crate::adapter::http::head::{MAX_HEADER_BYTES, MAX_TARGET_BYTES};
 
 /// How much is drained from a client that keeps sending while it is refused. A connection that is
 /// closed with unread bytes is reset, and the response may be lost with it.
-const MAX_LEFT_BYTES: usize = 1 << 20;
+const MAX_UNREAD_BYTES: usize = 1 << 20;
 
 /// A connection on which hyper's error responses get a body.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ErrorBodyRewriter<S> {
             return Pin::new(&mut self.stream).poll_write(context, bytes);
         };
         self.unwritten = response;
-        self.left = MAX_LEFT_BYTES;
+        self.left = MAX_UNREAD_BYTES;
         // The rest goes out before what is flushed or written next.
         if let Poll::Ready(Err(error)) = self.poll_unwritten(context) {
             return Poll::Ready(Err(error));

@@ -31,7 +31,7 @@ const RESPONSE_RESERVE: Duration = Duration::from_secs(15);
 /// The part of it that a run keeps for starting, compiling and responding.
 const RUN_RESERVE: Duration = Duration::from_secs(10);
 /// The bodies of all requests together may take this many times the size of the largest.
-const LARGEST_BODIES: usize = 4;
+const MAX_BODIES_OF_LARGEST_SIZE: usize = 4;
 
 /// What every request shares.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl App {
             readiness: Readiness::new(config.piston_url.clone()),
             metrics: Arc::default(),
             session: Session::new(files),
-            body_bytes: Arc::new(Semaphore::new(LARGEST_BODIES * config.max_body)),
+            body_bytes: Arc::new(Semaphore::new(MAX_BODIES_OF_LARGEST_SIZE * config.max_body)),
             phase: watch::Sender::new(Phase::Serving),
             in_flight: Arc::default(),
             config,

@@ -17,7 +17,7 @@ print(json.dumps([{'name': n, 'version': found[n]} for n in sorted(found, key=st
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it may wait for a place to run in.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks Python, until it has answered once. There are none where there is no Python, and where it
 /// does not say.
@@ -38,7 +38,7 @@ async fn ask(app: &App) -> Result<Option<Vec<Package>>, SessionError> {
     if !app.runtimes.has("python") {
         return Ok(None);
     }
-    let latest = Instant::now() + PATIENCE;
+    let latest = Instant::now() + LIST_TIMEOUT;
     let slot = app.enqueue()?;
     let _permit = app.acquire(slot, Some(latest), TIMEOUT).await?;
     let mut request = ExecuteRequest {

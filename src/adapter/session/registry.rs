@@ -98,7 +98,7 @@ impl ExecutionHandle {
     }
 
     /// Whether it runs, or has run.
-    pub fn is_idempotent_hit(&self) -> bool {
+    pub fn may_have_run(&self) -> bool {
         match &*self.state.borrow() {
             State::NotStarted | State::Running => true,
             State::Ended(result) => match &**result {
@@ -346,7 +346,7 @@ impl RegistryInner {
             return Ok(None);
         }
         match self.by_id.get(&key(identifier, id.as_str())) {
-            Some(known) if !known.is_idempotent_hit() => Ok(None),
+            Some(known) if !known.may_have_run() => Ok(None),
             Some(known) if known.digest != digest => Err(SessionError::OperationIdConflict),
             known => Ok(known.cloned()),
         }

@@ -12,7 +12,7 @@ use crate::adapter::session::error::SessionError;
 use crate::error_chain::error_chain;
 
 /// How long executions, and the processes behind them, may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Leaves the session as it was before its first use. Executions that come meanwhile wait until
 /// it is done, and belong to the new session. It goes on when its client hangs up.
@@ -32,7 +32,7 @@ pub async fn delete(app: &Arc<App>) -> Result<(), SessionError> {
 
 async fn clear(app: &App) -> Result<(), SessionError> {
     let session = &app.session;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DELETION_TIMEOUT;
     // First in line, so that whoever comes from now on waits behind it.
     let mut alone = pin!(session.reset_lock.write());
     let taken = tokio::select! {

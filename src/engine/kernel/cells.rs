@@ -158,7 +158,16 @@ impl EngineState {
     async fn start_kernel(&self, runtime: &Installed) -> Result<KernelProcess, StartError> {
         let started =
             KernelProcess::start(&self.job_context(), runtime, &self.kernels.settings).await?;
-        self.kernels.ipython.get_or_init(|| started.ipython.clone());
+        // What is true of the first one is true of all, and said once.
+        if self.kernels.ipython.set(started.ipython.clone()).is_ok() {
+            for module in &started.failed_imports {
+                tracing::warn!(
+                    module,
+                    language = LANGUAGE,
+                    "module of --preload cannot be imported"
+                );
+            }
+        }
         Ok(started)
     }
 
@@ -178,16 +187,7 @@ impl EngineState {
             return;
         };
         match self.start_kernel(python).await {
-            Ok(kernel) => {
-                for module in &kernel.failed_imports {
-                    tracing::warn!(
-                        module,
-                        language = LANGUAGE,
-                        "module of --preload cannot be imported"
-                    );
-                }
-                *self.kernels.spare() = Some(kernel);
-            }
+            Ok(kernel) => *self.kernels.spare() = Some(kernel),
             Err(error) => tracing::warn!(%error, "failed to start a kernel ahead"),
         }
     }
