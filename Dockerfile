@@ -60,7 +60,7 @@ RUN set -eu; \
         python3-pip $APT_PACKAGES; \
     install() { pip install --no-cache-dir --only-binary :all: --break-system-packages \
         --root-user-action ignore "$@"; }; \
-    install --requirement /tmp/requirements-ipython.txt; \
+    install --no-deps --requirement /tmp/requirements-ipython.txt; \
     [ -z "$PIP_PACKAGES" ] || install $PIP_PACKAGES; \
     find /usr/local/lib -type d -name tests ! -path '*/numpy/*' -prune -exec rm -r {} +; \
     [ "$PROFILE" = data ] || apt-get purge --yes --auto-remove python3-pip; \

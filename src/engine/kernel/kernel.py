@@ -310,7 +310,8 @@ def plain_json(value):
 
 def dump(message):
     # Half of a surrogate pair has no UTF-8.
-    return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
 
 
 if __name__ == "__main__":
