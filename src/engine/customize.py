@@ -1,7 +1,8 @@
 # Put in place of `usercustomize`, the last module that Python imports before it opens the main file:
-# has modules in the data directory found, imports others that the job may need, and leaves no other
-# trace. DATA, NAMES and REPORT are filled in; the names of those that fail are written to the file
-# REPORT below HOME.
+# imports modules that the job may need, has others in the data directory found, gives the program the
+# name that its file was sent with, and leaves no other trace. NAMES, REPORT and DATA are filled in: the
+# names of modules that cannot be imported are written to the file REPORT below HOME, and DATA is empty
+# or has the main file's name and the data directory.
 def load():
     import gc
     import os
@@ -49,8 +50,10 @@ def leave():
     except OSError:
         # Not all of it is this file's.
         pass
-    # Last, so that no file there is taken for a module of Python's own.
-    sys.path += DATA
+    for main, data in DATA:
+        # Last, so that no file there is taken for a module of Python's own.
+        sys.path.append(data)
+        sys.argv[0] = main
 
 
 if NAMES:

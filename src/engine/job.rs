@@ -280,7 +280,12 @@ impl JobContext<'_> {
             compile = Some(stage);
         }
         let mut order = self.order(runtime, Vec::new(), submission.run);
-        self.start_in(&mut order, runtime, submission.working_directory);
+        self.start_in(
+            &mut order,
+            runtime,
+            template.main,
+            submission.working_directory,
+        );
         order.command = template.run(runtime, &submission.args, link, order.working_directory);
         let run = self.stage(link, order, &submission.stdin, streams).await?;
         Ok(response(runtime, compile, run))
@@ -310,9 +315,10 @@ impl JobContext<'_> {
         &self,
         order: &mut StageOrder,
         runtime: &Installed,
+        main: &str,
         working_directory: Option<WorkingDirectory>,
     ) {
-        order.home = customization(runtime, &[], self.modules_of(working_directory));
+        order.home = customization(runtime, main, &[], self.modules_of(working_directory));
         order.working_directory = working_directory;
     }
 
@@ -405,13 +411,13 @@ impl JobContext<'_> {
         let mut link = self.spawner.open(None).await?;
         let template = CommandTemplate::of(runtime, &key.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
-        self.start_in(&mut stage, runtime, key.working_directory);
+        self.start_in(&mut stage, runtime, &key.file, key.working_directory);
         stage.command = template.run(runtime, &[], &link, stage.working_directory);
         let data_dir = self.modules_of(key.working_directory);
         let order = PrestartOrder {
             stage,
             file: key.file.clone(),
-            home: customization(runtime, &self.config.preload, data_dir),
+            home: customization(runtime, &key.file, &self.config.preload, data_dir),
             report: Some(FAILED_IMPORTS.to_owned()),
         };
         let (streams, theirs) = Streams::open()?;
@@ -510,10 +516,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// The files below `HOME` by which a Python imports modules before it opens the main file, and finds those
+/// The files below `HOME` by which a Python imports modules before it opens the file `main`, and finds those
 /// in `data_dir`.
 fn customization(
     runtime: &Installed,
+    main: &str,
     modules: &[String],
     data_dir: Option<&Path>,
 ) -> Vec<(String, String)> {
@@ -524,12 +531,16 @@ fn customization(
     let path = format!(".local/lib/python{major}.{minor}/site-packages/usercustomize.py");
     // A list of strings is written alike in JSON and in Python.
     let names = serde_json::Value::from(modules);
-    let data_dir: Vec<_> = data_dir.into_iter().map(Path::to_string_lossy).collect();
-    let data_dir = serde_json::Value::from(data_dir);
+    let main = as_argument(main, None);
+    let data: Vec<_> = data_dir
+        .map(|path| [main, path.to_string_lossy().into_owned()])
+        .into_iter()
+        .collect();
+    let data = serde_json::json!(data);
     let content = include_str!("customize.py")
         .replace("in NAMES", &format!("in {names}"))
         .replace("if NAMES", &format!("if {names}"))
-        .replace("+= DATA", &format!("+= {data_dir}"))
+        .replace("in DATA", &format!("in {data}"))
         .replace("REPORT)", &format!("{FAILED_IMPORTS:?})"));
     let mut files = vec![(path, content)];
     if !modules.is_empty() {

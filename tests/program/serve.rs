@@ -125,7 +125,7 @@ async fn the_value_is_text_for_versions_whose_client_fails_on_a_number() {
 #[tokio::test]
 async fn a_program_sees_no_difference_from_being_run_by_itself() {
     let program = Program::start(&[]).await;
-    let code = "import os, sys\nprint(__name__, __doc__, os.path.basename(sys.argv[0]), sys.argv[1:], [n for n in os.listdir('.') if n != '.session-adapter'])\n\
+    let code = "import os, sys\nprint(__name__, __doc__, sys.argv, [n for n in os.listdir('.') if n != '.session-adapter'])\n\
                 print(sys.modules['__main__'].__dict__ is globals(), os.path.basename(__file__))\n\
                 print(sorted(globals()))\n\
                 def f():\n    raise ValueError('x') from KeyError('y')\nf()";
@@ -133,7 +133,7 @@ async fn a_program_sees_no_difference_from_being_run_by_itself() {
     let response = execute(&program, "/python/execute", &body).await;
     assert_eq!(
         response["stdout"],
-        "__main__ None main.py ['a'] []\nTrue main.py\n['__annotations__', \
+        "__main__ None ['main.py', 'a'] []\nTrue main.py\n['__annotations__', \
          '__builtins__', '__cached__', '__doc__', '__file__', '__loader__', '__name__', \
          '__package__', '__spec__', 'os', 'sys']\n"
     );
