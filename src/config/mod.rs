@@ -157,7 +157,7 @@ pub struct KernelOptions {
     /// How long code in a kernel may take to end after it was interrupted at a limit; then the kernel is
     /// killed and its variables are lost
     #[arg(long, env = "KERNEL_INTERRUPT_GRACE_SECONDS", value_name = "SECONDS")]
-    #[arg(value_parser = seconds(0.0, 60.0), default_value = "2")]
+    #[arg(value_parser = seconds(0.0, 5.0), default_value = "2")]
     pub kernel_interrupt_grace: Duration,
     /// How long a kernel may be idle before it ends [default: for ever]
     #[arg(long, env = "KERNEL_IDLE_TIMEOUT_SECONDS", value_name = "SECONDS")]

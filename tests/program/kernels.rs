@@ -471,3 +471,30 @@ async fn files_of_a_cell_are_the_sessions() {
     let response = run_python(&program, "print(open('a/b/g').read())").await;
     assert_eq!(response["stdout"], "2\n", "{response}");
 }
+
+#[tokio::test]
+async fn a_cell_that_tampers_with_the_loop_keeps_its_variables() {
+    let program = Program::start(&[]).await;
+    cell(&program, "x = 1\nimport asyncio").await;
+    for code in [
+        "for task in asyncio.all_tasks(): task.cancel()",
+        "for task in asyncio.all_tasks(): task.cancel()\nawait asyncio.sleep(1)",
+        "asyncio.get_running_loop().stop()",
+        "asyncio.get_running_loop().close()",
+        "asyncio.set_event_loop(None)",
+        "import sys\nsys.stdout = sys.stderr = sys.stdin = None",
+        "import os\nfor n in range(3): os.close(n)",
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)",
+        "import sys\nsys.settrace(lambda *_: None)",
+    ] {
+        cell(&program, code).await;
+        assert_eq!(result(&program, "x").await, 1, "{code}");
+    }
+    // What the kernel itself cannot do without ends it, which is told.
+    let response = cell(&program, "import json\ndel json.dumps").await;
+    assert!(
+        last_line(&response).ends_with("its variables are lost."),
+        "{response}"
+    );
+    assert_eq!(result(&program, "6*7").await, 42);
+}

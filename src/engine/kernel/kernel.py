@@ -118,7 +118,8 @@ class Kernel:
         sys.argv[:] = [""]
         self.close_streams()
         self.send({"ready": {"ipython": self.shell.ipython, "failed_imports": failed}})
-        self.loop.create_task(self.serve())
+        # Without it no cell could run; the engine tells that the kernel has ended.
+        self.loop.create_task(self.serve()).add_done_callback(lambda _: os._exit(1))
         while True:
             try:
                 self.loop.run_forever()
@@ -130,7 +131,7 @@ class Kernel:
         while True:
             readable = self.loop.create_future()
             self.loop.add_reader(self.control, lambda: readable.done() or readable.set_result(None))
-            await readable
+            await ended(readable)
             self.loop.remove_reader(self.control)
             request = self.receive()
             if request is None:
@@ -149,7 +150,8 @@ class Kernel:
         signal.signal(signal.SIGINT, self.interrupt)
         self.task = self.loop.create_task(self.shell.run(request["code"]), **self.context())
         try:
-            code = await self.task
+            await ended(self.task)
+            code = self.task.result()
         except (KeyboardInterrupt, asyncio.CancelledError):
             print("KeyboardInterrupt", file=sys.stderr)
             code = 1
@@ -288,6 +290,15 @@ class Kernel:
     def send(self, message):
         body = dump(message)
         self.control.sendall(struct.pack("<I", len(body)) + body)
+
+
+async def ended(future):
+    """Waits for its end, even where a cell cancels every task that there is."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            pass
 
 
 def encode(data):

@@ -306,9 +306,10 @@ impl KernelProcess {
                         self.socket.send(&(), &[]).await?;
                         None
                     }
+                    // It has ended, which is reported soon, or cannot report the cell's end any more.
                     Err(SocketError::Closed | SocketError::Io(_)) => {
                         is_closed = true;
-                        gone_at.get_or_insert(Instant::now() + REPORT_TIMEOUT);
+                        kill_at.get_or_insert(Instant::now() + self.interrupt_grace);
                         None
                     }
                     // No kernel sends this by itself.
