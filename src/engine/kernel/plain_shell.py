@@ -11,6 +11,7 @@ import pprint
 import re
 import subprocess
 import sys
+import tokenize
 import traceback
 
 # Of so many cells the source is kept, for tracebacks and `inspect`.
@@ -33,6 +34,13 @@ def getoutput(command):
     done = subprocess.run(command, shell=True, text=True, errors="replace", check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.stdout.splitlines()
+
+
+def is_silent(source):
+    """Whether a cell ends in a semicolon, whatever comment follows it."""
+    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return [token.string for token in tokens if token.type not in blank][-1:] == [";"]
 
 
 def use_figures():
@@ -159,8 +167,7 @@ class Shell:
         """The code of a cell, and of its last expression, which is a value."""
         tree = ast.parse(source, name)
         last = None
-        silent = source.rstrip().endswith(";")
-        if tree.body and isinstance(tree.body[-1], ast.Expr) and not silent:
+        if tree.body and isinstance(tree.body[-1], ast.Expr) and not is_silent(source):
             last = ast.Expression(tree.body.pop().value)
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         if tree.body:

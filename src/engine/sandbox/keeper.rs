@@ -289,7 +289,7 @@ fn write_files(
     slot: Slot,
     files: &[FileHeader],
 ) -> Result<bool, KeeperError> {
-    let mut chunk = vec![0; 64 << 10];
+    let mut chunk = vec![0; 16 << 10];
     for file in files {
         let mut target = match workspace.create_file(&file.path, slot.uid) {
             Ok(fd) => std::fs::File::from(fd),

@@ -116,6 +116,8 @@ fn run() -> Result<(), SpawnerError> {
         .map_err(SpawnerError::ControlSocket)?;
     let setup: Setup = serde_json::from_slice(packet.get(..length).unwrap_or_default())
         .map_err(SpawnerError::Setup)?;
+    // What is free by now is there for keepers and cleaners even where no more memory can be had.
+    drop(packet);
     log::set_json(setup.json_log);
     let started = start(proof, &setup);
     let ready = match &started {
