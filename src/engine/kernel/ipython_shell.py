@@ -133,8 +133,8 @@ class Shell:
         # Must be there when the shell is made, which puts its hooks to use.
         ZMQInteractiveShell.kernel = types.SimpleNamespace(cells=kernel)
         self.shell = ZMQInteractiveShell.instance(config=config, user_module=main, user_ns=vars(main))
-        InteractiveShell._instance = self.shell
-        self.shell.system_raise_on_error = False
+        # As in a notebook, where it is always there.
+        self.shell.extension_manager.load_extension("storemagic")
         self.shell.user_ns.update(exit=sys.exit, quit=sys.exit)
         # `sys.exit` ends a cell; there is nothing else to exit from.
         warnings.filterwarnings("ignore", "To exit: use", UserWarning)
