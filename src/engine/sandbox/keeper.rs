@@ -23,7 +23,7 @@ use super::kernel::run_kernel;
 use super::log;
 use super::policy::Policy;
 use super::prestart::{IdleProgram, PrestartContext, PrestartError};
-use super::protocol::{FileHeader, Order, Report};
+use super::protocol::{FileHeader, Order, Report, StageOrder};
 use super::slots::Slot;
 use super::stage::{Stage, StageError, kill_all, poll_for};
 use super::sys::{self, SingleThreaded};
@@ -107,6 +107,27 @@ pub(super) struct RunningJob<'a> {
     pub(super) name: &'a str,
 }
 
+impl RunningJob<'_> {
+    fn stage<'a>(
+        &'a self,
+        proof: SingleThreaded,
+        wire: &'a mut Wire,
+        workspace: &'a Workspace,
+        order: &'a StageOrder,
+        data_before: Space,
+    ) -> Stage<'a> {
+        Stage {
+            proof,
+            policy: self.policy,
+            wire,
+            workspace,
+            slot: self.slot,
+            order,
+            data_before,
+        }
+    }
+}
+
 /// Deletes what the job left, except for its files in the data directory, which are given to the
 /// service. No process of the job may be running.
 ///
@@ -185,15 +206,7 @@ fn serve(
             Order::Stage(order) => {
                 let fds = wire.take_fds();
                 let workspace = workspace.as_ref().ok_or(KeeperError::NoFiles)?;
-                let stage = Stage {
-                    proof,
-                    policy: job.policy,
-                    wire,
-                    workspace,
-                    slot: job.slot,
-                    order: &order,
-                    data_before,
-                };
+                let stage = job.stage(proof, wire, workspace, &order, data_before);
                 let ended = match idle.take() {
                     Some(idle) => idle.run(stage)?,
                     None => stage.run(standard_streams(fds)?)?,
@@ -208,15 +221,7 @@ fn serve(
             Order::Kernel(order) => {
                 let descriptors = Vec::from(wire.take_fds());
                 let workspace = workspace.as_ref().ok_or(KeeperError::NoFiles)?;
-                let stage = Stage {
-                    proof,
-                    policy: job.policy,
-                    wire,
-                    workspace,
-                    slot: job.slot,
-                    order: &order,
-                    data_before,
-                };
+                let stage = job.stage(proof, wire, workspace, &order, data_before);
                 let hand_over_files = || hand_over(job).map_err(KeeperError::from);
                 let Some(ended) = run_kernel(stage, descriptors, hand_over_files)? else {
                     return Ok(());
