@@ -146,7 +146,7 @@ async fn a_value_is_told_as_the_clients_read_it() {
     ] {
         assert_eq!(result(&program, code).await, value, "{code}");
     }
-    let long = result(&program, "list(range(10**6))").await;
+    let long = result(&program, "list(range(10**5))").await;
     assert_eq!(&long.as_array().unwrap()[..2], [json!(0), json!(1)]);
     let text = result(&program, "'é' * 10**6").await;
     assert_eq!(text.as_str().unwrap().chars().count(), 1_000_000);
@@ -178,6 +178,10 @@ async fn a_limit_keeps_the_variables_where_the_code_can_be_interrupted() {
         "print('before')\nimport os\nos.system('sleep 600')",
         "print('before')\nimport asyncio\nawait asyncio.sleep(600)",
         "print('before')\nimport threading\nthreading.Event().wait()",
+        "print('before')\nimport asyncio, time\nasync def spin():\n  for _ in range(1000): time.sleep(0.01)\n\
+         await asyncio.gather(spin(), spin())",
+        "print('before')\nimport asyncio, time\n\
+         asyncio.get_running_loop().call_soon(time.sleep, 600)\nawait asyncio.sleep(600)",
     ] {
         let response = cell_of(&program, "test", &limited(code)).await;
         assert_eq!(response["outcome"], "time_limit", "{response}");
@@ -229,7 +233,7 @@ async fn an_interpreter_that_ends_is_told_with_its_cause() {
         (
             &format!("print('before', flush=True)\n{fork}"),
             "memory_limit",
-            "Memory limit exceeded: stopped",
+            "Memory limit exceeded: stopped at 128 MiB",
         ),
     ]) {
         let response = cell(&program, code).await;
@@ -497,4 +501,85 @@ async fn a_cell_that_tampers_with_the_loop_keeps_its_variables() {
         "{response}"
     );
     assert_eq!(result(&program, "6*7").await, 42);
+}
+
+/// A kernel that does not read what it is sent, or sends without end, is stopped like any other, and nobody
+/// else waits for it.
+#[tokio::test]
+async fn a_kernel_that_does_not_listen_is_stopped_at_its_limit() {
+    let program = Program::start(&["--max-jobs", "1", "--kernel-interrupt-grace", "1"]).await;
+    let limited = |code: &str| json!({"code": code, "timeoutInSeconds": 1});
+    let flood = "import os, json, struct, time, socket\n\
+                 b = json.dumps({'clear': 1}).encode(); m = struct.pack('<I', len(b)) + b\n\
+                 s = socket.socket(fileno=os.dup(3))\nfor i in range(3000): s.sendall(m)\ntime.sleep(600)";
+    let response = cell_of(&program, "test", &limited(flood)).await;
+    assert_eq!(response["status"], "Failure", "{response}");
+    assert!(last_line(&response).ends_with("its variables are lost."));
+    let deaf =
+        "import asyncio, time\nasyncio.get_running_loop().call_later(0.1, time.sleep, 9999);";
+    cell(&program, deaf).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let large = format!("#{}\n1", "x".repeat(1_000_000));
+    let response = cell_of(&program, "test", &limited(&large)).await;
+    assert_eq!(response["outcome"], "time_limit", "{response}");
+    assert_eq!(run_python(&program, "print(1)").await["stdout"], "1\n");
+    assert_eq!(result(&program, "6*7").await, 42);
+}
+
+#[tokio::test]
+async fn an_error_beyond_the_shell_is_an_error_of_the_cell() {
+    let program = Program::start(&[]).await;
+    cell(&program, "x = 1").await;
+    let sum = ["1"; 5000].join("+");
+    for code in [
+        "import sys\nsys.stderr.close()\n1/0",
+        "import sys\nsys.stderr = object()\n1/0",
+        "import sys\nsys.stderr.close()\nsys.exit('bye')",
+        "class E(int):\n  def __and__(self, other): raise ValueError\nraise SystemExit(E(3))",
+        &sum,
+    ] {
+        let response = cell(&program, code).await;
+        assert_ne!(response["outcome"], "time_limit", "{response}");
+        assert_eq!(result(&program, "x").await, 1, "{code}");
+    }
+}
+
+/// What a process that lives on has used in earlier cells does not count again.
+#[tokio::test]
+async fn cpu_time_counts_for_each_cell() {
+    let program = Program::start(&["--cpu-limit", "2"]).await;
+    let worker = "open('worker.py', 'w').write('''import time
+while True:
+    input()
+    until = time.process_time() + 0.8
+    while time.process_time() < until: pass
+    print(1, flush=True)
+''')
+import subprocess, sys
+worker = subprocess.Popen([sys.executable, 'worker.py'], stdin=-1, stdout=-1, text=True)";
+    cell(&program, worker).await;
+    for _ in 0..4 {
+        let code = "print('', file=worker.stdin, flush=True); worker.stdout.readline()";
+        let response = cell(&program, code).await;
+        assert_eq!(response["outcome"], "success", "{response}");
+        let used = response["cpuTimeInMilliseconds"].as_u64().unwrap();
+        assert!((500..2000).contains(&used), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn the_notice_of_a_restart_is_not_cut() {
+    let program = Program::start(&[]).await;
+    let code = "import threading, os\nthreading.Timer(0.1, os._exit, (1,)).start()";
+    cell(&program, code).await;
+    eventually("the kernel has ended", async || {
+        raw::get(program.addr, "/").await.json()["kernels"]["running"] == 0
+    })
+    .await;
+    let body = json!({"code": "print('x' * 1000)", "outputStreamsMaxLength": 10});
+    let response = cell_of(&program, "test", &body).await;
+    let stderr = response["stderr"].as_str().unwrap();
+    let notice =
+        "The interpreter was restarted because it had ended by itself: its variables are lost.\n";
+    assert!(stderr.starts_with(notice), "{stderr}");
 }

@@ -258,6 +258,8 @@ fn last_line(
     died: Option<&str>,
 ) -> Option<String> {
     let variables = limits.variables();
+    // The engine reports a kernel's own limit as what it used.
+    let kernel_memory = variables.and(stage.memory).map(whole);
     let line = match verdict {
         Verdict::Success | Verdict::Failure | Verdict::CompileError
             if variables != Some(Variables::Lost) =>
@@ -283,7 +285,7 @@ fn last_line(
             };
             format!("Output limit exceeded: {stream} was cut and the program was stopped.")
         }
-        Verdict::MemoryLimit => match limits.memory() {
+        Verdict::MemoryLimit => match limits.memory().or(kernel_memory) {
             Some(limit) if limit % (1 << 20) == 0 => {
                 format!("Memory limit exceeded: stopped at {} MiB.", limit >> 20)
             }
@@ -369,13 +371,16 @@ fn read_stage(
     };
     let notice = restart_notice(limits).unwrap_or_default();
     let mut output = StageOutput {
-        output: notice.clone() + &stderr::clean_output(&stage.output, cleaned.died),
-        stderr: notice + &cleaned.text,
+        output: stderr::clean_output(&stage.output, cleaned.died).into_owned(),
+        stderr: cleaned.text.into_owned(),
         stdout: stage.stdout,
         code: stage.code,
         signal: stage.signal,
     };
     output.finish(max_bytes, last_line);
+    // Nothing that is asked for cuts it.
+    output.stderr.insert_str(0, &notice);
+    output.output.insert_str(0, &notice);
     Ok(StageRead {
         exit_code,
         output,

@@ -108,7 +108,7 @@ class ZMQInteractiveShell(InteractiveShell):
         if kind is SystemExit:
             return
         if kind is asyncio.CancelledError and self.kernel.cells.is_interrupted:
-            print("KeyboardInterrupt", file=sys.stderr)
+            self.kernel.cells.complain("KeyboardInterrupt")
             return
         error = (exc_tuple or sys.exc_info())[1]
         if error is not None:
@@ -117,7 +117,7 @@ class ZMQInteractiveShell(InteractiveShell):
         super().showtraceback(exc_tuple, *args, **kwargs)
 
     def _showtraceback(self, etype, evalue, stb):
-        print(self.InteractiveTB.stb2text(stb), file=sys.stderr)
+        self.kernel.cells.complain(self.InteractiveTB.stb2text(stb))
 
 
 class Shell:

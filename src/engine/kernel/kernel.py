@@ -23,6 +23,10 @@ CONTROL = 3
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 MAX_RICH_BYTES = 32 << 20
+# Characters of a value: its text is in a response several times.
+MAX_VALUE = 1 << 20
+# Many readers of JSON give up beyond it.
+MAX_DEPTH = 64
 # Their threads serve every cell, whichever one started them.
 SHARED_THREADS = ("asyncio.", "concurrent.futures.", "multiprocessing.")
 
@@ -33,8 +37,7 @@ class CellStream(io.TextIOWrapper):
     kernel = None
 
     def write(self, text):
-        thread = threading.current_thread()
-        if getattr(thread, "session_cell", None) not in (None, self.kernel.number):
+        if self.kernel.is_late():
             return len(text)
         if self.kernel.pending_clear:
             self.kernel.clear()
@@ -52,16 +55,17 @@ class Outputs:
     def add(self, data, metadata=None, display_id=None, update=False):
         bundle = {"data": encode(data), "metadata": plain_json(metadata or {})}
         size = len(dump(bundle))
-        if self.bytes + size > MAX_RICH_BYTES:
+        shown = [i for i, (shown_id, _, _) in enumerate(self.bundles) if update and shown_id == display_id]
+        freed = sum(self.bundles[i][2] for i in shown)
+        if self.bytes - freed + size > MAX_RICH_BYTES:
             self.left_out += 1
             return None
-        if update:
-            for i, (shown_id, _) in enumerate(self.bundles):
-                if shown_id == display_id:
-                    self.bundles[i] = (display_id, bundle)
-                    return bundle
-        self.bytes += size
-        self.bundles.append((display_id, bundle))
+        self.bytes += size - freed
+        if not shown:
+            self.bundles.append((display_id, bundle, size))
+        for i in shown:
+            self.bundles[i] = (display_id, bundle, size)
+            size = 0
         return bundle
 
     def clear(self):
@@ -80,9 +84,12 @@ class Kernel:
         self.loop = asyncio.new_event_loop()
         self.number = 0
         self.task = None
+        self.code = None
         self.is_interrupted = False
         self.pending_clear = False
+        self.value_was_cut = False
         self.outputs = Outputs()
+        self.tasks_before = set()
         self.result = None
         self.expression_is_none = False
         self.shell = None
@@ -118,8 +125,9 @@ class Kernel:
         sys.argv[:] = [""]
         self.close_streams()
         self.send({"ready": {"ipython": self.shell.ipython, "failed_imports": failed}})
+        self.serving = self.loop.create_task(self.serve())
         # Without it no cell could run; the engine tells that the kernel has ended.
-        self.loop.create_task(self.serve()).add_done_callback(lambda _: os._exit(1))
+        self.serving.add_done_callback(lambda _: os._exit(1))
         while True:
             try:
                 self.loop.run_forever()
@@ -145,18 +153,18 @@ class Kernel:
         self.number = request["cell"]
         self.outputs = Outputs()
         self.result = None
+        self.code = None
         self.expression_is_none = self.is_interrupted = self.pending_clear = False
+        self.value_was_cut = False
         self.open_streams()
+        self.tasks_before = asyncio.all_tasks(self.loop)
         signal.signal(signal.SIGINT, self.interrupt)
-        self.task = self.loop.create_task(self.shell.run(request["code"]), **self.context())
-        try:
-            await ended(self.task)
-            code = self.task.result()
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            print("KeyboardInterrupt", file=sys.stderr)
-            code = 1
+        self.task = self.loop.create_task(self.run_code(request["code"]), **self.context())
+        await ended(self.task)
+        if self.code is None:
+            self.code = self.failure()
         self.task = None
-        code = self.finish(code)
+        code = self.finish(self.code)
         self.close_streams()
         if os.getpid() != self.pid:
             os._exit(code)
@@ -166,9 +174,34 @@ class Kernel:
             "value": {
                 "result": self.result,
                 "none": self.expression_is_none,
-                "outputs": [bundle for _, bundle in self.outputs.bundles],
+                "outputs": [bundle for _, bundle, _ in self.outputs.bundles],
             },
         }})
+
+    async def run_code(self, code):
+        # Kept here, for a cell may cancel its own task and come to its end all the same.
+        self.code = await self.shell.run(code)
+
+    def failure(self):
+        """Says what ended a cell that the shell did not bring to its end."""
+        error = None if self.task.cancelled() else self.task.exception()
+        if error is None or isinstance(error, KeyboardInterrupt):
+            self.complain("KeyboardInterrupt" if self.is_interrupted else "CancelledError")
+        else:
+            self.complain(f"{type(error).__name__}: {error}")
+        return 1
+
+    def complain(self, text):
+        """Writes a line to stderr, whatever the cell has done to it."""
+        try:
+            print(text, file=sys.stderr)
+        except Exception:
+            os.write(2, f"{text}\n".encode("utf-8", "replace"))
+
+    def is_late(self):
+        """Whether this thread was started by a cell that has ended."""
+        thread = threading.current_thread()
+        return getattr(thread, "session_cell", None) not in (None, self.number)
 
     def context(self):
         # Variables of the context last as long as others do.
@@ -179,16 +212,17 @@ class Kernel:
     def finish(self, code):
         """Says what was left out, and makes an exit status of a code."""
         if isinstance(code, str):
-            print(code, file=sys.stderr)
+            self.complain(code)
             code = 1
         if self.outputs.left_out:
             limit = MAX_RICH_BYTES >> 20
-            print(
+            self.complain(
                 f"{self.outputs.left_out} of this cell's outputs were left out: together they are"
-                f" larger than {limit} MiB.",
-                file=sys.stderr,
+                f" larger than {limit} MiB."
             )
-        return code & 0xFF
+        if self.value_was_cut:
+            self.complain(f"The value was cut to {MAX_VALUE} characters.")
+        return int.__and__(code, 0xFF)
 
     def open_streams(self):
         for name, number in (("stdout", 1), ("stderr", 2)):
@@ -218,21 +252,32 @@ class Kernel:
         for number in range(3):
             os.dup2(self.null, number)
 
-    def interrupt(self, *_):
+    def interrupt(self, _signal, frame):
         if self.task is None or self.task.done():
             return
         self.is_interrupted = True
-        if asyncio.current_task(self.loop) is self.task:
+        running = asyncio.current_task(self.loop)
+        if running is not self.task:
+            # The cell awaits something: perhaps tasks of its own, which have not begun yet.
+            for task in asyncio.all_tasks(self.loop) - self.tasks_before - {running}:
+                task.cancel()
+            # Wakes the loop, where it waits for descriptors.
+            self.loop.call_soon_threadsafe(lambda: None)
+        is_waiting = running is None and frame.f_globals.get("__name__") in ("selectors", "asyncio.base_events")
+        if not is_waiting and running is not self.serving:
             raise KeyboardInterrupt
-        # The cell awaits something, perhaps in a `select` that this does not end by itself.
-        self.loop.call_soon_threadsafe(self.task.cancel)
 
     def clear(self, wait=False):
         """Takes back what the cell has shown so far."""
+        if self.task is None or self.is_late():
+            return
         self.pending_clear = wait
         if wait:
             return
         self.outputs.clear()
+        if threading.current_thread() is not threading.main_thread():
+            # Only one thread may wait for the engine's reply; what was printed stays.
+            return
         for stream in (sys.__stdout__, sys.__stderr__):
             stream.flush()
         self.send({"clear": self.number})
@@ -240,11 +285,18 @@ class Kernel:
         self.receive()
 
     def show(self, data, metadata=None, display_id=None, update=False):
+        if self.task is None or self.is_late():
+            return None
         if self.pending_clear:
             self.clear()
         return self.outputs.add(data, metadata, display_id, update)
 
     def set_result(self, value, data, metadata):
+        text = data.get("text/plain")
+        if isinstance(text, str) and len(text) > MAX_VALUE:
+            self.value_was_cut = True
+            data = {**data, "text/plain": text[:MAX_VALUE] + "…"}
+            value = None
         bundle = self.show(data, metadata)
         if bundle is None:
             return
@@ -312,11 +364,20 @@ def encode(data):
 
 
 def plain_json(value):
-    """What JSON has no form for becomes text."""
+    """What JSON has no form for, and what is nested too deeply, becomes text."""
     try:
+        if is_deep(value, MAX_DEPTH):
+            return "…"
         return json.loads(json.dumps(value, default=repr, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         return str(value)
+
+
+def is_deep(value, limit):
+    if not isinstance(value, (dict, list, tuple)):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return limit == 0 or any(is_deep(part, limit - 1) for part in parts)
 
 
 def dump(message):

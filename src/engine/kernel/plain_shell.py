@@ -137,12 +137,13 @@ class Shell:
         except BaseException as error:
             interrupts = (KeyboardInterrupt, asyncio.CancelledError)
             if self.kernel.is_interrupted and isinstance(error, interrupts):
-                print("KeyboardInterrupt", file=sys.stderr)
+                self.kernel.complain("KeyboardInterrupt")
                 return 1
             self.kernel.without_own_frames(error)
             # As an interactive Python does; it also keeps what the frames hold from being freed now.
             sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
-            traceback.print_exception(type(error), error, error.__traceback__)
+            lines = traceback.format_exception(type(error), error, error.__traceback__)
+            self.kernel.complain("".join(lines).rstrip("\n"))
             return 1
         return 0
 

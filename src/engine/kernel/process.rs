@@ -258,8 +258,7 @@ impl KernelProcess {
             cell: number,
             code: &cell.code,
         };
-        self.socket.send(&request, &theirs).await?;
-        drop(theirs);
+        self.socket.queue(&request, theirs)?;
         let mut stdin = Some(streams.stdin);
         let (mut stdout, mut stderr) = (Some(streams.stdout), Some(streams.stderr));
         let (mut out_buffer, mut err_buffer) = (vec![0; 64 << 10], vec![0; 64 << 10]);
@@ -298,12 +297,13 @@ impl KernelProcess {
                         run.end = Some(End::Done(done));
                         None
                     }
-                    Ok(KernelMessage::Clear(cell)) if cell == number => {
+                    // It waits for the reply to one before it sends another.
+                    Ok(KernelMessage::Clear(cell)) if cell == number && self.socket.is_flushed() => {
                         // All of it has been printed by now.
                         drain(&stdout, &mut out_buffer, |_| {});
                         drain(&stderr, &mut err_buffer, |_| {});
                         run.output.clear();
-                        self.socket.send(&(), &[]).await?;
+                        self.socket.queue(&(), [])?;
                         None
                     }
                     // It has ended, which is reported soon, or cannot report the cell's end any more.

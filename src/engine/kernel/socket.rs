@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::super::sandbox::send_with_fds;
@@ -71,6 +71,9 @@ pub(in crate::engine) enum SocketError {
 pub(super) struct KernelSocket {
     stream: UnixStream,
     received: Vec<u8>,
+    unsent: Vec<u8>,
+    /// They go with the first byte that is not sent yet.
+    descriptors: Vec<OwnedFd>,
 }
 
 impl KernelSocket {
@@ -86,38 +89,57 @@ impl KernelSocket {
         let socket = Self {
             stream: UnixStream::from_std(stream)?,
             received: Vec::new(),
+            unsent: Vec::new(),
+            descriptors: Vec::new(),
         };
         Ok((socket, theirs))
     }
 
-    /// Sends a message and these descriptors.
+    /// Puts a message with these descriptors in line, to be sent while [`receive`](Self::receive) waits: a
+    /// kernel that does not read must not keep the engine from anything else.
     ///
     /// # Errors
-    /// If the kernel has closed its end.
-    pub(super) async fn send(
+    /// If it is too long.
+    pub(super) fn queue(
         &mut self,
         message: &impl Serialize,
-        descriptors: &[OwnedFd],
+        descriptors: impl IntoIterator<Item = OwnedFd>,
     ) -> Result<(), SocketError> {
-        let mut bytes = vec![0; 4];
-        serde_json::to_writer(&mut bytes, message).map_err(|_| SocketError::Malformed)?;
-        let length =
-            u32::try_from(bytes.len() - 4).map_err(|_| SocketError::TooLong(bytes.len()))?;
-        bytes[..4].copy_from_slice(&length.to_le_bytes());
-        let fds: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-        let sent = self
-            .stream
-            .async_io(Interest::WRITABLE, || {
-                send_with_fds(&self.stream, &bytes, &fds, SendFlags::DONTWAIT)
-            })
-            .await?;
-        self.stream
-            .write_all(bytes.get(sent..).unwrap_or_default())
-            .await?;
+        let start = self.unsent.len();
+        self.unsent.extend([0; 4]);
+        serde_json::to_writer(&mut self.unsent, message).map_err(|_| SocketError::Malformed)?;
+        let length = self.unsent.len() - start - 4;
+        let header = u32::try_from(length).map_err(|_| SocketError::TooLong(length))?;
+        self.unsent[start..start + 4].copy_from_slice(&header.to_le_bytes());
+        self.descriptors.extend(descriptors);
         Ok(())
     }
 
-    /// The next message. Cancel-safe: received bytes are kept in `self`.
+    /// Whether the kernel has taken all that was queued.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Sends what the kernel takes now.
+    fn flush(&mut self) -> io::Result<()> {
+        let fds: Vec<_> = self.descriptors.iter().map(OwnedFd::as_fd).collect();
+        let sent = self.stream.try_io(Interest::WRITABLE, || {
+            send_with_fds(&self.stream, &self.unsent, &fds, SendFlags::DONTWAIT)
+        });
+        match sent {
+            Ok(sent) => {
+                drop(fds);
+                self.descriptors.clear();
+                self.unsent.drain(..sent);
+                self.unsent.shrink_to(64 << 10);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next message; meanwhile, what is queued is sent. Cancel-safe: bytes are kept in `self`.
     ///
     /// # Errors
     /// If there is none, or it is none that a kernel sends.
@@ -136,7 +158,17 @@ impl KernelSocket {
                     return message.map_err(|_| SocketError::Malformed);
                 }
             }
-            self.stream.readable().await?;
+            let interest = match self.is_flushed() {
+                true => Interest::READABLE,
+                false => Interest::READABLE | Interest::WRITABLE,
+            };
+            let ready = self.stream.ready(interest).await?;
+            if ready.is_writable() && !self.is_flushed() {
+                self.flush()?;
+            }
+            if !ready.is_readable() {
+                continue;
+            }
             self.received.reserve(64 << 10);
             match self.stream.try_read_buf(&mut self.received) {
                 Ok(0) => return Err(SocketError::Closed),

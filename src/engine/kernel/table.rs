@@ -112,7 +112,8 @@ impl Kernels {
         if named.len() >= MAX_NAMES && !named.contains_key(name) {
             named.retain(|_, kernel| {
                 let state = kernel.state.try_lock();
-                state.map_or(true, |state| state.running.is_some())
+                // What a kernel had, and why it was lost, is still to be told.
+                state.map_or(true, |state| state.generation > 0)
             });
         }
         let kernel = named.entry(name.to_owned()).or_insert_with(|| {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::disk_watch::{DiskWatch, WatchedJob};
-use super::process_tree::{children_of, current_memory, group_of, reaped_cpu, usage_below};
+use super::process_tree::{Usage, children_of, current_memory, group_of, reaped_cpu, usage_below};
 use super::protocol::{Cause, CellLimits, CellUsage, Ended, Order, Report};
 use super::stage::{
     Program, ReapedChildren, Stage, StageError, kill_and_reap, millis, poll_for, reap,
@@ -44,6 +44,10 @@ struct Kernel<'a> {
     cell: Option<Cell>,
     /// CPU time that had been used when the cell began or the last one ended.
     cpu_before: Duration,
+    /// The same for all its processes, those that run included.
+    all_cpu_before: Duration,
+    /// Whether the kernel had other processes when it was last measured.
+    has_others: bool,
     disk: DiskWatch,
 }
 
@@ -69,6 +73,8 @@ pub(super) fn run_kernel<E: From<StageError>>(
         ticks_per_second: sys::ticks_per_second(),
         cell: None,
         cpu_before: Duration::ZERO,
+        all_cpu_before: Duration::ZERO,
+        has_others: false,
         disk,
     };
     let cause = kernel.serve(hand_over);
@@ -153,6 +159,7 @@ impl Kernel<'_> {
 
     fn begin_cell(&mut self, limits: CellLimits) {
         self.cpu_before = self.cpu_time();
+        self.all_cpu_before = self.usage().cpu;
         self.disk = disk_watch(&self.stage);
         self.cell = Some(Cell {
             limits,
@@ -163,13 +170,28 @@ impl Kernel<'_> {
 
     fn end_cell(&mut self) -> CellUsage {
         let cpu = self.cpu_time();
-        let used = cpu.saturating_sub(self.cpu_before);
+        let mut used = cpu.saturating_sub(self.cpu_before);
         self.cpu_before = cpu;
+        if self.has_others {
+            let all = self.usage().cpu;
+            used = used.max(all.saturating_sub(self.all_cpu_before));
+        }
+        self.all_cpu_before += used;
         let peak = self.cell.take().map_or(0, |cell| cell.peak_memory);
         CellUsage {
             cpu_ms: millis(used),
             memory: self.pid().map_or(0, current_memory).max(peak),
         }
+    }
+
+    /// What all processes use, with the CPU time of those that have ended.
+    fn usage(&mut self) -> Usage {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let mut usage = usage_below(me, self.ticks_per_second);
+        usage.cpu += self.reaped.cpu;
+        // Its init and itself are not others.
+        self.has_others = usage.pids.len() > 2;
+        usage
     }
 
     /// CPU time of the kernel and of those of its processes that have ended: quick to read, and exact
@@ -191,12 +213,11 @@ impl Kernel<'_> {
 
     /// Measures all processes once. Returns the limit that ends the kernel.
     fn measure(&mut self) -> Result<Option<Cause>, StageError> {
-        let me = rustix::process::getpid().as_raw_nonzero().get();
-        let usage = usage_below(me, self.ticks_per_second);
+        let usage = self.usage();
         if usage.memory > self.stage.order.limits.memory {
             return Ok(Some(Cause::MemoryLimit));
         }
-        let cpu = (usage.cpu + self.reaped.cpu).saturating_sub(self.cpu_before);
+        let cpu = usage.cpu.saturating_sub(self.all_cpu_before);
         let over_disk = self.disk.is_over_limit();
         let exceeded = |cpu_limit: f64| match over_disk {
             _ if millis(cpu) > cpu_limit => Some(Cause::CpuLimit),
