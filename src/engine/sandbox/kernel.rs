@@ -48,6 +48,8 @@ struct Kernel<'a> {
     all_cpu_before: Duration,
     /// Whether the kernel had other processes when it was last measured.
     has_others: bool,
+    /// Whether it has not run a cell yet.
+    is_new: bool,
     disk: DiskWatch,
 }
 
@@ -75,6 +77,7 @@ pub(super) fn run_kernel<E: From<StageError>>(
         cpu_before: Duration::ZERO,
         all_cpu_before: Duration::ZERO,
         has_others: false,
+        is_new: true,
         disk,
     };
     let cause = kernel.serve(hand_over);
@@ -158,8 +161,14 @@ impl Kernel<'_> {
     }
 
     fn begin_cell(&mut self, limits: CellLimits) {
-        self.cpu_before = self.cpu_time();
-        self.all_cpu_before = self.usage().cpu;
+        let cpu = self.cpu_time();
+        self.all_cpu_before += cpu.saturating_sub(self.cpu_before);
+        self.cpu_before = cpu;
+        // Reading the usage of all processes takes longer than many a cell.
+        if self.is_new || self.has_others {
+            self.all_cpu_before = self.usage().cpu;
+            self.is_new = false;
+        }
         self.disk = disk_watch(&self.stage);
         self.cell = Some(Cell {
             limits,
