@@ -193,13 +193,13 @@ fn long_run() {
     let mut client = adapter.connect();
     let figures = "import os\nprint([l.split()[1] for l in open('/proc/self/status') if l.startswith('VmRSS')][0], \
                    len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task')))";
-    let mut told = || {
+    let mut measure = || {
         let body = json!({"code": figures}).to_string();
         let response = client.exchange("POST", "/execute?identifier=long", &body);
         response["stdout"].as_str().unwrap().trim().to_owned()
     };
-    told();
-    let before = told();
+    measure();
+    let before = measure();
     let adapter_before = resident(adapter.child.id());
     let mut runner = adapter.connect();
     for _ in 0..LONG_RUN {
@@ -208,7 +208,7 @@ fn long_run() {
     println!(
         "{LONG_RUN} cells: the kernel's RSS in kB, descriptors, threads: {before} before, {} after; \
          the adapter's RSS in kB: {adapter_before} before, {} after",
-        told(),
+        measure(),
         resident(adapter.child.id())
     );
 }

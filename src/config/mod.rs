@@ -142,9 +142,9 @@ pub struct RuntimesSettings {
 pub struct KernelOptions {
     /// Kernels: Python processes that keep the variables of a session; `off` runs every execution in a
     /// fresh process
-    #[arg(long, env = "SESSION_KERNEL", value_name = "on|off", value_parser = choice::<Kernel>())]
-    #[arg(default_value_t = Kernel::On)]
-    kernel: Kernel,
+    #[arg(long, env = "SESSION_KERNEL", value_name = "on|off", value_parser = choice::<KernelSwitch>())]
+    #[arg(default_value_t = KernelSwitch::On)]
+    kernel: KernelSwitch,
     /// How many kernels there may be, one for each identifier; for another one, the kernel that has been
     /// idle for longest ends
     #[arg(long, env = "MAX_KERNELS", value_name = "COUNT", value_parser = count(1, 256))]
@@ -169,22 +169,22 @@ impl KernelOptions {
     /// How many kernels there may be; 0 if they are off.
     pub fn limit(&self) -> usize {
         match self.kernel {
-            Kernel::On => self.max_kernels,
-            Kernel::Off => 0,
+            KernelSwitch::On => self.max_kernels,
+            KernelSwitch::Off => 0,
         }
     }
 }
 
 /// Whether there are kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kernel {
+enum KernelSwitch {
     /// Variables are kept where clients expect it.
     On,
     /// Every execution has a fresh process.
     Off,
 }
 
-impl Display for Kernel {
+impl Display for KernelSwitch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::On => "on",

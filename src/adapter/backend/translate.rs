@@ -10,7 +10,7 @@ use crate::piston::{
 
 use crate::adapter::backend::{cell, stderr};
 use crate::adapter::model::execution::Execution;
-use crate::adapter::model::outcome::{KernelState, Outcome, StageOutput};
+use crate::adapter::model::outcome::{KernelFate, Outcome, StageOutput};
 
 /// Longest name of a signal in bytes; the longest real one is `SIGRTMIN+15`.
 const LONGEST_SIGNAL_NAME: usize = 16;
@@ -146,7 +146,7 @@ pub fn cell_outcome(
     Ok(Outcome {
         value,
         outputs: kernel.value.outputs,
-        kernel: Some(KernelState {
+        kernel: Some(KernelFate {
             generation: kernel.generation,
             lost: kernel.lost.or(kernel.restarted),
         }),

@@ -19,7 +19,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE")
 /// Headers of responses that a page may read, besides those that every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "operation-id, operation-location, x-ms-error-code, x-ms-session-guid, \
-     kernel-generation,      api-supported-versions, retry-after, content-disposition",
+     kernel-generation, \
+     api-supported-versions, retry-after, content-disposition",
 );
 /// How long a browser need not ask again, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");

@@ -21,7 +21,7 @@ pub struct Outcome {
     /// The rich output of a cell, as Jupyter's MIME bundles.
     pub outputs: Vec<Json>,
     /// The kernel that ran it, if one did.
-    pub kernel: Option<KernelState>,
+    pub kernel: Option<KernelFate>,
     /// Wall-clock time in milliseconds of the stage that decided.
     pub time_ms: u64,
     /// The wall-clock limit, where it was reached.
@@ -36,7 +36,7 @@ pub struct Outcome {
 
 /// What became of the variables of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KernelState {
+pub struct KernelFate {
     /// How often the kernel has been started.
     pub generation: u64,
     /// Why variables were lost before this execution, or with it.

@@ -116,9 +116,7 @@ impl App {
     /// # Errors
     /// [`SessionError::ShuttingDown`], [`SessionError::QueueFull`].
     pub fn enqueue(&self) -> Result<QueueSlot, SessionError> {
-        if self.phase() != Phase::Serving {
-            return Err(SessionError::ShuttingDown);
-        }
+        self.check_serving()?;
         Ok(self.limiter.enqueue()?)
     }
 
@@ -128,10 +126,15 @@ impl App {
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
     pub fn enqueue_behind(&self) -> Result<QueueSlot, SessionError> {
-        if self.phase() != Phase::Serving {
-            return Err(SessionError::ShuttingDown);
-        }
+        self.check_serving()?;
         Ok(self.limiter.enqueue_behind()?)
+    }
+
+    fn check_serving(&self) -> Result<(), SessionError> {
+        match self.phase() {
+            Phase::Serving => Ok(()),
+            Phase::Draining | Phase::Killing => Err(SessionError::ShuttingDown),
+        }
     }
 
     /// Waits until an execution may run. With a `response_deadline` it waits only as long as a run of

@@ -18,9 +18,7 @@ use super::super::outcome::outcome;
 use super::super::output::{Output, Stream};
 use super::super::request::Bounds;
 use super::super::runtimes::Installed;
-use super::super::sandbox::{
-    Cause, CellLimits, CellUsage, Ended, JobLink, KernelReport, LinkError,
-};
+use super::super::sandbox::{Cause, CellLimits, CellUsage, Ended, JobLink, KernelEvent, LinkError};
 use super::super::stdio::{Streams, read, write};
 use super::socket::{CellRequest, Done, KernelMessage, KernelSocket, SocketError};
 use crate::piston::{CellValue, KernelLoss, Stage, WorkingDirectory};
@@ -132,8 +130,8 @@ impl KernelProcess {
                     message = socket.receive() => match message {
                         Ok(KernelMessage::Ready(ready)) => return Ok(ready),
                         Ok(_) => return Err(SocketError::Malformed.into()),
-                        Err(SocketError::Closed) => return match link.kernel_report().await? {
-                            KernelReport::Ended(ended) => Err(StartError::Ended(ended.cause)),
+                        Err(SocketError::Closed) => return match link.kernel_event().await? {
+                            KernelEvent::Ended(ended) => Err(StartError::Ended(ended.cause)),
                             _ => Err(SocketError::Closed.into()),
                         },
                         Err(error) => return Err(error.into()),
@@ -165,8 +163,8 @@ impl KernelProcess {
         if self.link.is_idle() {
             return None;
         }
-        Some(match self.link.kernel_report().await {
-            Ok(KernelReport::Ended(ended)) => loss_of(ended.cause),
+        Some(match self.link.kernel_event().await {
+            Ok(KernelEvent::Ended(ended)) => loss_of(ended.cause),
             _ => KernelLoss::Crashed,
         })
     }
@@ -204,21 +202,17 @@ impl KernelProcess {
         run: CellRun,
         usage: CellUsage,
     ) -> CellOutcome {
-        let (cause, loss, value) = match run.end {
-            Some(End::Done(done)) => (Cause::Exit(done.code), None, done.value),
-            Some(End::Ended(ended)) => {
+        let end = run.end.unwrap_or(End::Killed(KernelLoss::Crashed));
+        let (cause, loss, value) = match end {
+            End::Done(done) => (Cause::Exit(done.code), None, done.value),
+            End::Ended(ended) => {
                 let loss = run
                     .reason
                     .as_ref()
                     .map_or_else(|| loss_of(ended.cause), Reason::loss);
                 (ended.cause, Some(loss), CellValue::default())
             }
-            Some(End::Killed(loss)) => (Cause::Killed, Some(loss), CellValue::default()),
-            None => (
-                Cause::Killed,
-                Some(KernelLoss::Crashed),
-                CellValue::default(),
-            ),
+            End::Killed(loss) => (Cause::Killed, Some(loss), CellValue::default()),
         };
         let cause = match run.reason {
             Some(Reason::Limit(limit)) => limit,
@@ -319,13 +313,13 @@ impl KernelProcess {
                         None
                     }
                 },
-                report = self.link.kernel_report() => match report? {
-                    KernelReport::Limit(cause) => Some(Reason::Limit(cause)),
-                    KernelReport::Ended(ended) => {
+                report = self.link.kernel_event() => match report? {
+                    KernelEvent::Limit(cause) => Some(Reason::Limit(cause)),
+                    KernelEvent::Ended(ended) => {
                         run.end = Some(End::Ended(ended));
                         None
                     }
-                    KernelReport::CellEnded(_) => None,
+                    KernelEvent::CellEnded(_) => None,
                 },
                 () = sleep_until(wall_limit), if !interrupted => Some(Reason::Limit(Cause::WallLimit)),
                 () = client.closed(), if !interrupted => Some(Reason::Canceled),
@@ -400,10 +394,10 @@ impl KernelProcess {
         self.link.end_cell().await?;
         let reported = async {
             loop {
-                match self.link.kernel_report().await? {
-                    KernelReport::CellEnded(usage) => return Ok(usage),
-                    KernelReport::Limit(_) => {}
-                    KernelReport::Ended(ended) => {
+                match self.link.kernel_event().await? {
+                    KernelEvent::CellEnded(usage) => return Ok(usage),
+                    KernelEvent::Limit(_) => {}
+                    KernelEvent::Ended(ended) => {
                         run.end = Some(End::Ended(ended));
                         return Ok(CellUsage::default());
                     }

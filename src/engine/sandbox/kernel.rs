@@ -14,9 +14,9 @@ use super::disk_watch::{DiskWatch, WatchedJob};
 use super::process_tree::{Usage, children_of, current_memory, group_of, reaped_cpu, usage_below};
 use super::protocol::{Cause, CellLimits, CellUsage, Ended, Order, Report};
 use super::stage::{
-    Program, ReapedChildren, Stage, StageError, kill_and_reap, millis, poll_for, reap,
+    Program, ReapedChildren, Stage, StageError, as_user, kill_and_reap, millis, poll_for, reap,
 };
-use super::sys::{self, Fork, Wait, WaitMode};
+use super::sys;
 use crate::data_dir::used_space_at;
 
 /// Time between two measurements while a cell runs.
@@ -26,7 +26,7 @@ const FAST_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Time between two measurements of an idle kernel.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-struct Cell {
+struct RunningCell {
     limits: CellLimits,
     peak_memory: u64,
     /// Whether it was reported that a limit is exceeded.
@@ -34,14 +34,14 @@ struct Cell {
 }
 
 /// A kernel that runs.
-struct Kernel<'a> {
+struct KernelSupervisor<'a> {
     stage: Stage<'a>,
     program: Program,
     /// The Python process, once it was needed.
     pid: Option<i32>,
     reaped: ReapedChildren,
     ticks_per_second: u64,
-    cell: Option<Cell>,
+    cell: Option<RunningCell>,
     /// CPU time that had been used when the cell began or the last one ended.
     cpu_before: Duration,
     /// The same for all its processes, those that run included.
@@ -67,7 +67,7 @@ pub(super) fn run_kernel<E: From<StageError>>(
     let program = stage.start(&descriptors)?;
     drop(descriptors);
     let disk = disk_watch(&stage);
-    let mut kernel = Kernel {
+    let mut kernel = KernelSupervisor {
         stage,
         program,
         pid: None,
@@ -106,7 +106,7 @@ fn disk_watch(stage: &Stage<'_>) -> DiskWatch {
     DiskWatch::new(&job, Instant::now())
 }
 
-impl Kernel<'_> {
+impl KernelSupervisor<'_> {
     fn serve<E: From<StageError>>(
         &mut self,
         hand_over: impl Fn() -> Result<(), E>,
@@ -170,7 +170,7 @@ impl Kernel<'_> {
             self.is_new = false;
         }
         self.disk = disk_watch(&self.stage);
-        self.cell = Some(Cell {
+        self.cell = Some(RunningCell {
             limits,
             peak_memory: 0,
             is_reported: false,
@@ -257,17 +257,9 @@ impl Kernel<'_> {
         let foreground = |pid: &i32| *pid != init && group_of(*pid) == Some(group);
         let foreground: Vec<i32> = pids.into_iter().filter(foreground).collect();
         // Without CAP_KILL only the user itself may signal its processes.
-        match sys::fork(self.stage.proof).map_err(StageError::Interrupt)? {
-            Fork::Child => {
-                let uid = self.stage.slot.uid;
-                if uid.is_none_or(|uid| super::confine::become_user(uid, None).is_ok()) {
-                    foreground.into_iter().for_each(sys::interrupt);
-                }
-                sys::exit_now(0)
-            }
-            Fork::Parent(child) => match sys::wait(Some(child), WaitMode::Block) {
-                Wait::Ended(_) | Wait::Running | Wait::NoChildren => Ok(()),
-            },
-        }
+        as_user(self.stage.proof, self.stage.slot.uid, || {
+            foreground.into_iter().for_each(sys::interrupt);
+        })
+        .map_err(StageError::Interrupt)
     }
 }

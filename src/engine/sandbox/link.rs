@@ -229,7 +229,7 @@ impl SpawnerHandle {
 
 /// What a keeper says of its kernel.
 #[derive(Debug)]
-pub(crate) enum KernelReport {
+pub(crate) enum KernelEvent {
     /// The running cell exceeds this limit.
     Limit(Cause),
     /// The cell has ended, and used this.
@@ -425,7 +425,7 @@ impl JobLink {
         self.send(&frame(&Order::BeginCell(limits))?).await
     }
 
-    /// Tells the keeper that the cell has ended, which [`kernel_report`](Self::kernel_report) replies to.
+    /// Tells the keeper that the cell has ended, which [`kernel_event`](Self::kernel_event) replies to.
     ///
     /// # Errors
     /// If the keeper has ended.
@@ -445,14 +445,14 @@ impl JobLink {
     ///
     /// # Errors
     /// What it reports instead, or that it has ended.
-    pub(crate) async fn kernel_report(&mut self) -> Result<KernelReport, LinkError> {
+    pub(crate) async fn kernel_event(&mut self) -> Result<KernelEvent, LinkError> {
         match self.next_report().await? {
             Report::Ended(ended) => {
                 self.is_running = false;
-                Ok(KernelReport::Ended(ended))
+                Ok(KernelEvent::Ended(ended))
             }
-            Report::CellLimit(cause) => Ok(KernelReport::Limit(cause)),
-            Report::CellEnded(usage) => Ok(KernelReport::CellEnded(usage)),
+            Report::CellLimit(cause) => Ok(KernelEvent::Limit(cause)),
+            Report::CellEnded(usage) => Ok(KernelEvent::CellEnded(usage)),
             Report::NoSpace => Err(LinkError::NoSpace),
             Report::Refused(reason) | Report::Failed(reason) => Err(LinkError::Failed(reason)),
             Report::Stale | Report::Prestarted(_) => Err(LinkError::Gone),

@@ -44,7 +44,7 @@ pub use report::{Layer, SandboxReport};
 pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;
-pub(super) use link::{JobLink, KernelReport, LinkError, SpawnerHandle};
+pub(super) use link::{JobLink, KernelEvent, LinkError, SpawnerHandle};
 pub(super) use protocol::{Cause, CellLimits, CellUsage, Ended, PrestartOrder, Setup, StageOrder};
 pub(super) use spawner::WORK_PREFIX;
 pub(super) use sys::become_service;

@@ -411,15 +411,28 @@ pub(super) fn kill_all(proof: SingleThreaded, slot: Slot) -> Result<(), StageErr
 /// # Errors
 /// If the child cannot be started.
 pub(super) fn kill_user(proof: SingleThreaded, uid: u32) -> io::Result<()> {
+    as_user(proof, Some(uid), sys::kill_all_permitted)
+}
+
+/// Has a child do this as a job's user, if the job has one of its own, and waits for it. Nothing is done if
+/// the child cannot become that user.
+///
+/// # Errors
+/// If the child cannot be started.
+pub(super) fn as_user(
+    proof: SingleThreaded,
+    uid: Option<u32>,
+    act: impl FnOnce(),
+) -> io::Result<()> {
     match sys::fork(proof)? {
         Fork::Child => {
-            if super::confine::become_user(uid, None).is_ok() {
-                sys::kill_all_permitted();
+            if uid.is_none_or(|uid| super::confine::become_user(uid, None).is_ok()) {
+                act();
             }
             sys::exit_now(0)
         }
-        Fork::Parent(killer) => {
-            sys::wait(Some(killer), WaitMode::Block);
+        Fork::Parent(child) => {
+            sys::wait(Some(child), WaitMode::Block);
             Ok(())
         }
     }
