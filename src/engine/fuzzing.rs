@@ -18,7 +18,7 @@ pub fn request(bytes: &[u8]) {
     let Ok(submission) = request.submission(HIGHEST, HIGHEST) else {
         return;
     };
-    assert!(submission.stdin.ends_with(b"\n") || matches!(request.raw_stdin(), Ok(true)));
+    assert!(submission.stdin.ends_with(b"\n") || matches!(request.flag("raw_stdin"), Ok(true)));
     for bounds in [submission.compile, submission.run] {
         for (bound, highest) in [
             (bounds.wall_ms, HIGHEST.wall_ms),

@@ -5,9 +5,10 @@
 //! HTTP, and leaves confinement to the sandbox.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::config::EngineConfig;
@@ -17,8 +18,8 @@ use super::pool::{MAX_SOURCE_BYTES, Pool, PoolKey, PoolKeyRef, Prestarted};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
 use super::runtimes::{Installed, TableEntry};
 use super::sandbox::{
-    Ended, JobLink, LinkError, PrestartOrder, SpawnerHandle, StageLimits, StageOrder,
-    installed_with,
+    Ended, JobLink, JobPermit, JobUser, LinkError, PrestartOrder, SpawnerHandle, StageLimits,
+    StageOrder, installed_with,
 };
 use super::stdio::{Streams, read, write};
 use crate::limiter::Permit;
@@ -37,6 +38,8 @@ pub(super) struct JobContext<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) spawner: &'a SpawnerHandle,
     pub(super) pool: &'a Pool,
+    /// Whose turn it is to be the session's user among programs.
+    pub(super) session_turn: &'a Arc<Semaphore>,
     /// The directories of `PATH`.
     pub(super) path: &'a [PathBuf],
     /// Becomes true when all jobs must end.
@@ -56,11 +59,23 @@ pub(super) async fn execute(
 ) -> Result<ExecuteResponse, LinkError> {
     let entry = &runtime.entry;
     let layout = Layout::of(entry, std::mem::take(&mut submission.files));
-    let key = layout.pool_key(runtime, &submission.args, submission.working_directory);
+    // Kernels and shell commands share the session's user with the program that has the turn.
+    let turn = match submission.is_shell {
+        true => None,
+        false => Arc::clone(context.session_turn).try_acquire_owned().ok(),
+    };
+    let user = match submission.is_shell || turn.is_some() {
+        true => JobUser::Session,
+        false => JobUser::Own,
+    };
+    let key = layout.pool_key(runtime, &submission, user);
     let template = CommandTemplate::of(runtime, &layout.main, &layout.sources);
     // The pool is refilled when this job has ended.
     let _refill = key.map(|_| RefillOnDrop(context.pool));
-    let mut permit = Some(permit);
+    let mut permit = Some(JobPermit {
+        _execution: permit,
+        _session_turn: turn,
+    });
     let prestarted = key.and_then(|key| context.pool.take(key));
     if let Some(Prestarted {
         mut link, streams, ..
@@ -85,7 +100,8 @@ pub(super) async fn execute(
             other => return other,
         }
     }
-    let mut link = context.spawner.open(permit).await?;
+    let spawner = context.spawner;
+    let mut link = spawner.open(user, !submission.is_shell, permit).await?;
     context
         .run(
             &mut link,
@@ -160,8 +176,8 @@ impl Layout {
     fn pool_key<'a>(
         &'a self,
         runtime: &'a Installed,
-        args: &[String],
-        working_directory: Option<WorkingDirectory>,
+        submission: &Submission,
+        user: JobUser,
     ) -> Option<PoolKeyRef<'a>> {
         let entry = &runtime.entry;
         let (file, source) = self.files.iter().find(|(name, _)| *name == self.main)?;
@@ -174,14 +190,16 @@ impl Layout {
         let fits = !entry.warm.is_empty()
             && (!entry.alone || self.files.len() == 1)
             && entry.compile.is_none()
-            && args.is_empty()
+            && submission.args.is_empty()
+            && !submission.is_shell
             && !file.contains('/')
             && source.len() <= MAX_SOURCE_BYTES
             && !entry.rereads.as_ref().is_some_and(rereads);
         fits.then_some(PoolKeyRef {
             runtime,
             file,
-            working_directory,
+            working_directory: submission.working_directory,
+            user,
         })
     }
 }
@@ -396,7 +414,7 @@ impl JobContext<'_> {
             home: Vec::new(),
             is_kernel: false,
         };
-        let mut link = self.spawner.open(None).await?;
+        let mut link = self.spawner.open(JobUser::Own, false, None).await?;
         link.files(&[]).await?;
         let stage = self.stage(&mut link, order, &[], None).await?;
         Ok((stage.code == Some(0)).then_some(stage.output))
@@ -408,7 +426,7 @@ impl JobContext<'_> {
     /// If it does not get as far as waiting for its source.
     pub(super) async fn prestart(&self, key: &PoolKey) -> Result<Prestarted, LinkError> {
         let runtime = &key.runtime;
-        let mut link = self.spawner.open(None).await?;
+        let mut link = self.spawner.open(key.user, true, None).await?;
         let template = CommandTemplate::of(runtime, &key.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
         self.start_in(&mut stage, runtime, &key.file, key.working_directory);

@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use rustix::process::DumpableBehavior;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use config::{EngineConfig, KernelSettings};
 pub use runtimes::TableError;
@@ -104,7 +104,7 @@ impl Engine {
             });
         }
         if let Some(data_dir) = &data_dir {
-            data_dir.mark(spawner.service)?;
+            data_dir.mark(spawner.service.map(|ids| ids.session))?;
         }
         let path = search_path(spawner.report.own_users);
         // If jobs share a user, an earlier job could tamper with the interpreter of a later one. And
@@ -118,6 +118,7 @@ impl Engine {
             inner: Arc::new(EngineState {
                 limiter: ConcurrencyLimiter::new(config.max_jobs, config.queue),
                 pool: Pool::new(warm),
+                session_turn: Arc::new(Semaphore::new(1)),
                 kernels: Kernels::new(config.kernels.clone()),
                 config,
                 spawner,
@@ -164,20 +165,25 @@ impl Engine {
         &self.inner.spawner.data_dir
     }
 
-    /// Gives up root for good if jobs have users of their own: this process changes to the user that
-    /// can read and write what jobs leave in the data directory. To be called once, after the ports are
-    /// bound. Returns that user's id, or `None` if there was nothing to give up. In both cases other
+    /// Gives up root for good if jobs have users of their own: this process changes to a user that no job
+    /// has, and accesses files as the session's user, who owns what jobs leave in the data directory. To be
+    /// called once, after the ports are bound and before any other thread accesses files. Returns that user's id, or `None` if there was nothing to give up. In both cases other
     /// processes of its user can no longer inspect this one.
     ///
     /// # Errors
     /// If the kernel refuses the change. The process must not go on then.
     pub fn drop_privileges(&self) -> std::io::Result<Option<u32>> {
-        if let Some(id) = self.inner.spawner.service {
-            sandbox::become_service(id)?;
+        if let Some(ids) = self.inner.spawner.service
+            && !sandbox::become_service(ids)?
+        {
+            tracing::warn!(
+                "this kernel does not let files be accessed as another user: programs cannot change \
+                 modes and times of uploaded files, and their private files cannot be downloaded"
+            );
         }
         // Jobs that share this process's user must not be able to trace it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-        Ok(self.inner.spawner.service)
+        Ok(self.inner.spawner.service.map(|ids| ids.service))
     }
 
     /// Waits until no more jobs can be started, and returns the reason. Running jobs may still end by

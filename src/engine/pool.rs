@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::runtimes::Installed;
-use super::sandbox::JobLink;
+use super::sandbox::{JobLink, JobUser};
 use super::stdio::Streams;
 use crate::piston::WorkingDirectory;
 
@@ -41,6 +41,7 @@ pub(super) struct PoolKey {
     /// The name of the main file.
     pub(super) file: String,
     pub(super) working_directory: Option<WorkingDirectory>,
+    pub(super) user: JobUser,
 }
 
 /// A borrowed [`PoolKey`], for lookups.
@@ -49,12 +50,14 @@ pub(super) struct PoolKeyRef<'a> {
     pub(super) runtime: &'a Installed,
     pub(super) file: &'a str,
     pub(super) working_directory: Option<WorkingDirectory>,
+    pub(super) user: JobUser,
 }
 
 impl PoolKeyRef<'_> {
     fn matches(&self, key: &PoolKey) -> bool {
         self.file == key.file
             && self.working_directory == key.working_directory
+            && self.user == key.user
             && self.runtime.program == key.runtime.program
             && self.runtime.entry.language == key.runtime.entry.language
     }
@@ -64,6 +67,7 @@ impl PoolKeyRef<'_> {
             runtime: self.runtime.clone(),
             file: self.file.to_owned(),
             working_directory: self.working_directory,
+            user: self.user,
         }
     }
 }
@@ -184,6 +188,7 @@ impl Pool {
                         runtime,
                         file,
                         working_directory: Some(WorkingDirectory::Data),
+                        user: JobUser::Session,
                     });
                 }
             }

@@ -41,6 +41,8 @@ pub(super) struct Submission {
     pub(super) run: Bounds,
     /// Where the run stage starts, if not in the job's directory.
     pub(super) working_directory: Option<WorkingDirectory>,
+    /// Whether it is a shell command, which shares its user with the session's kernels.
+    pub(super) is_shell: bool,
 }
 
 /// One file of a submission.
@@ -152,6 +154,7 @@ impl<'a> JobRequest<'a> {
             compile: bounds.0,
             run: bounds.1,
             working_directory: self.working_directory()?,
+            is_shell: self.flag("shell")?,
         })
     }
 
@@ -190,20 +193,20 @@ impl<'a> JobRequest<'a> {
                 _ => return refuse("If specified, stdin must be a string"),
             },
         };
-        if !text.ends_with('\n') && !self.raw_stdin()? {
+        if !text.ends_with('\n') && !self.flag("raw_stdin")? {
             text.push('\n');
         }
         Ok(text.into_bytes())
     }
 
-    /// An extension to Piston's API: whether the program gets its input exactly as it is.
-    pub(super) fn raw_stdin(&self) -> Result<bool, RequestError> {
-        let Some(value) = self.body.get("raw_stdin") else {
+    /// An extension to Piston's API: see [`ExecuteRequest`](crate::piston::ExecuteRequest).
+    pub(super) fn flag(&self, name: &str) -> Result<bool, RequestError> {
+        let Some(value) = self.body.get(name) else {
             return Ok(false);
         };
         match value.kind() {
             ValueKind::Null | ValueKind::Bool => Ok(value.is_truthy()),
-            _ => refuse("If specified, raw_stdin must be a boolean"),
+            _ => refuse(format!("If specified, {name} must be a boolean")),
         }
     }
 

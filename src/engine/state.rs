@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::data_dir::DataDir;
 use crate::limiter::ConcurrencyLimiter;
@@ -34,6 +34,8 @@ pub(super) struct EngineState {
     pub(super) limiter: ConcurrencyLimiter,
     /// Fields are dropped in this order: idle interpreters end before the spawner.
     pub(super) pool: Pool,
+    /// One permit: of the programs that run at the same time, one is the session's user.
+    pub(super) session_turn: Arc<Semaphore>,
     pub(super) kernels: Kernels,
     pub(super) spawner: SpawnerHandle,
     /// Holds the lock on a configured data directory.
@@ -78,6 +80,7 @@ impl EngineState {
             config: &self.config,
             spawner: &self.spawner,
             pool: &self.pool,
+            session_turn: &self.session_turn,
             path: &self.path,
             stop: self.stop.subscribe(),
         }

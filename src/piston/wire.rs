@@ -36,6 +36,10 @@ pub struct ExecuteRequest {
     /// Where the program starts, if not in the job's directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<WorkingDirectory>,
+    /// Whether it is a shell command, which runs as the session's user even while programs run: an extension
+    /// that the embedded engine knows and Piston ignores.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shell: bool,
     /// The kernel in which the code runs as a cell, where the engine has one for it; else it runs in a
     /// fresh process. An extension that the embedded engine knows and Piston ignores.
     #[serde(skip_serializing_if = "Option::is_none")]

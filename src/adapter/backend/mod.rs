@@ -103,12 +103,14 @@ impl Backend {
     /// The job that runs `execution`.
     pub fn job(&self, execution: Execution, language: ResolvedLanguage, limits: RunLimits) -> Job {
         let kernel = self.kernel_of(&execution).map(str::to_owned);
+        let is_shell = execution.is_shell;
         let jupyter_format = execution.jupyter_format;
         let max_stream_bytes = execution.output_streams_max_length.unwrap_or(usize::MAX);
         let mut request = translate::piston_request(execution, language, limits);
         if let Self::Embedded { .. } = self {
             request.working_directory = Some(WorkingDirectory::Data);
             request.raw_stdin = true;
+            request.shell = is_shell;
             request.kernel = kernel;
         }
         Job {

@@ -18,7 +18,9 @@ use super::super::outcome::outcome;
 use super::super::output::{Output, Stream};
 use super::super::request::Bounds;
 use super::super::runtimes::Installed;
-use super::super::sandbox::{Cause, CellLimits, CellUsage, Ended, JobLink, KernelEvent, LinkError};
+use super::super::sandbox::{
+    Cause, CellLimits, CellUsage, Ended, JobLink, JobUser, KernelEvent, LinkError,
+};
 use super::super::stdio::{Streams, read, write};
 use super::socket::{CellRequest, Done, KernelMessage, KernelSocket, SocketError};
 use crate::piston::{CellValue, KernelLoss, Stage, WorkingDirectory};
@@ -90,7 +92,7 @@ impl KernelProcess {
         runtime: &Installed,
         settings: &KernelSettings,
     ) -> Result<Self, StartError> {
-        let mut link = context.spawner.open(None).await?;
+        let mut link = context.spawner.open(JobUser::Session, false, None).await?;
         let files = PROGRAM.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
         link.files(&files).await?;
         let program = runtime.program.to_string_lossy().into_owned();
@@ -362,6 +364,7 @@ impl KernelProcess {
                 let usage = CellUsage {
                     cpu_ms: ended.cpu_ms,
                     memory: ended.memory,
+                    ..CellUsage::default()
                 };
                 let rest = async {
                     while stdout.is_some() || stderr.is_some() {
@@ -389,13 +392,18 @@ impl KernelProcess {
         }
     }
 
-    /// Has the sandbox hand over the cell's files. Returns what the cell has used.
+    /// Has the sandbox measure what the cell has left. Returns what the cell has used.
     async fn end_cell(&mut self, run: &mut CellRun) -> Result<CellUsage, StartError> {
         self.link.end_cell().await?;
         let reported = async {
             loop {
                 match self.link.kernel_event().await? {
-                    KernelEvent::CellEnded(usage) => return Ok(usage),
+                    KernelEvent::CellEnded(usage) => {
+                        if usage.is_over_disk_limit {
+                            run.reason.get_or_insert(Reason::Limit(Cause::DiskLimit));
+                        }
+                        return Ok(usage);
+                    }
                     KernelEvent::Limit(_) => {}
                     KernelEvent::Ended(ended) => {
                         run.end = Some(End::Ended(ended));

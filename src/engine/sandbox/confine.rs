@@ -20,6 +20,7 @@ use super::files::{self, RulesetError};
 use super::policy::Policy;
 use super::protocol::StageLimits;
 use super::seccomp::SeccompError;
+use super::slots::JobIds;
 use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
 use super::workspace::Workspace;
 
@@ -54,8 +55,8 @@ pub(super) enum LowerLimitsError {
 pub(super) struct Subject<'a> {
     pub(super) limits: &'a StageLimits,
     pub(super) is_kernel: bool,
-    /// The job's own user, if it has one.
-    pub(super) uid: Option<u32>,
+    /// As whom the job runs, if jobs have users of their own.
+    pub(super) ids: Option<JobIds>,
     /// How many processes the user already has, if the job shares one.
     pub(super) shared_processes: u64,
     /// Directories that the program reads, besides those of the system.
@@ -78,8 +79,9 @@ pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> Result<Option<u
     if policy.limits {
         set_limits(subject).map_err(ConfineError::Limits)?;
     }
-    if let Some(uid) = subject.uid {
-        become_user(uid, policy.service).map_err(ConfineError::User)?;
+    if let Some(ids) = subject.ids {
+        let shared_group = policy.block.as_ref().map(|block| block.service);
+        become_user(ids, shared_group).map_err(ConfineError::User)?;
     }
     set_no_new_privs(true).map_err(|error| ConfineError::NoNewPrivileges(error.into()))?;
     let mut landlock = None;
@@ -97,9 +99,9 @@ pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> Result<Option<u
 ///
 /// # Errors
 /// If this process lacks the capabilities.
-pub(super) fn become_user(id: u32, service: Option<u32>) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-    let groups: Vec<_> = service.map(Gid::from_raw).into_iter().collect();
+pub(super) fn become_user(ids: JobIds, shared_group: Option<u32>) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+    let groups: Vec<_> = shared_group.map(Gid::from_raw).into_iter().collect();
     set_thread_groups(&groups)?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
@@ -138,13 +140,13 @@ fn request_limits(limits: &StageLimits, is_kernel: bool) -> [(Resource, Option<u
 /// If the child cannot be started or the kernel refuses the change.
 pub(super) fn lower_limits(
     proof: SingleThreaded,
-    uid: Option<u32>,
+    ids: Option<JobIds>,
     processes: &[i32],
     limits: &StageLimits,
 ) -> Result<(), LowerLimitsError> {
     let lower = || -> io::Result<()> {
-        if let Some(uid) = uid {
-            become_user(uid, None)?;
+        if let Some(ids) = ids {
+            become_user(ids, None)?;
         }
         for process in processes {
             for (resource, limit) in request_limits(limits, false) {
@@ -172,10 +174,7 @@ pub(super) fn lower_limits(
 fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
     let limits = subject.limits;
     // The kernel counts processes by user. Those that a shared user already has are not the job's.
-    let processes = match subject.uid {
-        Some(_) => limits.processes,
-        None => limits.processes.saturating_add(subject.shared_processes),
-    };
+    let processes = limits.processes.saturating_add(subject.shared_processes);
     let [cpu, data] = request_limits(limits, subject.is_kernel);
     for (resource, limit) in [
         (Resource::Nproc, Some(processes)),

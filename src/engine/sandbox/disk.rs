@@ -1,4 +1,4 @@
-//! What a job's user owns on disk: measured while the job runs, deleted or handed over afterwards.
+//! What a job has on disk: measured while the job runs, deleted or handed over afterwards.
 //!
 //! Other jobs may be changing the same directories meanwhile. Entries are therefore handled by
 //! descriptor, and the owner is checked on the descriptor that is acted on.
@@ -7,65 +7,167 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Stat, chmod, chownat, fchmod, fchown, fstat, openat,
-    unlinkat,
+    removexattr, stat, unlinkat,
 };
 use rustix::process::{Gid, Uid};
 
 use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, delete_tree, walk};
 
 use super::files::SHARED_DIRS;
-use super::slots::UID_RANGE;
+use super::slots::{Block, JobIds, UID_RANGE};
+
+/// How many folders of others are searched for folders that a job may write to, in each shared directory.
+const MAX_FOREIGN_FOLDERS: usize = 1000;
+/// How far the clock of file systems is behind, at most: they take the time of the last tick.
+const FILE_CLOCK_LAG: Duration = Duration::from_millis(20);
+/// Access control lists: of a file, and for what is made in a folder.
+const ACCESS_LISTS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl_default"];
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OPEN_DIR, Mode::empty())?)
 }
 
-/// The space that a user's files take up in the shared directories.
-pub(super) fn shared_of(uid: u32) -> Space {
-    let mut space = Space::default();
-    for_each_of(uid, |_, _, found| {
-        space.add(found);
-        Ok(Next::Enter)
-    });
-    space
+/// A time of the file system's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileTime(i64, i64);
+
+impl FileTime {
+    /// Whatever changes from now on is not older.
+    pub(super) fn now() -> Self {
+        let now = SystemTime::now() - FILE_CLOCK_LAG;
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let since = since.unwrap_or_default();
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        Self(seconds, since.subsec_nanos().into())
+    }
+
+    /// When an entry was last changed, moved or linked, which programs cannot forge.
+    fn of_change(found: &Stat) -> Self {
+        Self(found.st_ctime, found.st_ctime_nsec as i64)
+    }
 }
 
-/// Deletes a user's files in the shared directories.
-///
-/// # Errors
-/// If something could not be deleted; the rest is deleted all the same.
-pub(super) fn sweep(uid: u32) -> io::Result<()> {
-    let mut failed = None;
-    for_each_of(uid, |folder, name, found| {
-        let deleted = match FileType::from_raw_mode(found.st_mode) {
-            FileType::Directory => delete_tree(&path_of(folder, name)),
-            _ => unlinkat(folder, name, AtFlags::empty()).map_err(Into::into),
-        };
-        failed = deleted.err().or(failed.take());
-        Ok(Next::Skip)
-    });
-    failed.map_or(Ok(()), Err)
+/// What one job leaves in the shared directories.
+#[derive(Debug, Clone)]
+pub(super) struct Leftovers {
+    block: Block,
+    ids: JobIds,
+    /// When the job began, if it has.
+    since: Option<FileTime>,
+    /// Device and inode of the data directory, which may be in a shared directory.
+    data_dir: Option<(u64, u64)>,
 }
 
-/// Visits a user's entries in the shared directories, and in directories below that everybody may
-/// write to.
-fn for_each_of(uid: u32, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat) -> io::Result<Next>) {
-    for shared in SHARED_DIRS {
-        let Ok(root) = open(Path::new(shared)) else {
-            continue;
-        };
-        let _ = walk(root, |folder, name, found, _| {
-            if found.st_uid == uid {
-                visit(folder, name, found)
-            } else if found.st_mode & 0o002 != 0 {
-                Ok(Next::Enter)
-            } else {
-                Ok(Next::Skip)
-            }
+/// What a folder is to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Everybody may write to it.
+    Open,
+    /// Others may not write to it, but to folders in it perhaps.
+    Closed,
+    /// The job has left it, with everything in it.
+    Left,
+}
+
+impl Leftovers {
+    /// Those of a job with these ids that has begun at `since`, if it has.
+    pub(super) fn new(
+        block: &Block,
+        ids: JobIds,
+        since: Option<FileTime>,
+        data_dir: &Path,
+    ) -> Self {
+        let found = stat(data_dir).ok();
+        Self {
+            block: block.clone(),
+            ids,
+            since,
+            data_dir: found.map(|found| (found.st_dev, found.st_ino)),
+        }
+    }
+
+    fn contains(&self, found: &Stat) -> bool {
+        if found.st_uid == self.ids.uid && (self.ids.is_sole_user || found.st_gid == self.ids.gid) {
+            return true;
+        }
+        // What is moved or linked here from the data directory keeps its owner and group. It is counted and
+        // swept for whichever job could have done it.
+        found.st_uid == self.block.session
+            && !self.block.is_of_slot(found.st_gid)
+            && self
+                .since
+                .is_some_and(|since| FileTime::of_change(found) >= since)
+    }
+
+    /// The space that they take up.
+    pub(super) fn space(&self) -> Space {
+        let mut space = Space::default();
+        self.for_each(|_, _, found| {
+            space.add(found);
+            Next::Enter
         });
+        space
+    }
+
+    /// Deletes them.
+    ///
+    /// # Errors
+    /// If something could not be deleted; the rest is deleted all the same.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        let mut failed = None;
+        self.for_each(|folder, name, found| {
+            let deleted = match FileType::from_raw_mode(found.st_mode) {
+                FileType::Directory => delete_tree(&path_of(folder, name)),
+                _ => unlinkat(folder, name, AtFlags::empty()).map_err(Into::into),
+            };
+            failed = deleted
+                .err()
+                // Another job has moved it, whose keeper finds it.
+                .filter(|error| error.kind() != io::ErrorKind::NotFound)
+                .or(failed.take());
+            Next::Skip
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Visits them in the shared directories, and in directories below that everybody may write to.
+    fn for_each(&self, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat) -> Next) {
+        for shared in SHARED_DIRS {
+            let Ok(root) = open(Path::new(shared)) else {
+                continue;
+            };
+            let mut foreign = 0;
+            // The folders from the root to the one that is visited.
+            let mut places = vec![Place::Open];
+            let _ = walk(root, |folder, name, found, depth| {
+                places.truncate(depth + 1);
+                let is_left = match places.last() {
+                    Some(Place::Left) => true,
+                    Some(Place::Open) => self.contains(found),
+                    Some(Place::Closed) | None => false,
+                };
+                if is_left {
+                    places.push(Place::Left);
+                    return Ok(visit(folder, name, found));
+                }
+                let mode = Mode::from_raw_mode(found.st_mode);
+                let is_data_dir = self.data_dir == Some((found.st_dev, found.st_ino));
+                if !mode.contains(Mode::XOTH) || is_data_dir || foreign >= MAX_FOREIGN_FOLDERS {
+                    return Ok(Next::Skip);
+                }
+                if mode.contains(Mode::WOTH) {
+                    places.push(Place::Open);
+                } else {
+                    places.push(Place::Closed);
+                    foreign += 1;
+                }
+                Ok(Next::Enter)
+            });
+        }
     }
 }
 
@@ -78,41 +180,51 @@ fn path_of(folder: &OwnedFd, name: &CStr) -> PathBuf {
 
 /// Makes the data directory writable for the jobs' users through a common group. Without the sticky
 /// bit, each of them can delete what another left. What an earlier engine's users own in it, which may
-/// have been others, becomes the service's.
+/// have been others, becomes the session's.
 ///
 /// # Errors
 /// If the directory does not exist or this process may not change it.
-pub(super) fn open_to_group(data_dir: &Path, group: u32) -> io::Result<()> {
+pub(super) fn open_to_group(data_dir: &Path, block: &Block) -> io::Result<()> {
     let folder = open(data_dir)?;
     let mode = Mode::from_raw_mode(fstat(&folder)?.st_mode);
-    fchown(&folder, None, Some(Gid::from_raw(group)))?;
+    fchown(&folder, None, Some(Gid::from_raw(block.service)))?;
     fchmod(&folder, (mode | Mode::RWXG | Mode::SGID) - Mode::SVTX)?;
-    hand_over_of(
-        data_dir,
-        |uid| uid != group && UID_RANGE.contains(&uid),
-        group,
-    )
+    hand_over_where(data_dir, block, |found| {
+        found.st_uid != block.session && UID_RANGE.contains(&found.st_uid)
+    })
 }
 
-/// Gives what a job's user left in the data directory to the service's user and group, and makes it
-/// readable and writable for them, whatever mode the job gave it.
+/// Gives what a program has left in the data directory to the session, and opens it to the group of all
+/// jobs: the next program may have another user, if others run meanwhile.
 ///
 /// Other jobs may be using the directory: each entry is opened, its owner checked on the descriptor,
 /// and only then changed. Directories nested too deeply to be entered are deleted.
 ///
 /// # Errors
 /// If the data directory cannot be opened, or an owner or mode cannot be changed.
-pub(super) fn hand_over(data_dir: &Path, from: u32, to: u32) -> io::Result<()> {
-    match hand_over_of(data_dir, |uid| uid == from, to) {
+pub(super) fn hand_over(
+    data_dir: &Path,
+    block: &Block,
+    ids: JobIds,
+    since: FileTime,
+) -> io::Result<()> {
+    let is_left = |found: &Stat| {
+        found.st_uid == ids.uid && (ids.is_sole_user || FileTime::of_change(found) >= since)
+    };
+    match hand_over_where(data_dir, block, is_left) {
         // With the data directory its files are gone.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
 }
 
-fn hand_over_of(data_dir: &Path, is_from: impl Fn(u32) -> bool, to: u32) -> io::Result<()> {
+fn hand_over_where(
+    data_dir: &Path,
+    block: &Block,
+    is_left: impl Fn(&Stat) -> bool,
+) -> io::Result<()> {
     walk(open(data_dir)?, |folder, name, found, depth| {
-        if !is_from(found.st_uid) {
+        if !is_left(found) {
             return Ok(Next::Enter);
         }
         let kind = FileType::from_raw_mode(found.st_mode);
@@ -126,28 +238,68 @@ fn hand_over_of(data_dir: &Path, is_from: impl Fn(u32) -> bool, to: u32) -> io::
             return Ok(Next::Skip);
         };
         let found = fstat(&held)?;
-        if !is_from(found.st_uid) {
+        if !is_left(&found) {
             return Ok(Next::Skip);
         }
-        let owner = (Uid::from_raw(to), Gid::from_raw(to));
-        chownat(
-            &held,
-            c"",
-            Some(owner.0),
-            Some(owner.1),
-            AtFlags::EMPTY_PATH,
-        )?;
-        let kind = FileType::from_raw_mode(found.st_mode);
-        if kind != FileType::Symlink {
-            let rights =
-                Mode::from_raw_mode(found.st_mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
-            let more = match kind {
-                FileType::Directory => Mode::RWXU | Mode::RWXG | Mode::SGID,
-                _ => Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP,
-            };
-            chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), rights | more)?;
-        }
+        give_to_session(&held, &found, block)?;
         Ok(Next::Enter)
     })?;
     Ok(())
+}
+
+fn give_to_session(held: &OwnedFd, found: &Stat, block: &Block) -> io::Result<()> {
+    if (found.st_uid, found.st_gid) != (block.session, block.service) {
+        let owner = Uid::from_raw(block.session);
+        let group = Gid::from_raw(block.service);
+        let flags = AtFlags::EMPTY_PATH;
+        chownat(held, c"", Some(owner), Some(group), flags)?;
+    }
+    let kind = FileType::from_raw_mode(found.st_mode);
+    if kind == FileType::Symlink {
+        return Ok(());
+    }
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    for list in ACCESS_LISTS {
+        // Fails where there is none. What it denies would hold whatever the mode is.
+        let _ = removexattr(&path, list);
+    }
+    let mode = shared_mode(Mode::from_raw_mode(found.st_mode), kind);
+    if Mode::from_raw_mode(found.st_mode) != mode {
+        chmod(&path, mode)?;
+    }
+    Ok(())
+}
+
+/// The mode of an entry that its owner can use, and its group in the same way.
+fn shared_mode(mode: Mode, kind: FileType) -> Mode {
+    let (owner, kept) = match kind {
+        FileType::Directory => (Mode::RWXU, Mode::SGID),
+        _ => (Mode::RUSR | Mode::WUSR, Mode::empty()),
+    };
+    let rights = mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO | kept) | owner;
+    let group = Mode::from_raw_mode((rights & Mode::RWXU).bits() >> 3);
+    match kind {
+        FileType::Directory => rights | group | Mode::SGID,
+        _ => rights | group,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_owner_may_do_the_group_may_too() {
+        for (kind, mode, expected) in [
+            (FileType::RegularFile, 0o000, 0o660),
+            (FileType::RegularFile, 0o600, 0o660),
+            (FileType::RegularFile, 0o755, 0o775),
+            (FileType::RegularFile, 0o4700, 0o770),
+            (FileType::Directory, 0o000, 0o2770),
+            (FileType::Directory, 0o1755, 0o2775),
+        ] {
+            let shared = shared_mode(Mode::from_raw_mode(mode), kind);
+            assert_eq!(shared, Mode::from_raw_mode(expected), "{mode:o}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! Checks a running job's disk usage from time to time.
+//! Checks a running job's disk usage from time to time, and once it has ended.
 //!
 //! There are no disk quotas that an unprivileged container could set, so the keeper measures instead.
-//! A job can exceed a limit by what it writes between two measurements.
+//! A job can exceed a limit by what it writes between two measurements, which are the more frequent the
+//! less room is left. Where a limit was exceeded before, a job may not add to that.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,11 +10,16 @@ use std::time::{Duration, Instant};
 use crate::data_dir::used_space_at;
 use crate::tree::{Space, free_bytes, in_folder};
 
-use super::disk;
+use super::disk::Leftovers;
 use super::protocol::StageLimits;
+use super::stage::Stage;
 
-/// Minimum time between two measurements.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest and shortest time between two measurements.
+const MAX_INTERVAL: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
+/// What a program can write in a second at most, in bytes and in files, about.
+const BYTES_PER_SECOND: u64 = 1 << 30;
+const FILES_PER_SECOND: u64 = 100_000;
 /// Bytes that must stay free on the disk of the jobs' directories.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 
@@ -22,41 +28,46 @@ pub(super) struct DiskWatch {
     limits: StageLimits,
     root: PathBuf,
     data_dir: PathBuf,
-    uid: Option<u32>,
-    /// Usage of the data directory before the job, which does not count against it.
-    data_before: Space,
+    leftovers: Option<Leftovers>,
+    before: DiskUsage,
     /// The job is ended when less than this is free. 0 if hardly more was free at its start.
     min_free_bytes: u64,
     next: Instant,
 }
 
-/// The job whose disk usage is checked.
-pub(super) struct WatchedJob<'a> {
-    pub(super) limits: StageLimits,
-    pub(super) root: &'a Path,
-    pub(super) data_dir: &'a Path,
-    pub(super) data_before: Space,
-    /// The job's own user, if it has one.
-    pub(super) uid: Option<u32>,
+/// What there is on disk.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct DiskUsage {
+    /// Outside the data directory.
+    pub(super) job: Space,
+    pub(super) data: Space,
 }
 
 impl DiskWatch {
-    pub(super) fn new(job: &WatchedJob<'_>, started: Instant) -> Self {
-        let root = job.root.to_owned();
+    /// `before` is what there was when the job, or cell, began.
+    pub(super) fn new(stage: &Stage<'_>, before: DiskUsage) -> Self {
+        let root = stage.workspace.root.clone();
         let min_free_bytes = if free_bytes(&root) > 2 * MIN_FREE_BYTES {
             MIN_FREE_BYTES
         } else {
             0
         };
-        Self {
-            limits: job.limits,
-            data_before: job.data_before,
-            data_dir: job.data_dir.to_owned(),
-            uid: job.uid,
+        let mut watch = Self {
+            limits: stage.order.limits,
+            before,
+            data_dir: stage.policy.data_dir.clone(),
+            leftovers: stage.leftovers.clone(),
             root,
             min_free_bytes,
-            next: started + POLL_INTERVAL,
-        }
+            next: Instant::now(),
+        };
+        watch.next += watch.interval(&before);
+        watch
+    }
+
+    /// The time until the next measurement is due.
+    pub(super) fn time_left(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
     }
 
     /// Whether a limit is exceeded. Measures only if the last measurement is old enough.
@@ -65,24 +76,64 @@ impl DiskWatch {
         if start < self.next {
             return false;
         }
-        let over = self.measure();
+        let usage = self.measure();
         // Walking a large tree is slow. Waiting ten times as long bounds the keeper's share of CPU.
-        self.next = Instant::now() + POLL_INTERVAL.max(start.elapsed() * 10);
-        over
+        self.next = Instant::now() + self.interval(&usage).max(start.elapsed() * 10);
+        self.exceeds(&usage) || free_bytes(&self.root) < self.min_free_bytes
     }
 
-    fn measure(&self) -> bool {
-        let mut job = in_folder(&self.root);
-        if let Some(uid) = self.uid {
-            let shared = disk::shared_of(uid);
+    /// Whether a limit is exceeded now, at the end. From here on this usage counts as what there was before.
+    pub(super) fn ends_over_limit(&mut self) -> bool {
+        let usage = self.measure();
+        let exceeds = self.exceeds(&usage);
+        self.before = usage;
+        exceeds
+    }
+
+    fn measure(&self) -> DiskUsage {
+        DiskUsage::measure(&self.root, &self.data_dir, self.leftovers.as_ref())
+    }
+
+    fn exceeds(&self, usage: &DiskUsage) -> bool {
+        let over = |used: &Space, limit: Space, before: &Space| {
+            used.bytes > limit.bytes.max(before.bytes)
+                || used.entries > limit.entries.max(before.entries)
+        };
+        over(&usage.job, self.limits.job_space(), &self.before.job)
+            || over(&usage.data, self.limits.data_space(), &self.before.data)
+    }
+
+    /// How long it takes to use up the room that is left.
+    fn interval(&self, usage: &DiskUsage) -> Duration {
+        let time = |used: &Space, limit: Space| {
+            let bytes = limit.bytes.saturating_sub(used.bytes);
+            let files = limit.entries.saturating_sub(used.entries);
+            let seconds = |left: u64, rate: u64| left as f64 / rate as f64;
+            seconds(bytes, BYTES_PER_SECOND).min(seconds(files, FILES_PER_SECOND))
+        };
+        let job = time(&usage.job, self.limits.job_space());
+        let data = time(&usage.data, self.limits.data_space());
+        Duration::try_from_secs_f64(job.min(data))
+            .unwrap_or(MAX_INTERVAL)
+            .clamp(MIN_INTERVAL, MAX_INTERVAL)
+    }
+}
+
+impl DiskUsage {
+    /// What there is now.
+    pub(super) fn of(stage: &Stage<'_>) -> Self {
+        let (root, data_dir) = (&stage.workspace.root, &stage.policy.data_dir);
+        Self::measure(root, data_dir, stage.leftovers.as_ref())
+    }
+
+    fn measure(root: &Path, data_dir: &Path, leftovers: Option<&Leftovers>) -> Self {
+        let mut job = in_folder(root);
+        if let Some(leftovers) = leftovers {
+            let shared = leftovers.space();
             job.bytes = job.bytes.saturating_add(shared.bytes);
             job.entries = job.entries.saturating_add(shared.entries);
         }
-        let data = used_space_at(&self.data_dir);
-        job.bytes > self.limits.job_bytes
-            || job.entries > self.limits.job_files
-            || data.bytes > self.limits.data_bytes.max(self.data_before.bytes)
-            || data.entries > self.limits.data_files.max(self.data_before.entries)
-            || free_bytes(&self.root) < self.min_free_bytes
+        let data = used_space_at(data_dir);
+        Self { job, data }
     }
 }

@@ -16,6 +16,7 @@ use rustix::process::Pid;
 use super::confine::{ConfineError, Subject, confine};
 use super::policy::Policy;
 use super::protocol::StageOrder;
+use super::slots::JobIds;
 use super::sys::{self, ExitStatus, Reaped, Wait, WaitMode};
 use super::workspace::Workspace;
 use crate::piston::{Signal, WorkingDirectory};
@@ -27,7 +28,8 @@ pub(super) struct InitContext<'a> {
     pub(super) workspace: &'a Workspace,
     /// Standard input, output and error, and a kernel's socket.
     pub(super) descriptors: &'a [OwnedFd],
-    pub(super) uid: Option<u32>,
+    /// As whom the job runs, if jobs have users of their own.
+    pub(super) ids: Option<JobIds>,
     /// How many processes the user already has, if the job shares one.
     pub(super) shared_processes: u64,
     /// Where to write, as text, what failed before the program was started.
@@ -100,7 +102,11 @@ pub(super) fn run_init(context: &InitContext<'_>) -> ! {
 fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
     sys::default_signals();
     rustix::process::setsid().map_err(InitError::Session)?;
-    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    rustix::process::umask(match context.ids {
+        // The group is that of all jobs, which share the data directory.
+        Some(_) => rustix::fs::Mode::WOTH,
+        None => rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH,
+    });
     // Above the numbers that they are going to have, so that none replaces another.
     let moved = context
         .descriptors
@@ -117,7 +123,7 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
         &Subject {
             limits: &context.order.limits,
             is_kernel: context.order.is_kernel,
-            uid: context.uid,
+            ids: context.ids,
             shared_processes: context.shared_processes,
             readable: &context.order.readable,
             workspace: context.workspace,

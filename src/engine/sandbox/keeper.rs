@@ -18,12 +18,13 @@ use rustix::io::Errno;
 use crate::data_dir::used_space_at;
 use crate::tree::Space;
 
-use super::disk;
+use super::disk::{self, FileTime, Leftovers};
+use super::disk_watch::DiskUsage;
 use super::kernel::run_kernel;
 use super::log;
 use super::policy::Policy;
-use super::prestart::{IdleProgram, PrestartContext, PrestartError};
-use super::protocol::{FileHeader, Order, Report, StageOrder};
+use super::prestart::{IdleProgram, PrestartError};
+use super::protocol::{Ended, FileHeader, Order, PrestartOrder, Report, StageOrder};
 use super::slots::Slot;
 use super::stage::{Stage, StageError, kill_all, poll_for};
 use super::sys::{self, SingleThreaded};
@@ -73,24 +74,37 @@ pub(super) enum CleanUpError {
 
 /// Runs as the keeper of one job in a process just forked from the spawner. Exits with 0 if the slot is
 /// clean.
-pub(super) fn run_keeper(proof: SingleThreaded, socket: OwnedFd, job: &RunningJob<'_>) -> ! {
-    let mut wire = Wire::new(socket);
+pub(super) fn run_keeper(proof: SingleThreaded, socket: OwnedFd, job: RunningJob<'_>) -> ! {
+    let mut keeper = Keeper {
+        proof,
+        wire: Wire::new(socket),
+        job,
+        workspace: None,
+        data_before: Space::default(),
+        is_handed_over: true,
+    };
     let subreaper = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let mut workspace = None;
     if let Err(error) = subreaper
         .map_err(KeeperError::Subreaper)
-        .and_then(|()| serve(proof, &mut wire, job, &mut workspace))
+        .and_then(|()| keeper.serve())
     {
         // Fails if the engine has hung up, which then does not need the report.
-        let _ = wire.send(&match is_storage_full(&error) {
+        let _ = keeper.wire.send(&match is_storage_full(&error) {
             true => Report::NoSpace,
             false => Report::Failed(error.to_string()),
         });
     }
+    let Keeper {
+        job,
+        workspace,
+        is_handed_over,
+        wire,
+        ..
+    } = keeper;
     drop(wire);
     let cleaned = kill_all(proof, job.slot)
         .map_err(CleanUpError::from)
-        .and_then(|()| clean_up(job, workspace.as_ref()));
+        .and_then(|()| job.clean_up(workspace.as_ref(), is_handed_over));
     if let Err(error) = &cleaned {
         log::error("failed to clean up after a job", error);
     }
@@ -101,155 +115,181 @@ pub(super) fn run_keeper(proof: SingleThreaded, socket: OwnedFd, job: &RunningJo
 pub(super) struct RunningJob<'a> {
     pub(super) policy: &'a Policy,
     pub(super) slot: Slot,
+    /// Whether it is a program, which leaves its files to whichever program is next.
+    pub(super) is_program: bool,
     /// The parent of the job's directory.
     pub(super) work: &'a Path,
     /// The name of the job's directory.
     pub(super) name: &'a str,
+    /// When it began, if it has.
+    pub(super) since: Option<FileTime>,
 }
 
 impl RunningJob<'_> {
-    fn stage<'a>(
-        &'a self,
-        proof: SingleThreaded,
-        wire: &'a mut Wire,
-        workspace: &'a Workspace,
-        order: &'a StageOrder,
-        data_before: Space,
-    ) -> Stage<'a> {
-        Stage {
-            proof,
-            policy: self.policy,
-            wire,
-            workspace,
-            slot: self.slot,
-            order,
-            data_before,
+    /// What it leaves in shared directories, if that can be told from the files of others.
+    fn leftovers(&self) -> Option<Leftovers> {
+        let (block, ids) = (self.policy.block.as_ref()?, self.slot.ids?);
+        let data_dir = &self.policy.data_dir;
+        Some(Leftovers::new(block, ids, self.since, data_dir))
+    }
+
+    /// Deletes what the job left, except for its files in the data directory, which are the session's.
+    /// No process of the job may be running.
+    ///
+    /// # Errors
+    /// The first thing that failed; the rest is done all the same.
+    pub(super) fn clean_up(
+        &self,
+        workspace: Option<&Workspace>,
+        is_handed_over: bool,
+    ) -> Result<(), CleanUpError> {
+        let handed_over = match is_handed_over {
+            true => Ok(()),
+            false => self.hand_over(),
+        };
+        let swept = match self.leftovers() {
+            Some(leftovers) if self.policy.sweep => leftovers.sweep().map_err(CleanUpError::Sweep),
+            _ => Ok(()),
+        };
+        // Last, so that a missing directory means that everything else has been cleaned up.
+        let deleted = workspace
+            .map_or(Ok(()), Workspace::delete)
+            .map_err(CleanUpError::Workspace);
+        deleted.and(swept).and(handed_over)
+    }
+
+    /// Gives the job's files in the data directory to the session.
+    fn hand_over(&self) -> Result<(), CleanUpError> {
+        match (&self.policy.block, self.slot.ids, self.since) {
+            (Some(block), Some(ids), Some(since)) if self.is_program => {
+                let handed_over = disk::hand_over(&self.policy.data_dir, block, ids, since);
+                handed_over.map_err(CleanUpError::HandOver)
+            }
+            _ => Ok(()),
         }
     }
 }
 
-/// Deletes what the job left, except for its files in the data directory, which are given to the
-/// service. No process of the job may be running.
-///
-/// # Errors
-/// The first thing that failed; the rest is done all the same.
-pub(super) fn clean_up(
-    job: &RunningJob<'_>,
-    workspace: Option<&Workspace>,
-) -> Result<(), CleanUpError> {
-    let handed_over = hand_over(job);
-    let swept = match job.slot.uid {
-        Some(uid) if job.policy.sweep => disk::sweep(uid).map_err(CleanUpError::Sweep),
-        _ => Ok(()),
-    };
-    // Last, so that a missing directory means that everything else has been cleaned up.
-    let deleted = workspace
-        .map_or(Ok(()), Workspace::delete)
-        .map_err(CleanUpError::Workspace);
-    deleted.and(swept).and(handed_over)
-}
-
-/// Gives the job's files in the data directory to the service.
-fn hand_over(job: &RunningJob<'_>) -> Result<(), CleanUpError> {
-    match (job.slot.uid, job.policy.service) {
-        (Some(uid), Some(service)) => {
-            let handed_over = disk::hand_over(&job.policy.data_dir, uid, service);
-            handed_over.map_err(CleanUpError::HandOver)
-        }
-        _ => Ok(()),
-    }
-}
-
-fn serve(
+struct Keeper<'a> {
     proof: SingleThreaded,
-    wire: &mut Wire,
-    job: &RunningJob<'_>,
-    workspace: &mut Option<Workspace>,
-) -> Result<(), KeeperError> {
-    let mut data_before = Space::default();
-    let create_workspace = || {
-        let created = Workspace::create(job.work, job.name, job.slot.uid);
-        created.map_err(KeeperError::CreateWorkspace)
-    };
-    let mut idle: Option<IdleProgram> = None;
-    while let Some(order) = next_order(wire, idle.as_ref())? {
-        match order {
-            Order::Prestart(order) => {
-                let workspace = workspace.insert(create_workspace()?);
-                let stdio = standard_streams(wire.take_fds())?;
-                let context = PrestartContext {
-                    proof,
-                    policy: job.policy,
-                    wire,
-                    workspace,
-                    slot: job.slot,
-                };
-                let Some(started) = IdleProgram::start(context, order, stdio)? else {
-                    return Ok(());
-                };
-                wire.send(&Report::Prestarted(started.report.clone()))?;
-                idle = Some(started);
-            }
-            Order::Open(files) => {
-                data_before = used_space_at(&job.policy.data_dir);
-                let workspace = match workspace {
-                    Some(workspace) => workspace,
-                    None => workspace.insert(create_workspace()?),
-                };
-                if let Some(idle) = &idle {
-                    idle.remove_pipe(workspace)?;
-                }
-                if !write_files(wire, workspace, job.slot, &files)? {
-                    return Ok(());
-                }
-            }
-            Order::Stage(order) => {
-                let fds = wire.take_fds();
-                let workspace = workspace.as_ref().ok_or(KeeperError::NoFiles)?;
-                let stage = job.stage(proof, wire, workspace, &order, data_before);
-                let ended = match idle.take() {
-                    Some(idle) => idle.run(stage)?,
-                    None => stage.run(standard_streams(fds)?)?,
-                };
-                let Some(ended) = ended else {
-                    return Ok(());
-                };
-                // Before the report: its receiver may use the files at once.
-                hand_over(job)?;
-                wire.send(&Report::Ended(ended))?;
-            }
-            Order::Kernel(order) => {
-                let descriptors = Vec::from(wire.take_fds());
-                let workspace = workspace.as_ref().ok_or(KeeperError::NoFiles)?;
-                let stage = job.stage(proof, wire, workspace, &order, data_before);
-                let hand_over_files = || hand_over(job).map_err(KeeperError::from);
-                let Some(ended) = run_kernel(stage, descriptors, hand_over_files)? else {
-                    return Ok(());
-                };
-                hand_over(job)?;
-                wire.send(&Report::Ended(ended))?;
-            }
-            // The stage that these were meant for has just ended.
-            Order::Kill | Order::Interrupt | Order::BeginCell(_) | Order::EndCell => {}
-        }
-    }
-    Ok(())
+    wire: Wire,
+    job: RunningJob<'a>,
+    workspace: Option<Workspace>,
+    /// What was in the data directory when the job began.
+    data_before: Space,
+    /// Whether nothing of the job has run since its files were handed over.
+    is_handed_over: bool,
 }
 
-/// The next order, or `None` if the engine hung up or the program that waits for its job has ended.
-fn next_order(wire: &mut Wire, idle: Option<&IdleProgram>) -> Result<Option<Order>, KeeperError> {
-    if let Some(idle) = idle {
-        let mut fds = idle.exit_poll_fds();
-        fds.push(PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN));
-        while poll_for(&mut fds, IDLE_POLL_TIMEOUT).map_err(KeeperError::Poll)? == 0 {}
-        fds.pop();
-        if fds.iter().any(|ended| !ended.revents().is_empty()) {
-            drop(fds);
-            wire.send(&Report::Stale)?;
-            return Ok(None);
+impl Keeper<'_> {
+    fn serve(&mut self) -> Result<(), KeeperError> {
+        let mut idle: Option<IdleProgram> = None;
+        while let Some(order) = self.next_order(idle.as_ref())? {
+            match order {
+                Order::Prestart(order) => match self.prestart(&order)? {
+                    Some(started) => idle = Some(started),
+                    None => return Ok(()),
+                },
+                Order::Open(files) => {
+                    self.job.since = Some(FileTime::now());
+                    self.data_before = used_space_at(&self.job.policy.data_dir);
+                    self.make_workspace()?;
+                    let workspace = self.workspace.as_ref().ok_or(KeeperError::NoFiles)?;
+                    if let Some(idle) = &idle {
+                        idle.remove_pipe(workspace)?;
+                    }
+                    if !write_files(&mut self.wire, workspace, self.job.slot, &files)? {
+                        return Ok(());
+                    }
+                }
+                Order::Stage(order) => {
+                    let fds = self.wire.take_fds();
+                    let stage = self.stage(&order)?;
+                    let ended = match idle.take() {
+                        Some(idle) => idle.run(stage)?,
+                        None => stage.run(standard_streams(fds)?)?,
+                    };
+                    let Some(ended) = ended else {
+                        return Ok(());
+                    };
+                    self.report_end(ended)?;
+                }
+                Order::Kernel(order) => {
+                    let descriptors = Vec::from(self.wire.take_fds());
+                    let Some(ended) = run_kernel(self.stage(&order)?, descriptors)? else {
+                        return Ok(());
+                    };
+                    self.report_end(ended)?;
+                }
+                // The stage that these were meant for has just ended.
+                Order::Kill | Order::Interrupt | Order::BeginCell(_) | Order::EndCell => {}
+            }
         }
+        Ok(())
     }
-    Ok(wire.receive()?)
+
+    fn make_workspace(&mut self) -> Result<(), KeeperError> {
+        if self.workspace.is_none() {
+            let created = Workspace::create(self.job.work, self.job.name, self.job.slot.ids);
+            self.workspace = Some(created.map_err(KeeperError::CreateWorkspace)?);
+        }
+        Ok(())
+    }
+
+    /// Starts a program before its job. Returns `None` if the engine hung up.
+    fn prestart(&mut self, order: &PrestartOrder) -> Result<Option<IdleProgram>, KeeperError> {
+        self.make_workspace()?;
+        let stdio = standard_streams(self.wire.take_fds())?;
+        let started = IdleProgram::start(self.stage(&order.stage)?, order, stdio)?;
+        if let Some(started) = &started {
+            let report = Report::Prestarted(started.report.clone());
+            self.wire.send(&report)?;
+        }
+        // No code of a job has run.
+        self.is_handed_over = true;
+        Ok(started)
+    }
+
+    /// A stage that is about to run.
+    fn stage<'a>(&'a mut self, order: &'a StageOrder) -> Result<Stage<'a>, KeeperError> {
+        self.is_handed_over = false;
+        Ok(Stage {
+            proof: self.proof,
+            policy: self.job.policy,
+            leftovers: self.job.leftovers(),
+            wire: &mut self.wire,
+            workspace: self.workspace.as_ref().ok_or(KeeperError::NoFiles)?,
+            slot: self.job.slot,
+            order,
+            before: DiskUsage {
+                data: self.data_before,
+                ..DiskUsage::default()
+            },
+        })
+    }
+
+    fn report_end(&mut self, ended: Ended) -> Result<(), KeeperError> {
+        // Before the report: its receiver may use the files at once.
+        self.job.hand_over()?;
+        self.is_handed_over = true;
+        Ok(self.wire.send(&Report::Ended(ended))?)
+    }
+
+    /// The next order, or `None` if the engine hung up or the program that waits for its job has ended.
+    fn next_order(&mut self, idle: Option<&IdleProgram>) -> Result<Option<Order>, KeeperError> {
+        if let Some(idle) = idle {
+            let mut fds = idle.exit_poll_fds();
+            fds.push(PollFd::from_borrowed_fd(self.wire.as_fd(), PollFlags::IN));
+            while poll_for(&mut fds, IDLE_POLL_TIMEOUT).map_err(KeeperError::Poll)? == 0 {}
+            fds.pop();
+            if fds.iter().any(|ended| !ended.revents().is_empty()) {
+                drop(fds);
+                self.wire.send(&Report::Stale)?;
+                return Ok(None);
+            }
+        }
+        Ok(self.wire.receive()?)
+    }
 }
 
 fn standard_streams(fds: VecDeque<OwnedFd>) -> Result<[OwnedFd; 3], KeeperError> {
@@ -296,7 +336,7 @@ fn write_files(
 ) -> Result<bool, KeeperError> {
     let mut chunk = vec![0; 16 << 10];
     for file in files {
-        let mut target = match workspace.create_file(&file.path, slot.uid) {
+        let mut target = match workspace.create_file(&file.path, slot.ids) {
             Ok(fd) => std::fs::File::from(fd),
             Err(error) if !is_invalid_name(&error) => {
                 return Err(KeeperError::WriteFile(error));

@@ -9,15 +9,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
 
-use super::disk_watch::{DiskWatch, WatchedJob};
-use super::process_tree::{Usage, children_of, current_memory, group_of, reaped_cpu, usage_below};
+use super::disk_watch::{DiskUsage, DiskWatch};
+use super::held::HeldWatch;
+use super::log;
+use super::process_tree::{
+    Usage, children_of, current_memory, group_of, reaped_cpu, running_below, usage_below,
+};
 use super::protocol::{Cause, CellLimits, CellUsage, Ended, Order, Report};
 use super::stage::{
     Program, ReapedChildren, Stage, StageError, as_user, kill_and_reap, millis, poll_for, reap,
 };
 use super::sys;
-use crate::data_dir::used_space_at;
 
 /// Time between two measurements while a cell runs.
 const CELL_POLL_INTERVAL: Duration = Duration::from_millis(25);
@@ -51,18 +55,17 @@ struct KernelSupervisor<'a> {
     /// Whether it has not run a cell yet.
     is_new: bool,
     disk: DiskWatch,
+    held: HeldWatch,
 }
 
-/// Runs a kernel until it ends or the engine ends it, and calls `hand_over` after each cell. Returns `None`
-/// if the engine hung up.
+/// Runs a kernel until it ends or the engine ends it. Returns `None` if the engine hung up.
 ///
 /// # Errors
-/// If the program could not be started, its processes do not end, or `hand_over` fails.
-pub(super) fn run_kernel<E: From<StageError>>(
+/// If the program could not be started, or its processes do not end.
+pub(super) fn run_kernel(
     stage: Stage<'_>,
     descriptors: Vec<OwnedFd>,
-    hand_over: impl Fn() -> Result<(), E>,
-) -> Result<Option<Ended>, E> {
+) -> Result<Option<Ended>, StageError> {
     let started = Instant::now();
     let program = stage.start(&descriptors)?;
     drop(descriptors);
@@ -79,10 +82,15 @@ pub(super) fn run_kernel<E: From<StageError>>(
         has_others: false,
         is_new: true,
         disk,
+        held: HeldWatch::new(),
     };
-    let cause = kernel.serve(hand_over);
-    let (proof, slot, init) = (kernel.stage.proof, kernel.stage.slot, kernel.program.init);
-    kill_and_reap(proof, slot, Some(init), &mut kernel.reaped)?;
+    let cause = kernel.serve();
+    let (proof, ids, init) = (
+        kernel.stage.proof,
+        kernel.stage.slot.ids,
+        kernel.program.init,
+    );
+    kill_and_reap(proof, ids, Some(init), &mut kernel.reaped)?;
     let Some(cause) = cause? else {
         return Ok(None);
     };
@@ -96,28 +104,22 @@ pub(super) fn run_kernel<E: From<StageError>>(
 }
 
 fn disk_watch(stage: &Stage<'_>) -> DiskWatch {
-    let job = WatchedJob {
-        limits: stage.order.limits,
-        root: &stage.workspace.root,
-        data_dir: &stage.policy.data_dir,
-        data_before: used_space_at(&stage.policy.data_dir),
-        uid: stage.slot.uid,
-    };
-    DiskWatch::new(&job, Instant::now())
+    DiskWatch::new(stage, DiskUsage::of(stage))
 }
 
 impl KernelSupervisor<'_> {
-    fn serve<E: From<StageError>>(
-        &mut self,
-        hand_over: impl Fn() -> Result<(), E>,
-    ) -> Result<Option<Cause>, E> {
+    fn serve(&mut self) -> Result<Option<Cause>, StageError> {
         let mut interval = IDLE_POLL_INTERVAL;
         loop {
             let mut fds = [
                 PollFd::new(&self.program.exit_fd, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.stage.wire.as_fd(), PollFlags::IN),
             ];
-            let ready = poll_for(&mut fds, interval).map_err(StageError::Watch)?;
+            let timeout = match self.cell {
+                Some(_) => interval.min(self.disk.time_left()),
+                None => interval,
+            };
+            let ready = poll_for(&mut fds, timeout).map_err(StageError::Watch)?;
             let [has_ended, has_order] = fds.map(|fd| !fd.revents().is_empty());
             if has_ended {
                 reap(&mut self.reaped, Some(self.program.init));
@@ -126,18 +128,16 @@ impl KernelSupervisor<'_> {
                 }
             }
             if has_order {
-                match self.stage.wire.receive().map_err(StageError::from)? {
+                match self.stage.wire.receive()? {
                     None => return Ok(None),
                     Some(Order::Kill) => return Ok(Some(Cause::Killed)),
                     Some(Order::Interrupt) => self.interrupt()?,
                     Some(Order::BeginCell(limits)) => self.begin_cell(limits),
                     Some(Order::EndCell) => {
                         let usage = self.end_cell();
-                        hand_over()?;
-                        let report = Report::CellEnded(usage);
-                        self.stage.wire.send(&report).map_err(StageError::from)?;
+                        self.stage.wire.send(&Report::CellEnded(usage))?;
                     }
-                    Some(_) => return Err(StageError::UnexpectedOrder.into()),
+                    Some(_) => return Err(StageError::UnexpectedOrder),
                 }
             }
             if ready == 0 {
@@ -190,6 +190,7 @@ impl KernelSupervisor<'_> {
         CellUsage {
             cpu_ms: millis(used),
             memory: self.pid().map_or(0, current_memory).max(peak),
+            is_over_disk_limit: self.disk.ends_over_limit(),
         }
     }
 
@@ -199,7 +200,7 @@ impl KernelSupervisor<'_> {
         let mut usage = usage_below(me, self.ticks_per_second);
         usage.cpu += self.reaped.cpu;
         // Its init and itself are not others.
-        self.has_others = usage.pids.len() > 2;
+        self.has_others = usage.processes.len() > 2;
         usage
     }
 
@@ -222,9 +223,16 @@ impl KernelSupervisor<'_> {
 
     /// Measures all processes once. Returns the limit that ends the kernel.
     fn measure(&mut self) -> Result<Option<Cause>, StageError> {
-        let usage = self.usage();
-        if usage.memory > self.stage.order.limits.memory {
+        let mut usage = self.usage();
+        let limit = self.stage.order.limits.memory;
+        let (proof, ids) = (self.stage.proof, self.stage.slot.ids);
+        self.held.add_to(&mut usage, limit, proof, ids);
+        if usage.memory > limit {
             return Ok(Some(Cause::MemoryLimit));
+        }
+        if self.held.has_too_many_terminals() {
+            log::warn("killed a kernel", &"it has too many pseudo-terminals");
+            return Ok(Some(Cause::Killed));
         }
         let cpu = usage.cpu.saturating_sub(self.all_cpu_before);
         let over_disk = self.disk.is_over_limit();
@@ -253,12 +261,13 @@ impl KernelSupervisor<'_> {
         };
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let init = self.program.init.as_raw_nonzero().get();
-        let pids = usage_below(me, 1).pids;
-        let foreground = |pid: &i32| *pid != init && group_of(*pid) == Some(group);
-        let foreground: Vec<i32> = pids.into_iter().filter(foreground).collect();
+        let mut foreground = running_below(me, &[]);
+        foreground.retain(|process| process.pid != init && group_of(process.pid) == Some(group));
         // Without CAP_KILL only the user itself may signal its processes.
-        as_user(self.stage.proof, self.stage.slot.uid, || {
-            foreground.into_iter().for_each(sys::interrupt);
+        as_user(self.stage.proof, self.stage.slot.ids, || {
+            for process in foreground {
+                process.signal(Signal::INT);
+            }
         })
         .map_err(StageError::Interrupt)
     }

@@ -20,11 +20,11 @@ use rustix::net::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::runtime::{Handle, TryCurrentError};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::protocol::{
-    Cause, CellLimits, CellUsage, Ended, FileHeader, Order, PrestartOrder, Ready, Report, Setup,
-    StageOrder,
+    Cause, CellLimits, CellUsage, Ended, FileHeader, JobUser, Opening, Order, PrestartOrder, Ready,
+    Report, ServiceIds, Setup, StageOrder,
 };
 use super::report::SandboxReport;
 use super::spawner::SPAWNER_ARGUMENT;
@@ -103,8 +103,8 @@ pub(crate) struct SpawnerHandle {
     pub(crate) data_dir: PathBuf,
     /// What contains a job.
     pub(crate) report: SandboxReport,
-    /// User and group that this process can change to.
-    pub(crate) service: Option<u32>,
+    /// Whom this process can change to.
+    pub(crate) service: Option<ServiceIds>,
     /// How the spawner ended, as text, once it has.
     end: watch::Receiver<Option<String>>,
 }
@@ -185,12 +185,17 @@ impl SpawnerHandle {
             .unwrap_or_else(|| "unknown status".to_owned())
     }
 
-    /// Asks for a keeper. The job holds the permit, if it needs one, for as long as any of its processes
-    /// may run.
+    /// Asks for a keeper, for a program or for something else that runs as `user`. The job holds the permit,
+    /// if it needs one, for as long as any of its processes may run.
     ///
     /// # Errors
     /// If the spawner has ended.
-    pub(crate) async fn open(&self, permit: Option<Permit>) -> Result<JobLink, LinkError> {
+    pub(crate) async fn open(
+        &self,
+        user: JobUser,
+        is_program: bool,
+        permit: Option<JobPermit>,
+    ) -> Result<JobLink, LinkError> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
@@ -199,10 +204,16 @@ impl SpawnerHandle {
         )
         .map_err(io::Error::from)?;
         let name = random_name()?;
+        let opening = serde_json::to_vec(&Opening {
+            name: name.clone(),
+            user,
+            is_program,
+        });
+        let opening = opening.map_err(WireError::from)?;
         loop {
             match send_with_fds(
                 &self.control,
-                name.as_bytes(),
+                &opening,
                 &[theirs.as_fd()],
                 SendFlags::DONTWAIT,
             ) {
@@ -227,6 +238,15 @@ impl SpawnerHandle {
     }
 }
 
+/// What a job holds for as long as any of its processes may run.
+#[derive(Debug)]
+pub(crate) struct JobPermit {
+    /// The right to run.
+    pub(crate) _execution: Permit,
+    /// The right to be the session's user among programs, if it has it.
+    pub(crate) _session_turn: Option<OwnedSemaphorePermit>,
+}
+
 /// What a keeper says of its kernel.
 #[derive(Debug)]
 pub(crate) enum KernelEvent {
@@ -247,12 +267,12 @@ pub(crate) struct JobLink {
     root: PathBuf,
     /// Whether processes of the job may be running.
     is_running: bool,
-    permit: Option<Permit>,
+    permit: Option<JobPermit>,
 }
 
 impl Drop for JobLink {
     fn drop(&mut self) {
-        // Once a stage has been reported, no process of it runs and the job's files in the data
+        // Once a stage has been reported, no process of it runs and the program's files in the data
         // directory have been handed over, so the permit can be returned before the cleanup.
         if self.is_running
             && let Some(permit) = self.permit.take()
@@ -265,7 +285,7 @@ impl Drop for JobLink {
 
 impl JobLink {
     /// Ends the job, and returns the permit in the background when nothing of the job is left.
-    fn abandon(&self, permit: Permit) -> Result<(), AbandonError> {
+    fn abandon(&self, permit: JobPermit) -> Result<(), AbandonError> {
         shutdown(&self.stream, Shutdown::Write).map_err(io::Error::from)?;
         let rest = std::os::unix::net::UnixStream::from(self.stream.as_fd().try_clone_to_owned()?);
         let mut rest = UnixStream::from_std(rest)?;
@@ -357,12 +377,12 @@ impl JobLink {
     }
 
     /// Gives the permit to the job that the pre-started program is used for.
-    pub(crate) fn attach_permit(&mut self, permit: Permit) {
+    pub(crate) fn attach_permit(&mut self, permit: JobPermit) {
         self.permit = Some(permit);
     }
 
     /// Discards a pre-started program that was not used, and takes back the job's permit.
-    pub(crate) fn discard_prestarted(mut self) -> Option<Permit> {
+    pub(crate) fn discard_prestarted(mut self) -> Option<JobPermit> {
         self.permit.take()
     }
 

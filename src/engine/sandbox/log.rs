@@ -17,22 +17,31 @@ pub(super) fn set_json(json: bool) {
 
 /// Logs an error. `error` is the field of that name: the cause, or what the message is about.
 pub(super) fn error(message: &str, error: &dyn Display) {
-    let line = write(SystemTime::now(), message, &error.to_string());
+    log("ERROR", message, error);
+}
+
+/// Logs a warning, with its cause.
+pub(super) fn warn(message: &str, cause: &dyn Display) {
+    log("WARN", message, cause);
+}
+
+fn log(level: &str, message: &str, error: &dyn Display) {
+    let line = write(SystemTime::now(), level, message, &error.to_string());
     // In one piece, because other processes write to the same stderr. A failure cannot be reported
     // anywhere.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-fn write(time: SystemTime, message: &str, error: &str) -> String {
+fn write(time: SystemTime, level: &str, message: &str, error: &str) -> String {
     let time = humantime::format_rfc3339_micros(time);
     if JSON.load(Ordering::Relaxed) {
         let text = |text: &str| serde_json::Value::from(text);
         let (message, error) = (text(message), text(error));
         format!(
-            "{{\"timestamp\":\"{time}\",\"level\":\"ERROR\",\"message\":{message},\"error\":{error}}}\n"
+            "{{\"timestamp\":\"{time}\",\"level\":\"{level}\",\"message\":{message},\"error\":{error}}}\n"
         )
     } else {
-        format!("{time} ERROR {message} error={error}\n")
+        format!("{time} {level} {message} error={error}\n")
     }
 }
 
@@ -44,14 +53,14 @@ mod tests {
     fn a_line_is_json_as_the_others_or_text() {
         let time = SystemTime::UNIX_EPOCH;
         assert_eq!(
-            write(time, "it failed", "no \"room\"\n"),
+            write(time, "ERROR", "it failed", "no \"room\"\n"),
             "{\"timestamp\":\"1970-01-01T00:00:00.000000Z\",\"level\":\"ERROR\",\
              \"message\":\"it failed\",\"error\":\"no \\\"room\\\"\\n\"}\n"
         );
         set_json(false);
         assert_eq!(
-            write(time, "it failed", "no room"),
-            "1970-01-01T00:00:00.000000Z ERROR it failed error=no room\n"
+            write(time, "WARN", "it failed", "no room"),
+            "1970-01-01T00:00:00.000000Z WARN it failed error=no room\n"
         );
         set_json(true);
     }

@@ -19,6 +19,7 @@ mod confine;
 mod disk;
 mod disk_watch;
 mod files;
+mod held;
 mod init;
 mod keeper;
 mod kernel;
@@ -44,8 +45,10 @@ pub use report::{Layer, SandboxReport};
 pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;
-pub(super) use link::{JobLink, KernelEvent, LinkError, SpawnerHandle};
-pub(super) use protocol::{Cause, CellLimits, CellUsage, Ended, PrestartOrder, Setup, StageOrder};
+pub(super) use link::{JobLink, JobPermit, KernelEvent, LinkError, SpawnerHandle};
+pub(super) use protocol::{
+    Cause, CellLimits, CellUsage, Ended, JobUser, PrestartOrder, Setup, StageOrder,
+};
 pub(super) use spawner::WORK_PREFIX;
 pub(super) use sys::become_service;
 pub(super) use wire::send_with_fds;

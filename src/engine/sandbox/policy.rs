@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::protocol::Setup;
 use super::report::Layer;
 use super::seccomp::Filters;
+use super::slots::Block;
 
 /// How every job of a spawner is contained.
 #[derive(Debug)]
@@ -18,14 +19,14 @@ pub(super) struct Policy {
     pub(super) sweep: bool,
     pub(super) allow_network: bool,
     pub(super) data_dir: PathBuf,
-    /// User and group that get the files that jobs leave in the data directory.
-    pub(super) service: Option<u32>,
+    /// The ids that jobs run with, if they have users of their own.
+    pub(super) block: Option<Block>,
 }
 
 impl Policy {
     /// The policy that the setup asks for. A filter that cannot be compiled counts as a missing layer,
     /// which the engine then judges like any other.
-    pub(super) fn new(setup: &Setup, data_dir: PathBuf, service: Option<u32>) -> Self {
+    pub(super) fn new(setup: &Setup, data_dir: PathBuf, block: Option<Block>) -> Self {
         let wants = |layer| !setup.without.contains(&layer);
         Self {
             filters: wants(Layer::Seccomp)
@@ -36,7 +37,7 @@ impl Policy {
             sweep: wants(Layer::Sweep),
             allow_network: setup.allow_network,
             data_dir,
-            service,
+            block,
         }
     }
 }

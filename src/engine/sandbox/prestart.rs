@@ -28,15 +28,14 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::confine::{LowerLimitsError, lower_limits};
-use super::policy::Policy;
-use super::process_tree::usage_below;
+use super::process_tree::running_below;
 use super::protocol::{Ended, PrestartOrder, Report, StageLimits, StageOrder};
 use super::slots::Slot;
 use super::stage::{Baseline, Program, Stage, StageError, kill_all, poll_for};
-use super::sys::{self, SingleThreaded};
+use super::sys;
 use super::wire::{Wire, WireError};
-use super::workspace::{Workspace, give_path};
-use crate::tree::{Space, delete_tree};
+use super::workspace::{Workspace, chown_path};
+use crate::tree::delete_tree;
 
 /// How long a program may take to open its source.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -86,62 +85,33 @@ pub(super) struct IdleProgram {
     data_dir: (u64, u64),
 }
 
-/// Where and how a program is started.
-pub(super) struct PrestartContext<'a> {
-    pub(super) proof: SingleThreaded,
-    pub(super) policy: &'a Policy,
-    pub(super) wire: &'a mut Wire,
-    pub(super) workspace: &'a Workspace,
-    pub(super) slot: Slot,
-}
-
 impl IdleProgram {
     /// Starts the program and returns once it waits for its source, or `None` if the engine hung up.
     ///
     /// # Errors
     /// If it cannot be started, ends, or does not open its source.
     pub(super) fn start(
-        context: PrestartContext<'_>,
-        order: PrestartOrder,
+        stage: Stage<'_>,
+        order: &PrestartOrder,
         stdio: [OwnedFd; 3],
     ) -> Result<Option<Self>, PrestartError> {
-        let PrestartContext {
-            proof,
-            policy,
-            wire,
-            workspace,
-            slot,
-        } = context;
-        let PrestartOrder {
-            stage,
-            file,
-            home,
-            report,
-        } = order;
-        let pipe = workspace.box_dir.join(&file);
-        create_files(workspace, &pipe, &home, slot).map_err(PrestartError::Prepare)?;
-        let data_dir = identity(&policy.data_dir).map_err(PrestartError::Prepare)?;
-        let mut program = Stage {
-            proof,
-            policy,
-            wire,
-            workspace,
-            slot,
-            order: &stage,
-            data_before: Space::default(),
-        }
-        .start(&stdio)?;
-        let Some(source) = wait_for_reader(&mut program, wire, &pipe)? else {
+        let workspace = stage.workspace;
+        let pipe = workspace.box_dir.join(&order.file);
+        create_files(workspace, &pipe, &order.home, stage.slot).map_err(PrestartError::Prepare)?;
+        let data_dir = identity(&stage.policy.data_dir).map_err(PrestartError::Prepare)?;
+        let mut program = stage.start(&stdio)?;
+        let Some(source) = wait_for_reader(&mut program, stage.wire, &pipe)? else {
             return Ok(None);
         };
+        let report = order.report.as_ref();
         let report = report.map(|name| read_report(&workspace.temp_dir.join(name)));
-        for (path, _) in &home {
+        for (path, _) in &order.home {
             if let Some(top) = path.split('/').next() {
                 delete_tree(&workspace.temp_dir.join(top)).map_err(PrestartError::DeleteHome)?;
             }
         }
         let me = rustix::process::getpid().as_raw_nonzero().get();
-        let processes = usage_below(me, 1).pids;
+        let processes: Vec<i32> = running_below(me, &[]).iter().map(|one| one.pid).collect();
         let exit_fds = processes
             .iter()
             .filter_map(|pid| Pid::from_raw(*pid))
@@ -150,8 +120,8 @@ impl IdleProgram {
             .map_err(|error| PrestartError::Watch(error.into()))?;
         Ok(Some(Self {
             report: report.unwrap_or_default(),
-            order: stage,
-            file,
+            order: order.stage.clone(),
+            file: order.file.clone(),
             program,
             processes,
             exit_fds,
@@ -248,7 +218,7 @@ impl IdleProgram {
         if same || !stage.policy.limits {
             return Ok(());
         }
-        lower_limits(stage.proof, stage.slot.uid, &self.processes, asked)
+        lower_limits(stage.proof, stage.slot.ids, &self.processes, asked)
     }
 }
 
@@ -260,8 +230,10 @@ fn create_files(
     slot: Slot,
 ) -> io::Result<()> {
     mknodat(CWD, pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-    give_path(pipe, slot.uid)?;
-    workspace.create_home_files(home, slot.uid)
+    if let Some(ids) = slot.ids {
+        chown_path(pipe, ids)?;
+    }
+    workspace.create_home_files(home, slot.ids)
 }
 
 /// What the program has written to this file. Nothing depends on it, so nothing is read if that fails.

@@ -61,7 +61,7 @@ pub(super) fn probe(
         policy.filters = None;
     }
     let workspace =
-        Workspace::create(work, "probe", slot.uid).map_err(ProbeError::CreateWorkspace)?;
+        Workspace::create(work, "probe", slot.ids).map_err(ProbeError::CreateWorkspace)?;
     let output = run_in_child(proof, |pipe| {
         let report = confine_this_process(policy, slot, &workspace)?;
         let report =
@@ -86,7 +86,7 @@ fn confine_this_process(
         &Subject {
             is_kernel: false,
             limits: &limits,
-            uid: slot.uid,
+            ids: slot.ids,
             shared_processes: 0,
             readable: &[],
             workspace,
@@ -101,7 +101,7 @@ fn confine_this_process(
     })?;
     let uid = rustix::process::getuid();
     Ok(SandboxReport {
-        own_users: slot.uid.is_some() && slot.uid == Some(uid.as_raw()),
+        own_users: slot.ids.is_some_and(|ids| ids.uid == uid.as_raw()),
         as_root: uid.is_root(),
         limits: rustix::process::getrlimit(Resource::Fsize).maximum == Some(limits.file_size),
         no_new_privileges: rustix::thread::no_new_privs().unwrap_or(false),
@@ -113,7 +113,7 @@ fn confine_this_process(
 }
 
 /// Runs `act` in a child process, and returns what it wrote to the pipe, or the text of its error.
-fn run_in_child<E: Error>(
+pub(super) fn run_in_child<E: Error>(
     proof: SingleThreaded,
     act: impl FnOnce(&OwnedFd) -> Result<(), E>,
 ) -> Result<Vec<u8>, ProbeError> {

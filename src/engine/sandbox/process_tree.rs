@@ -1,4 +1,4 @@
-//! The current resource usage of a process tree, read from `/proc`.
+//! The processes of a job, found and measured by reading `/proc`.
 //!
 //! A job's processes are the descendants of its keeper. The keeper is the subreaper of all of them
 //! (`PR_SET_CHILD_SUBREAPER`), so following parents also finds those that called `setsid` or forked
@@ -10,14 +10,46 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 /// The total usage of all descendants of a process.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Usage {
     /// CPU time, including that of children they have reaped.
     pub(super) cpu: Duration,
-    /// Anonymous and shared resident memory in bytes: what the kernel cannot drop.
+    /// Memory in bytes that the kernel cannot drop: anonymous and shared pages, those that were swapped out,
+    /// and page tables.
     pub(super) memory: u64,
-    pub(super) pids: Vec<i32>,
+    /// How many descriptors they have room for in their tables, which is at least as many as are open.
+    pub(super) descriptors: u64,
+    pub(super) processes: Vec<Process>,
+}
+
+/// A process as it was found. Its id may be given to another once it has ended; the time of its start
+/// tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    /// Clock ticks since boot.
+    started: u64,
+}
+
+impl Process {
+    /// Sends a signal, unless the process has ended.
+    pub(super) fn signal(self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return;
+        };
+        // From here on the handle stands for this process alone.
+        let found = read_stat(self.pid, &mut Vec::new());
+        if found.is_some_and(|stat| stat.started == self.started) {
+            // Fails if it has ended meanwhile.
+            let _ = pidfd_send_signal(&handle, signal);
+        }
+    }
 }
 
 struct ProcessStat {
@@ -27,131 +59,187 @@ struct ProcessStat {
     /// CPU time, including that of children it has reaped.
     ticks: u64,
     reaped_ticks: u64,
+    started: u64,
 }
 
 /// Adds up the usage of the descendants of `root`.
 pub(super) fn usage_below(root: i32, ticks_per_second: u64) -> Usage {
-    let mut buffer = Vec::with_capacity(1024);
-    let mut children: HashMap<i32, Vec<(i32, u64)>> = HashMap::new();
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return Usage::default();
-    };
-    for process in processes.flatten() {
-        let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if let Some(stat) = read(&format!("/proc/{pid}/stat"), &mut buffer).and_then(parse_stat) {
-            children
-                .entry(stat.parent)
-                .or_default()
-                .push((pid, stat.ticks));
-        }
-    }
     let mut usage = Usage::default();
     let mut ticks = 0_u64;
-    let mut todo = vec![root];
-    while let Some(parent) = todo.pop() {
-        for (pid, own_ticks) in children.remove(&parent).unwrap_or_default() {
-            ticks = ticks.saturating_add(own_ticks);
-            if let Some(status) = read(&format!("/proc/{pid}/status"), &mut buffer) {
-                usage.memory = usage.memory.saturating_add(memory(status));
-            }
-            usage.pids.push(pid);
-            todo.push(pid);
+    let mut buffer = Vec::with_capacity(4096);
+    for (process, stat) in descendants(root, &[]) {
+        ticks = ticks.saturating_add(stat.ticks);
+        if let Some(status) = read(&format!("/proc/{}/status", process.pid), &mut buffer) {
+            let status = ProcessStatus::parse(status);
+            usage.memory = usage.memory.saturating_add(status.memory);
+            usage.descriptors = usage.descriptors.saturating_add(status.descriptors);
         }
+        usage.processes.push(process);
     }
     usage.cpu = Duration::from_millis(ticks.saturating_mul(1000) / ticks_per_second.max(1));
     usage
 }
 
-/// The children of a process that have not ended.
-pub(super) fn children_of(parent: i32) -> Vec<i32> {
-    let mut buffer = Vec::with_capacity(1024);
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    processes
-        .flatten()
-        .filter_map(|process| process.file_name().to_str()?.parse().ok())
-        .filter(|pid: &i32| {
-            read(&format!("/proc/{pid}/stat"), &mut buffer)
-                .and_then(parse_stat)
-                .is_some_and(|stat| stat.parent == parent && !stat.has_ended)
-        })
+/// The descendants of `root` that have not ended, but for `except` and theirs.
+pub(super) fn running_below(root: i32, except: &[i32]) -> Vec<Process> {
+    descendants(root, except)
+        .into_iter()
+        .filter_map(|(process, stat)| (!stat.has_ended).then_some(process))
         .collect()
 }
 
-/// Anonymous and shared resident memory of one process in bytes.
+fn descendants(root: i32, except: &[i32]) -> Vec<(Process, ProcessStat)> {
+    let mut children: HashMap<i32, Vec<(i32, ProcessStat)>> = HashMap::new();
+    for (pid, stat) in all_processes() {
+        children.entry(stat.parent).or_default().push((pid, stat));
+    }
+    let mut found = Vec::new();
+    let mut todo = vec![root];
+    while let Some(parent) = todo.pop() {
+        for (pid, stat) in children.remove(&parent).unwrap_or_default() {
+            if !except.contains(&pid) {
+                todo.push(pid);
+                let started = stat.started;
+                found.push((Process { pid, started }, stat));
+            }
+        }
+    }
+    found
+}
+
+fn all_processes() -> impl Iterator<Item = (i32, ProcessStat)> {
+    let mut buffer = Vec::with_capacity(1024);
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(move |entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, read_stat(pid, &mut buffer)?))
+        })
+}
+
+/// The children of a process that have not ended.
+pub(super) fn children_of(parent: i32) -> Vec<i32> {
+    all_processes()
+        .filter(|(_, stat)| stat.parent == parent && !stat.has_ended)
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
+/// Memory of one process in bytes, as in [`Usage::memory`].
 pub(super) fn current_memory(pid: i32) -> u64 {
-    read(&format!("/proc/{pid}/status"), &mut Vec::new()).map_or(0, memory)
+    read(&format!("/proc/{pid}/status"), &mut Vec::new())
+        .map_or(0, |status| ProcessStatus::parse(status).memory)
+}
+
+/// How many descriptors a process has room for, as in [`Usage::descriptors`]. 0 if it has ended.
+pub(super) fn descriptors_of(pid: i32) -> u64 {
+    read(&format!("/proc/{pid}/status"), &mut Vec::new())
+        .map_or(0, |status| ProcessStatus::parse(status).descriptors)
 }
 
 /// CPU time of the children that a process has reaped.
 pub(super) fn reaped_cpu(pid: i32, ticks_per_second: u64) -> Duration {
-    let mut buffer = Vec::new();
-    let stat = read(&format!("/proc/{pid}/stat"), &mut buffer).and_then(parse_stat);
-    let ticks = stat.map_or(0, |stat| stat.reaped_ticks);
+    let ticks = read_stat(pid, &mut Vec::new()).map_or(0, |stat| stat.reaped_ticks);
     Duration::from_millis(ticks.saturating_mul(1000) / ticks_per_second.max(1))
 }
 
 /// The process group of a process.
 pub(super) fn group_of(pid: i32) -> Option<i32> {
-    let mut buffer = Vec::new();
-    Some(
-        read(&format!("/proc/{pid}/stat"), &mut buffer)
-            .and_then(parse_stat)?
-            .group,
-    )
+    Some(read_stat(pid, &mut Vec::new())?.group)
 }
 
+/// How many processes and threads a user has now.
+///
+/// A process that cannot be inspected seems to be root's, like the inits of jobs. There is at most one for
+/// each of the others.
+pub(super) fn task_count(uid: u32) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return 0;
+    };
+    processes
+        .flatten()
+        .filter(|process| process.metadata().is_ok_and(|found| found.uid() == uid))
+        // The directory has a link for each task, `.` and the name that it has in its parent.
+        .filter_map(|process| std::fs::metadata(process.path().join("task")).ok())
+        .fold(0, |sum, tasks| sum.saturating_add(tasks.nlink() - 1))
+}
+
+fn read_stat(pid: i32, buffer: &mut Vec<u8>) -> Option<ProcessStat> {
+    read(&format!("/proc/{pid}/stat"), buffer).and_then(ProcessStat::parse)
+}
+
+/// What follows the program's name for itself, which may not be UTF-8 and may contain anything.
 fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     buffer.clear();
     std::fs::File::open(path)
         .and_then(|mut file| file.read_to_end(buffer))
         .ok()?;
-    // A program's name for itself may not be UTF-8 and may contain anything, but it ends before the
-    // last `)`.
-    let from = buffer
-        .iter()
-        .rposition(|byte| *byte == b')')
-        .map_or(0, |at| at + 1);
-    if path.ends_with("/stat") {
-        return std::str::from_utf8(buffer.get(from..)?).ok();
-    }
-    let line = buffer.iter().position(|byte| *byte == b'\n')?;
-    std::str::from_utf8(buffer.get(line..)?).ok()
+    // In `status` it is a line of its own, the first one, in which a line feed is escaped. In `stat` it
+    // ends with the last `)`.
+    let from = match path.ends_with("/stat") {
+        true => buffer.iter().rposition(|byte| *byte == b')')? + 1,
+        false => buffer.iter().position(|byte| *byte == b'\n')?,
+    };
+    std::str::from_utf8(buffer.get(from..)?).ok()
 }
 
-/// Parses what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, pgrp, … and fields
-/// 14 to 17 (utime, stime, cutime, cstime).
-fn parse_stat(rest: &str) -> Option<ProcessStat> {
-    let mut fields = rest.split_ascii_whitespace();
-    let has_ended = matches!(fields.next()?, "Z" | "X");
-    let parent = fields.next()?.parse().ok()?;
-    let group = fields.next()?.parse().ok()?;
-    let mut times = fields.skip(8).map(|ticks| ticks.parse().unwrap_or(0));
-    let mut pair = || Some(u64::saturating_add(times.next()?, times.next()?));
-    let (own_ticks, reaped_ticks) = (pair()?, pair()?);
-    Some(ProcessStat {
-        parent,
-        group,
-        has_ended,
-        ticks: own_ticks.saturating_add(reaped_ticks),
-        reaped_ticks,
-    })
-}
-
-/// `RssAnon` and `RssShmem` of `/proc/PID/status`, in bytes.
-fn memory(status: &str) -> u64 {
-    status
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("RssAnon:")
-                .or_else(|| line.strip_prefix("RssShmem:"))
+impl ProcessStat {
+    /// Parses what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, pgrp, … and
+    /// fields 14 to 17 (utime, stime, cutime, cstime) and 22 (starttime).
+    fn parse(rest: &str) -> Option<Self> {
+        let mut fields = rest.split_ascii_whitespace();
+        let has_ended = matches!(fields.next()?, "Z" | "X");
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        let mut numbers = fields.skip(8).map(|number| number.parse().unwrap_or(0));
+        let mut pair = || Some(u64::saturating_add(numbers.next()?, numbers.next()?));
+        let (own_ticks, reaped_ticks) = (pair()?, pair()?);
+        Some(Self {
+            parent,
+            group,
+            has_ended,
+            ticks: own_ticks.saturating_add(reaped_ticks),
+            reaped_ticks,
+            started: numbers.nth(4)?,
         })
-        .filter_map(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
-        .fold(0, |sum, kib| sum.saturating_add(kib.saturating_mul(1024)))
+    }
+}
+
+/// What is used of `/proc/PID/status`, see proc(5).
+struct ProcessStatus {
+    /// Bytes.
+    memory: u64,
+    /// Room in the table of descriptors.
+    descriptors: u64,
+}
+
+impl ProcessStatus {
+    fn parse(status: &str) -> Self {
+        let mut parsed = Self {
+            memory: 0,
+            descriptors: 0,
+        };
+        for line in status.lines() {
+            let Some((name, value)) = line.split_once(':') else {
+                continue;
+            };
+            let number = || {
+                let number = value.trim().trim_end_matches(" kB");
+                number.parse::<u64>().unwrap_or(0)
+            };
+            match name {
+                "RssAnon" | "RssShmem" | "VmPTE" | "VmSwap" => {
+                    parsed.memory = parsed.memory.saturating_add(number().saturating_mul(1024));
+                }
+                "FDSize" => parsed.descriptors = number(),
+                _ => {}
+            }
+        }
+        parsed
+    }
 }
 
 #[cfg(test)]
@@ -160,29 +248,57 @@ mod tests {
 
     #[test]
     fn a_stat_line_is_parsed_after_a_name_with_spaces_and_parentheses() {
-        let line = "7 (a) b (c)) S 3 7 7 0 -1 4194304 94 10 0 0 1 2 30 40 20 0 1 0 1 2 3";
+        let line = "7 (a) b (c)) S 3 7 7 0 -1 4194304 94 10 0 0 1 2 30 40 20 0 1 0 99 2 3";
         let rest = &line[line.rfind(')').unwrap() + 1..];
-        let stat = parse_stat(rest).unwrap();
-        assert_eq!((stat.parent, stat.ticks), (3, 73));
+        let stat = ProcessStat::parse(rest).unwrap();
+        assert_eq!((stat.parent, stat.ticks, stat.started), (3, 73, 99));
     }
 
     #[test]
-    fn anonymous_and_shared_pages_count_and_file_pages_do_not() {
-        let status = "Name:\tx\nRssAnon:\t     100 kB\nRssFile:\t    5000 kB\nRssShmem:\t 28 kB\n";
-        assert_eq!(memory(status), 128 * 1024);
+    fn what_the_kernel_cannot_drop_counts_and_file_pages_do_not() {
+        let status = "Name:\tx\nFDSize:\t64\nRssAnon:\t     100 kB\nRssFile:\t    5000 kB\n\
+                      RssShmem:\t 28 kB\nVmPTE:\t 16 kB\nVmSwap:\t       4 kB\n";
+        let parsed = ProcessStatus::parse(status);
+        assert_eq!(parsed.memory, 148 * 1024);
+        assert_eq!(parsed.descriptors, 64);
     }
 
     #[test]
-    fn a_child_is_found_below_its_parent() {
+    fn a_child_is_found_below_its_parent_unless_it_is_excepted() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .unwrap();
         let me = i32::try_from(std::process::id()).unwrap();
-        let usage = usage_below(me, 100);
         let pid = i32::try_from(child.id()).unwrap();
-        assert!(usage.pids.contains(&pid));
+        let has_child = |found: &[Process]| found.iter().any(|process| process.pid == pid);
+        assert!(has_child(&usage_below(me, 100).processes));
+        assert!(has_child(&running_below(me, &[])));
+        assert!(!has_child(&running_below(me, &[pid])));
         child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_signal_reaches_the_process_that_was_found_and_no_later_one_of_its_id() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let found = running_below(me, &[]);
+        let found = found
+            .into_iter()
+            .find(|process| process.pid == pid)
+            .unwrap();
+        let other = Process {
+            started: found.started - 1,
+            ..found
+        };
+        other.signal(Signal::KILL);
+        assert!(child.try_wait().unwrap().is_none());
+        found.signal(Signal::KILL);
         child.wait().unwrap();
     }
 }

@@ -1,8 +1,8 @@
 //! The messages between the engine, the spawner and the keepers.
 //!
 //! The engine and the spawner share one `SOCK_SEQPACKET` pair. The first packet is a [`Setup`], the
-//! reply a [`Ready`]. Each later packet is one job and carries one end of that job's own stream
-//! socket. On that socket the engine sends [`Order`]s to the job's keeper, which replies with
+//! reply a [`Ready`]. Each later packet is one job, an [`Opening`], and carries one end of that job's own
+//! stream socket. On that socket the engine sends [`Order`]s to the job's keeper, which replies with
 //! [`Report`]s; each is JSON prefixed with its length (four bytes, little-endian). The raw bytes of
 //! the files follow an [`Order::Open`]. The descriptors of the three standard streams are attached to
 //! an [`Order::Stage`] or [`Order::Prestart`]. When the engine closes the socket, or its half of it,
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::{Layer, SandboxReport};
 use crate::piston::WorkingDirectory;
+use crate::tree::Space;
 
 /// Longest JSON of one message in bytes. Arguments and environment are in it, not files.
 pub(super) const MAX_MESSAGE: usize = 64 << 20;
@@ -48,11 +49,41 @@ pub(crate) enum Ready {
         data_dir: PathBuf,
         /// What contains a job.
         report: SandboxReport,
-        /// User and group that the engine's own process can change to.
-        service: Option<u32>,
+        /// Whom the engine's own process can change to.
+        service: Option<ServiceIds>,
     },
     /// It cannot work on this machine, with the reason.
     Failed(String),
+}
+
+/// The ids of the engine's own process once it has given up root.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct ServiceIds {
+    /// Its user and group.
+    pub(crate) service: u32,
+    /// The user who owns the session's files, and as whom it accesses files.
+    pub(crate) session: u32,
+}
+
+/// As whom a job runs, where jobs have users of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum JobUser {
+    /// The session's user, who owns the session's files. Kernels and shell commands are that user, and
+    /// so are programs that run one after the other.
+    Session,
+    /// A user that no other job has meanwhile, for programs that run at the same time.
+    Own,
+}
+
+/// A request for a keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Opening {
+    /// The name of the job's directory.
+    pub(crate) name: String,
+    pub(crate) user: JobUser,
+    /// Whether it is for a program, which leaves its files to whichever program is next, and not for a
+    /// kernel or a shell command.
+    pub(crate) is_program: bool,
 }
 
 /// A request to a keeper.
@@ -93,6 +124,8 @@ pub(crate) struct CellUsage {
     pub(crate) cpu_ms: f64,
     /// Peak memory in bytes, the session's variables included.
     pub(crate) memory: u64,
+    /// Whether it ended with a disk limit exceeded.
+    pub(crate) is_over_disk_limit: bool,
 }
 
 /// One file of a job.
@@ -163,6 +196,22 @@ pub struct StageLimits {
 }
 
 impl StageLimits {
+    /// The files of the job outside the data directory.
+    pub(super) fn job_space(&self) -> Space {
+        Space {
+            bytes: self.job_bytes,
+            entries: self.job_files,
+        }
+    }
+
+    /// The files in the data directory.
+    pub(super) fn data_space(&self) -> Space {
+        Space {
+            bytes: self.data_bytes,
+            entries: self.data_files,
+        }
+    }
+
     /// Small limits with which the spawner probes the sandbox.
     pub(in crate::engine) fn for_probe() -> Self {
         Self {
@@ -197,7 +246,7 @@ pub(crate) enum Report {
     Ended(Ended),
     /// The cell exceeds this limit. It runs on until it is interrupted or killed.
     CellLimit(Cause),
-    /// What the cell has used; its files in the data directory have been handed over.
+    /// What the cell has used.
     CellEnded(CellUsage),
 }
 

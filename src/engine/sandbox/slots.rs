@@ -1,4 +1,4 @@
-//! Job slots, and a user id for each if this process may change users.
+//! Job slots, and user and group ids for each if this process may change users.
 //!
 //! A job's processes are found and killed by their user id, so two engines on one machine must never
 //! use the same ids. Each engine takes a block of ids and holds a lock on it for as long as its
@@ -14,10 +14,13 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::protocol::JobUser;
+
 /// All ids that engines may use, divided into blocks.
 pub(super) const UID_RANGE: Range<u32> = 30_720..59_392;
-/// One id of a block is the service's, so an engine can have one slot less than this.
 const UIDS_PER_BLOCK: u32 = 512;
+/// Ids at the end of a block that no slot has: the session's and the service's.
+const RESERVED_IDS: u32 = 2;
 /// Where the locks may be. Every engine on the machine finds the same first one that works.
 const LOCK_DIRS: [&str; 3] = [
     "/run/session-adapter",
@@ -57,15 +60,71 @@ pub(super) enum SlotsError {
 pub(super) struct Slot {
     /// Counts from 0.
     pub(super) number: usize,
-    /// User and group of its jobs, if they have their own.
-    pub(super) uid: Option<u32>,
+    /// As whom the job runs, if jobs have users of their own.
+    pub(super) ids: Option<JobIds>,
+}
+
+/// User and group of a job.
+///
+/// No two jobs that run at the same time have the same group. It keeps jobs of the session's user apart: the
+/// kernel lets a process inspect another only if both ids are the same, and a job's directory admits its
+/// group alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct JobIds {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Whether no other job has this user, so that everything of the user's is this job's.
+    pub(super) is_sole_user: bool,
+}
+
+/// The ids that an engine has for as long as it runs.
+#[derive(Debug, Clone)]
+pub(super) struct Block {
+    /// Users and groups of the slots.
+    slots: Range<u32>,
+    /// The user who owns the session's files, and runs kernels, shell commands and one program at a time.
+    pub(super) session: u32,
+    /// User and group of the engine's own process. Every job is in this group, which shares the data
+    /// directory.
+    pub(super) service: u32,
+}
+
+impl Block {
+    fn new(ids: &Range<u32>) -> Self {
+        Self {
+            slots: ids.start..ids.end - RESERVED_IDS,
+            session: ids.end - 2,
+            service: ids.end - 1,
+        }
+    }
+
+    /// Whether this group is that of one slot.
+    pub(super) fn is_of_slot(&self, id: u32) -> bool {
+        self.slots.contains(&id)
+    }
+
+    fn ids(&self, number: usize, user: JobUser) -> Option<JobIds> {
+        let own = self.slots.start + u32::try_from(number).ok()?;
+        Some(match user {
+            JobUser::Session => JobIds {
+                uid: self.session,
+                gid: own,
+                is_sole_user: false,
+            },
+            JobUser::Own => JobIds {
+                uid: own,
+                gid: own,
+                is_sole_user: true,
+            },
+        })
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Slots {
-    free: Vec<Slot>,
-    /// The id of the block that no job gets: the engine's own process changes to it.
-    pub(super) service: Option<u32>,
+    free: Vec<usize>,
+    /// `None` if jobs have the user of this process.
+    pub(super) block: Option<Block>,
     _lock: Option<File>,
 }
 
@@ -73,11 +132,8 @@ impl Slots {
     /// Slots whose jobs run as this process's own user.
     pub(super) fn sharing_one_uid(count: usize) -> Self {
         Self {
-            free: (0..count)
-                .rev()
-                .map(|number| Slot { number, uid: None })
-                .collect(),
-            service: None,
+            free: (0..count).rev().collect(),
+            block: None,
             _lock: None,
         }
     }
@@ -87,7 +143,7 @@ impl Slots {
     /// # Errors
     /// If no directory can hold the locks, or every block is taken.
     pub(super) fn with_own_uids(count: usize) -> Result<Self, SlotsError> {
-        let count = count.min(UIDS_PER_BLOCK as usize - 1);
+        let count = count.min((UIDS_PER_BLOCK - RESERVED_IDS) as usize);
         let dir = find_lock_dir()?;
         let used = uids_in_use();
         for block in blocks(rustix::system::uname().nodename().to_bytes()) {
@@ -96,16 +152,9 @@ impl Slots {
             }
             let lock = lock_block(dir, &block);
             if let Some(lock) = lock.map_err(|source| SlotsError::Lock { dir, source })? {
-                let free = (0..count)
-                    .rev()
-                    .map(|number| Slot {
-                        number,
-                        uid: u32::try_from(number).ok().map(|n| block.start + n),
-                    })
-                    .collect();
                 return Ok(Self {
-                    free,
-                    service: Some(block.end - 1),
+                    free: (0..count).rev().collect(),
+                    block: Some(Block::new(&block)),
                     _lock: Some(lock),
                 });
             }
@@ -113,18 +162,23 @@ impl Slots {
         Err(SlotsError::AllBlocksTaken)
     }
 
-    pub(super) fn take(&mut self) -> Option<Slot> {
-        self.free.pop()
+    /// Takes the slot that was used longest ago, for a job of this user.
+    pub(super) fn take(&mut self, user: JobUser) -> Option<Slot> {
+        let number = self.free.pop()?;
+        let ids = self
+            .block
+            .as_ref()
+            .and_then(|block| block.ids(number, user));
+        Some(Slot { number, ids })
     }
 
     pub(super) fn any_free(&self) -> bool {
         !self.free.is_empty()
     }
 
-    /// Returns a slot. The one that was used longest ago is taken next, so that an id is not reused
-    /// soon after its last job.
+    /// Returns a slot, so that an id is not reused soon after its last job.
     pub(super) fn give_back(&mut self, slot: Slot) {
-        self.free.insert(0, slot);
+        self.free.insert(0, slot.number);
     }
 }
 

@@ -21,16 +21,16 @@ use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
 use crate::tree::{delete_tree, temporary_folder};
 
-use super::disk;
-use super::keeper::{RunningJob, clean_up, run_keeper};
+use super::disk::{self, FileTime};
+use super::keeper::{RunningJob, run_keeper};
 use super::log;
 use super::policy::Policy;
 use super::probe::{ProbeError, probe};
-use super::process_tree::{children_of, usage_below};
-use super::protocol::{Ready, Setup};
+use super::process_tree::running_below;
+use super::protocol::{JobUser, Opening, Ready, ServiceIds, Setup};
 use super::report::{Layer, SandboxReport};
 use super::slots::{Slot, Slots, SlotsError};
-use super::stage::kill_user;
+use super::stage::{kill_below, kill_user};
 use super::sys::{self, ExitStatus, Fork, SingleThreaded, ThreadError, Wait, WaitMode};
 use super::wire::{receive_with_fds, send_with_fds};
 use super::workspace::Workspace;
@@ -41,8 +41,14 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the processes of a killed keeper may take to end.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many cleaners try to clean a slot before it is quarantined.
-const MAX_CLEANUP_ATTEMPTS: u8 = 3;
+/// How many cleaners try to clean a slot one after the other before it is quarantined.
+const MAX_CLEANUP_ATTEMPTS: u32 = 3;
+
+/// How long a quarantined slot waits for its next cleaner.
+const QUARANTINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long after a failed attempt the next thing is tried.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Prefix of the directories that hold the jobs' directories.
 pub(in crate::engine) const WORK_PREFIX: &str = "session-jobs-";
@@ -125,7 +131,10 @@ fn run() -> Result<(), SpawnerError> {
             work: started.work.clone(),
             data_dir: started.data_dir.clone(),
             report: started.report.clone(),
-            service: started.slots.service,
+            service: started.slots.block.as_ref().map(|block| ServiceIds {
+                service: block.service,
+                session: block.session,
+            }),
         },
         Err(error) => Ready::Failed(error.to_string()),
     };
@@ -215,12 +224,12 @@ fn start(proof: SingleThreaded, setup: &Setup) -> Result<Started, SpawnerError> 
             data_dir
         }
     };
-    if let Some(service) = slots.service {
-        disk::open_to_group(&data_dir, service)
+    if let Some(block) = &slots.block {
+        disk::open_to_group(&data_dir, block)
             .map_err(|source| data_dir_failed(&data_dir, source))?;
     }
-    let mut policy = Policy::new(setup, data_dir.clone(), slots.service);
-    let slot = slots.take().ok_or(SpawnerError::NoSlots)?;
+    let mut policy = Policy::new(setup, data_dir.clone(), slots.block.clone());
+    let slot = slots.take(JobUser::Own).ok_or(SpawnerError::NoSlots)?;
     let probed = probe(&mut policy, proof, &work, slot);
     slots.give_back(slot);
     match probed {
@@ -279,14 +288,42 @@ struct Keeper {
     pid: Pid,
     /// Readable once the process has ended.
     exit_fd: OwnedFd,
+    job: SlotJob,
+}
+
+/// The job that a slot is used for, until it has been cleaned up.
+struct SlotJob {
     /// The keeper's end of the job's socket. The spawner holds it until the job has been cleaned up, by
-    /// whichever process; closing it tells the engine so.
-    socket: OwnedFd,
+    /// whichever process, or the slot is quarantined; closing it tells the engine so.
+    socket: Option<OwnedFd>,
     slot: Slot,
     /// The name of the job's directory.
     name: String,
-    /// How many cleaners have been started, including this process if it is one.
-    cleanup_attempts: u8,
+    /// Whether it is a program, see [`RunningJob`].
+    is_program: bool,
+    started: FileTime,
+    /// How many cleaners have been started.
+    cleanup_attempts: u32,
+    /// When the next cleaner may start.
+    retry_at: Instant,
+}
+
+impl SlotJob {
+    fn running<'a>(
+        &'a self,
+        policy: &'a Policy,
+        work: &'a Path,
+        since: Option<FileTime>,
+    ) -> RunningJob<'a> {
+        RunningJob {
+            policy,
+            slot: self.slot,
+            is_program: self.is_program,
+            work,
+            name: &self.name,
+            since,
+        }
+    }
 }
 
 struct Spawner {
@@ -298,8 +335,8 @@ struct Spawner {
     /// until the last job has ended.
     _locks: (OwnedFd, Option<OwnedFd>),
     keepers: Vec<Keeper>,
-    /// Ended keepers whose slot is not clean and for which no cleaner runs yet.
-    unclean: Vec<Keeper>,
+    /// Jobs whose keeper has ended, whose slot is not clean and for which no cleaner runs.
+    unclean: Vec<SlotJob>,
 }
 
 impl Spawner {
@@ -318,12 +355,10 @@ impl Spawner {
             } else {
                 fds.push(PollFd::new(socket, PollFlags::empty()));
             }
-            let retry_interval = Timespec {
-                tv_sec: 0,
-                tv_nsec: 200_000_000,
-            };
-            let timeout = (!self.unclean.is_empty()).then_some(&retry_interval);
-            match poll(&mut fds, timeout) {
+            let retry_at = self.unclean.iter().map(|job| job.retry_at).min();
+            let timeout = retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(SpawnerError::Poll(error.into())),
             }
@@ -348,14 +383,15 @@ impl Spawner {
             return Ok(());
         };
         let mut fds = VecDeque::new();
-        let mut name = [0; 16];
+        let mut packet = [0; 256];
         let length =
-            receive_with_fds(&*from, &mut name, &mut fds).map_err(SpawnerError::ControlSocket)?;
+            receive_with_fds(&*from, &mut packet, &mut fds).map_err(SpawnerError::ControlSocket)?;
         if length == 0 {
             *control = None;
             return Ok(());
         }
-        let name = String::from_utf8_lossy(&name).into_owned();
+        let opening: Opening = serde_json::from_slice(packet.get(..length).unwrap_or_default())
+            .map_err(SpawnerError::Setup)?;
         let Some(socket) = fds.pop_front() else {
             // Without a free descriptor the kernel closes the socket, which the engine sees.
             log::error("failed to start a keeper", &Errno::MFILE);
@@ -368,8 +404,17 @@ impl Spawner {
                 return Ok(());
             }
         };
-        let Some(slot) = self.slots.take() else {
+        let Some(slot) = self.slots.take(opening.user) else {
             return Ok(());
+        };
+        let job = SlotJob {
+            socket: None,
+            slot,
+            name: opening.name,
+            is_program: opening.is_program,
+            started: FileTime::now(),
+            cleanup_attempts: 0,
+            retry_at: Instant::now(),
         };
         match sys::fork(self.proof) {
             Ok(Fork::Child) => {
@@ -378,17 +423,13 @@ impl Spawner {
                 *control = None;
                 self.keepers.clear();
                 self.unclean.clear();
-                let job = RunningJob {
-                    policy: &self.policy,
-                    slot,
-                    work: &self.work,
-                    name: &name,
-                };
-                run_keeper(self.proof, socket, &job)
+                let running = job.running(&self.policy, &self.work, None);
+                run_keeper(self.proof, socket, running)
             }
             Ok(Fork::Parent(pid)) => {
                 drop(spare);
-                self.watch(pid, socket, slot, name, 0)
+                let socket = Some(socket);
+                self.watch(pid, SlotJob { socket, ..job })
                     .map_err(SpawnerError::WatchKeeper)?;
             }
             // The job's socket is dropped, which the engine sees.
@@ -400,55 +441,54 @@ impl Spawner {
         Ok(())
     }
 
-    /// Whether no slot is free and none ever will be.
+    /// Whether no slot is free and none will soon be.
     fn is_out_of_slots(&self) -> bool {
-        !self.slots.any_free() && self.keepers.is_empty() && self.unclean.is_empty()
+        let quarantined = |job: &SlotJob| job.cleanup_attempts >= MAX_CLEANUP_ATTEMPTS;
+        !self.slots.any_free() && self.keepers.is_empty() && self.unclean.iter().all(quarantined)
     }
 
-    fn watch(
-        &mut self,
-        pid: Pid,
-        socket: OwnedFd,
-        slot: Slot,
-        name: String,
-        cleanup_attempts: u8,
-    ) -> io::Result<()> {
-        self.keepers.push(Keeper {
-            pid,
-            exit_fd: pidfd_open(pid, PidfdFlags::empty())?,
-            socket,
-            slot,
-            name,
-            cleanup_attempts,
-        });
+    fn watch(&mut self, pid: Pid, job: SlotJob) -> io::Result<()> {
+        let exit_fd = pidfd_open(pid, PidfdFlags::empty())?;
+        self.keepers.push(Keeper { pid, exit_fd, job });
         Ok(())
     }
 
     /// Reaps ended children. If a keeper failed to clean its slot or was killed, a cleaner takes over. A
-    /// slot that no cleaner could clean is quarantined: it is never used again.
+    /// slot that several cleaners could not clean is quarantined: it is not used until a later one can.
     fn reap(&mut self) {
         for (keeper, end) in self.reap_exited() {
+            let mut job = keeper.job;
             if end == ExitStatus::Exit(0) {
-                self.slots.give_back(keeper.slot);
+                if job.cleanup_attempts > MAX_CLEANUP_ATTEMPTS {
+                    let slot = format_args!("slot {}", job.slot.number);
+                    log::warn("quarantined job slot is clean and used again", &slot);
+                }
+                self.slots.give_back(job.slot);
                 continue;
             }
-            self.kill_orphans(keeper.slot);
-            self.unclean.push(keeper);
+            self.kill_orphans(job.slot);
+            if job.cleanup_attempts >= MAX_CLEANUP_ATTEMPTS {
+                if job.cleanup_attempts == MAX_CLEANUP_ATTEMPTS {
+                    let slot = format_args!("slot {}", job.slot.number);
+                    log::error("job slot quarantined: cleanup failed", &slot);
+                }
+                job.socket = None;
+                job.retry_at = Instant::now() + QUARANTINE_INTERVAL;
+            }
+            self.unclean.push(job);
         }
-        for keeper in std::mem::take(&mut self.unclean) {
-            let number = keeper.slot.number;
-            if keeper.cleanup_attempts >= MAX_CLEANUP_ATTEMPTS {
-                log::error(
-                    "job slot quarantined: cleanup failed",
-                    &format_args!("slot {number}"),
-                );
-                continue;
-            }
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.unclean)
+            .into_iter()
+            .partition(|job: &SlotJob| job.retry_at <= now);
+        self.unclean = later;
+        for job in due {
             // Fails if other jobs hold the last processes or memory, so it is retried.
-            if let Err((keeper, error)) = self.start_cleaner(keeper) {
-                let error = format_args!("slot {number}: {error}");
+            if let Err((mut job, error)) = self.start_cleaner(job) {
+                let error = format_args!("slot {}: {error}", job.slot.number);
                 log::error("failed to start a cleaner: will retry", &error);
-                self.unclean.push(keeper);
+                job.retry_at = now + RETRY_INTERVAL;
+                self.unclean.push(job);
             }
         }
     }
@@ -470,7 +510,7 @@ impl Spawner {
     /// Kills the processes of a keeper that was killed. They have been reparented to this process, which
     /// is the subreaper above all keepers.
     fn kill_orphans(&mut self, slot: Slot) {
-        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let me = rustix::process::getpid();
         let until = Instant::now() + ORPHAN_TIMEOUT;
         while Instant::now() < until {
             let keepers: Vec<_> = self
@@ -478,57 +518,36 @@ impl Spawner {
                 .iter()
                 .map(|keeper| keeper.pid.as_raw_nonzero().get())
                 .collect();
-            // `children_of` leaves out keepers that have ended meanwhile; they are reaped later.
-            let mut orphans = children_of(me);
-            orphans.retain(|pid| !keepers.contains(pid));
-            if orphans.is_empty() {
+            // Keepers that have ended meanwhile are reaped later.
+            if running_below(me.as_raw_nonzero().get(), &keepers).is_empty() {
                 break;
             }
-            for orphan in orphans {
-                for pid in usage_below(orphan, 1).pids {
-                    sys::kill(pid);
-                }
-                sys::kill(orphan);
-            }
-            if let Some(uid) = slot.uid {
-                let _ = kill_user(self.proof, uid);
+            kill_below(self.proof, me, &keepers, slot.ids);
+            if let Some(ids) = slot.ids.filter(|ids| ids.is_sole_user) {
+                kill_user(self.proof, ids);
             }
             std::thread::sleep(Duration::from_micros(300));
         }
     }
 
-    fn start_cleaner(&mut self, keeper: Keeper) -> Result<(), (Keeper, io::Error)> {
+    fn start_cleaner(&mut self, mut job: SlotJob) -> Result<(), (SlotJob, io::Error)> {
         match sys::fork(self.proof) {
             Ok(Fork::Child) => {
                 self.keepers.clear();
                 self.unclean.clear();
-                let job = RunningJob {
-                    policy: &self.policy,
-                    slot: keeper.slot,
-                    work: &self.work,
-                    name: &keeper.name,
-                };
-                let workspace = Workspace::of(&self.work, &keeper.name);
-                sys::exit_now(i32::from(clean_up(&job, Some(&workspace)).is_err()))
+                let running = job.running(&self.policy, &self.work, Some(job.started));
+                let workspace = Workspace::of(&self.work, &job.name);
+                let cleaned = running.clean_up(Some(&workspace), false);
+                sys::exit_now(i32::from(cleaned.is_err()))
             }
             Ok(Fork::Parent(pid)) => {
-                let Keeper {
-                    exit_fd,
-                    socket,
-                    slot,
-                    name,
-                    cleanup_attempts,
-                    ..
-                } = keeper;
-                // Frees a descriptor for the cleaner's.
-                drop(exit_fd);
-                let watched = self.watch(pid, socket, slot, name, cleanup_attempts + 1);
-                if let Err(error) = watched {
+                job.cleanup_attempts += 1;
+                if let Err(error) = self.watch(pid, job) {
                     log::error("failed to watch a cleaner", &error);
                 }
                 Ok(())
             }
-            Err(error) => Err((keeper, error)),
+            Err(error) => Err((job, error)),
         }
     }
 

@@ -2,29 +2,32 @@
 //!
 //! It runs in the keeper, which is the subreaper of all the stage's processes, so none of them can
 //! escape by losing its parent. The kernel has no limits per process tree without a control group,
-//! which needs rights that this engine does without; CPU time, memory and disk usage are polled.
+//! which needs rights that this engine does without; CPU time, memory and disk usage are polled, and
+//! memory and disk usage are looked at once more in the end.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::fchown;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Gid, Pid, PidfdFlags, Uid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::tree::Space;
-
-use super::disk_watch::{DiskWatch, WatchedJob};
+use super::confine::become_user;
+use super::disk::Leftovers;
+use super::disk_watch::{DiskUsage, DiskWatch};
+use super::held::HeldWatch;
 use super::init::{FIRST_FREE, InitContext, run_init};
+use super::log;
 use super::policy::Policy;
-use super::process_tree::usage_below;
+use super::process_tree::{Process, running_below, task_count, usage_below};
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
-use super::slots::Slot;
+use super::slots::{JobIds, Slot};
 use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
 use super::wire::{Wire, WireError};
-use super::workspace::Workspace;
+use super::workspace::{Workspace, give};
 
 /// Time between two measurements while usage is far from the limits.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
@@ -34,6 +37,10 @@ const FAST_POLL_INTERVAL: Duration = Duration::from_millis(5);
 const LOW_MEMORY_LIMIT: u64 = 256 << 20;
 /// How long killed processes may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// After what time all processes of the session's user are killed, if those of one job do not end.
+const LAST_RESORT: Duration = Duration::from_secs(2);
+/// How often new processes of a job are looked for before those that were found are killed.
+const MAX_STOP_ROUNDS: usize = 100;
 
 /// Why a stage could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +56,6 @@ pub(super) enum StageError {
     Init(String),
     #[error("cannot watch the job's processes: {0}")]
     Watch(#[source] io::Error),
-    #[error("cannot kill the job's processes: {0}")]
-    Kill(#[source] io::Error),
     #[error("cannot interrupt the job's processes: {0}")]
     Interrupt(#[source] io::Error),
     #[error("processes of the job do not end")]
@@ -69,7 +74,10 @@ pub(super) struct Stage<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) slot: Slot,
     pub(super) order: &'a StageOrder,
-    pub(super) data_before: Space,
+    /// What the job leaves in shared directories.
+    pub(super) leftovers: Option<Leftovers>,
+    /// What was on disk when the job began.
+    pub(super) before: DiskUsage,
 }
 
 /// What is known of the children that have been reaped.
@@ -88,7 +96,7 @@ impl Stage<'_> {
     pub(super) fn run(self, stdio: [OwnedFd; 3]) -> Result<Option<Ended>, StageError> {
         let baseline = Baseline::now();
         self.workspace
-            .create_home_files(&self.order.home, self.slot.uid)
+            .create_home_files(&self.order.home, self.slot.ids)
             .map_err(StageError::Home)?;
         let program = self.start(&stdio)?;
         drop(stdio);
@@ -102,14 +110,12 @@ impl Stage<'_> {
     pub(super) fn start(&self, descriptors: &[OwnedFd]) -> Result<Program, StageError> {
         for fd in descriptors.iter().take(3) {
             // Opening /dev/stdout opens this pipe by path, for which the job's user needs to own it.
-            if let Some(id) = self.slot.uid {
-                fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))
-                    .map_err(|error| StageError::Streams(error.into()))?;
-            }
+            give(fd, self.slot.ids).map_err(StageError::Streams)?;
         }
-        let shared_processes = match self.slot.uid {
-            Some(_) => 0,
-            None => own_task_count(),
+        let shared_processes = match self.slot.ids {
+            Some(ids) if ids.is_sole_user => 0,
+            Some(ids) => task_count(ids.uid),
+            None => task_count(rustix::process::getuid().as_raw()),
         };
         let start_failed = |error: rustix::io::Errno| StageError::Start(error.into());
         let (failure_reader, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(start_failed)?;
@@ -126,7 +132,7 @@ impl Stage<'_> {
                 order: self.order,
                 workspace: self.workspace,
                 descriptors,
-                uid: self.slot.uid,
+                ids: self.slot.ids,
                 shared_processes,
                 failure: &failure,
             }),
@@ -147,7 +153,7 @@ impl Stage<'_> {
         let mut watch = Watch::new(&self, baseline);
         let cause = watch.wait_for_end(&program, self.wire, &mut reaped);
         let wall = baseline.time.elapsed();
-        kill_and_reap(self.proof, self.slot, Some(program.init), &mut reaped)?;
+        kill_and_reap(self.proof, self.slot.ids, Some(program.init), &mut reaped)?;
         let Some(cause) = cause? else {
             return Ok(None);
         };
@@ -214,8 +220,11 @@ impl Baseline {
 
 /// Measures a running stage against its limits.
 struct Watch {
+    proof: SingleThreaded,
+    ids: Option<JobIds>,
     limits: StageLimits,
     disk: DiskWatch,
+    held: HeldWatch,
     baseline: Baseline,
     ticks_per_second: u64,
     peak_cpu: Duration,
@@ -224,16 +233,12 @@ struct Watch {
 
 impl Watch {
     fn new(stage: &Stage<'_>, baseline: Baseline) -> Self {
-        let job = WatchedJob {
-            limits: stage.order.limits,
-            root: &stage.workspace.root,
-            data_dir: &stage.policy.data_dir,
-            data_before: stage.data_before,
-            uid: stage.slot.uid,
-        };
         Self {
+            proof: stage.proof,
+            ids: stage.slot.ids,
             limits: stage.order.limits,
-            disk: DiskWatch::new(&job, baseline.time),
+            disk: DiskWatch::new(stage, stage.before),
+            held: HeldWatch::new(),
             baseline,
             ticks_per_second: sys::ticks_per_second(),
             peak_cpu: Duration::ZERO,
@@ -267,7 +272,8 @@ impl Watch {
                 PollFd::new(&program.exit_fd, PollFlags::IN),
                 PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN),
             ];
-            let ready = poll_for(&mut fds, left.min(interval)).map_err(StageError::Watch)?;
+            let timeout = left.min(interval).min(self.disk.time_left());
+            let ready = poll_for(&mut fds, timeout).map_err(StageError::Watch)?;
             let [init_ended, message_arrived] = fds.map(|fd| !fd.revents().is_empty());
             if init_ended {
                 reap(reaped, Some(init));
@@ -299,7 +305,9 @@ impl Watch {
     /// Measures the processes once. Returns the limit that they exceed.
     fn measure(&mut self, reaped: &ReapedChildren) -> Option<Cause> {
         let me = rustix::process::getpid().as_raw_nonzero().get();
-        let usage = usage_below(me, self.ticks_per_second);
+        let mut usage = usage_below(me, self.ticks_per_second);
+        self.held
+            .add_to(&mut usage, self.limits.memory, self.proof, self.ids);
         let cpu = (usage.cpu + reaped.cpu).saturating_sub(self.baseline.cpu);
         self.peak_cpu = self.peak_cpu.max(cpu);
         self.peak_memory = self.peak_memory.max(usage.memory);
@@ -309,12 +317,16 @@ impl Watch {
         if millis(self.peak_cpu) > self.limits.cpu_ms {
             return Some(Cause::CpuLimit);
         }
+        if self.held.has_too_many_terminals() {
+            log::warn("killed a job", &"it has too many pseudo-terminals");
+            return Some(Cause::Killed);
+        }
         self.disk.is_over_limit().then_some(Cause::DiskLimit)
     }
 
     /// How the stage ended, once all its processes have been reaped. Like Piston's sandbox, this also
     /// checks the final figures, so a program that ended by itself can still have exceeded a limit.
-    fn verdict(&self, cause: Cause, wall: Duration, reaped: &ReapedChildren) -> Ended {
+    fn verdict(&mut self, cause: Cause, wall: Duration, reaped: &ReapedChildren) -> Ended {
         let cpu = reaped.cpu.saturating_sub(self.baseline.cpu);
         let cpu_ms = millis(self.peak_cpu.max(cpu));
         let memory = self.peak_memory.max(reaped.peak_memory);
@@ -323,6 +335,8 @@ impl Watch {
             Cause::MemoryLimit
         } else if by_itself && cpu_ms > self.limits.cpu_ms {
             Cause::CpuLimit
+        } else if by_itself && self.disk.ends_over_limit() {
+            Cause::DiskLimit
         } else {
             cause
         };
@@ -376,21 +390,27 @@ fn add(reaped: &mut ReapedChildren, init: Option<Pid>, child: Reaped) {
 /// no descendants either, because this process is their reaper.
 pub(super) fn kill_and_reap(
     proof: SingleThreaded,
-    slot: Slot,
+    ids: Option<JobIds>,
     init: Option<Pid>,
     reaped: &mut ReapedChildren,
 ) -> Result<(), StageError> {
     let started = Instant::now();
-    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let mut is_last_resort = false;
     while reap(reaped, init) {
         if started.elapsed() > KILL_TIMEOUT {
             return Err(StageError::Unkillable);
         }
-        for pid in usage_below(me, 1).pids {
-            sys::kill(pid);
-        }
-        if let Some(uid) = slot.uid {
-            kill_user(proof, uid).map_err(StageError::Kill)?;
+        let is_late = started.elapsed() > LAST_RESORT;
+        match ids {
+            Some(ids) if ids.is_sole_user || is_late => {
+                if is_late && !ids.is_sole_user && !is_last_resort {
+                    let reason = "a job's processes did not end otherwise";
+                    log::warn("killed all processes of the session's user", &reason);
+                    is_last_resort = true;
+                }
+                kill_user(proof, ids)
+            }
+            _ => kill_below(proof, rustix::process::getpid(), &[], ids),
         }
         poll_for(&mut [], Duration::from_micros(300)).map_err(StageError::Watch)?;
     }
@@ -402,16 +422,50 @@ pub(super) fn kill_and_reap(
 /// # Errors
 /// If a process does not end.
 pub(super) fn kill_all(proof: SingleThreaded, slot: Slot) -> Result<(), StageError> {
-    kill_and_reap(proof, slot, None, &mut ReapedChildren::default())
+    kill_and_reap(proof, slot.ids, None, &mut ReapedChildren::default())
 }
 
 /// Kills every process of a job's user in one system call, which no `fork` can outrun. `kill(-1)`
 /// reaches all that the caller may signal, so a child makes the call after changing to that user.
+pub(super) fn kill_user(proof: SingleThreaded, ids: JobIds) {
+    if as_user(proof, Some(ids), sys::kill_all_permitted).is_err() {
+        // The job may have taken the last process that there can be.
+        stop_and_kill(rustix::process::getpid(), &[]);
+    }
+}
+
+/// Kills the descendants of a process, but for `except` and theirs, for a job that shares its user.
+pub(super) fn kill_below(proof: SingleThreaded, root: Pid, except: &[i32], ids: Option<JobIds>) {
+    let act = || {
+        // A child that does this is a descendant, too.
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        stop_and_kill(root, &[except, &[me]].concat());
+    };
+    // Without CAP_KILL only the user itself may signal its processes.
+    if ids.is_none() || as_user(proof, ids, act).is_err() {
+        stop_and_kill(root, except);
+    }
+}
+
+/// Kills the descendants of a process that are found, but for `except` and theirs.
 ///
-/// # Errors
-/// If the child cannot be started.
-pub(super) fn kill_user(proof: SingleThreaded, uid: u32) -> io::Result<()> {
-    as_user(proof, Some(uid), sys::kill_all_permitted)
+/// They are stopped first. A stopped process starts no other and keeps its place in the number of processes
+/// that its user may have, so that there comes an end to those that are new.
+fn stop_and_kill(root: Pid, except: &[i32]) {
+    let mut stopped: HashSet<Process> = HashSet::new();
+    for _ in 0..MAX_STOP_ROUNDS {
+        let mut new = running_below(root.as_raw_nonzero().get(), except);
+        new.retain(|process| stopped.insert(*process));
+        if new.is_empty() {
+            break;
+        }
+        for process in new {
+            process.signal(Signal::STOP);
+        }
+    }
+    for process in stopped {
+        process.signal(Signal::KILL);
+    }
 }
 
 /// Has a child do this as a job's user, if the job has one of its own, and waits for it. Nothing is done if
@@ -421,12 +475,12 @@ pub(super) fn kill_user(proof: SingleThreaded, uid: u32) -> io::Result<()> {
 /// If the child cannot be started.
 pub(super) fn as_user(
     proof: SingleThreaded,
-    uid: Option<u32>,
+    ids: Option<JobIds>,
     act: impl FnOnce(),
 ) -> io::Result<()> {
     match sys::fork(proof)? {
         Fork::Child => {
-            if uid.is_none_or(|uid| super::confine::become_user(uid, None).is_ok()) {
+            if ids.is_none_or(|ids| become_user(ids, None).is_ok()) {
                 act();
             }
             sys::exit_now(0)
@@ -436,18 +490,4 @@ pub(super) fn as_user(
             Ok(())
         }
     }
-}
-
-/// How many processes and threads this process's user has now.
-fn own_task_count() -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let me = rustix::process::getuid().as_raw();
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return 0;
-    };
-    processes
-        .flatten()
-        .filter(|process| process.metadata().is_ok_and(|found| found.uid() == me))
-        .filter_map(|process| std::fs::read_dir(process.path().join("task")).ok())
-        .fold(0, |sum, tasks| sum.saturating_add(tasks.count() as u64))
 }

@@ -10,6 +10,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::process::Pid;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
+};
+
+use super::protocol::ServiceIds;
 
 /// Why a process may not fork.
 #[derive(Debug, thiserror::Error)]
@@ -159,22 +164,6 @@ pub(super) fn kill_all_permitted() {
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
-/// Sends SIGKILL to one process.
-pub(super) fn kill(pid: i32) {
-    if pid > 1 {
-        // SAFETY: `kill` touches no memory.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
-    }
-}
-
-/// Sends SIGINT to one process.
-pub(super) fn interrupt(pid: i32) {
-    if pid > 1 {
-        // SAFETY: `kill` touches no memory.
-        unsafe { libc::kill(pid, libc::SIGINT) };
-    }
-}
-
 /// Closes every descriptor from `first` on.
 ///
 /// # Errors
@@ -255,21 +244,44 @@ pub(super) fn ticks_per_second() -> u64 {
 /// Changes this process, with all its threads, to an ordinary user for good. New files become
 /// writable for its group.
 ///
+/// This thread, and those that it starts from now on, access files as another user, that of `session`: what
+/// setfsuid(2) is for. They create, read and change files as that user could, but processes of that user can
+/// neither signal nor inspect this one. Returns whether the kernel supports that.
+///
 /// # Errors
 /// If the kernel refuses the change.
-pub(in crate::engine) fn become_service(id: u32) -> io::Result<()> {
+pub(in crate::engine) fn become_service(ids: ServiceIds) -> io::Result<bool> {
+    let ServiceIds { service, session } = ids;
     let checked = |result: i32| match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     };
+    let before = capabilities(None)?;
+    set_keep_capabilities(true)?;
     // The bare system calls change one thread only; the C library's functions change all of them.
     // SAFETY: none of these reads or writes memory of ours; the empty list of groups has no
     // elements to be read.
     unsafe {
         checked(libc::setgroups(0, std::ptr::null()))?;
-        checked(libc::setresgid(id, id, id))?;
-        checked(libc::setresuid(id, id, id))?;
+        checked(libc::setresgid(service, service, service))?;
+        checked(libc::setresuid(service, service, service))?;
         libc::umask(0o002);
     }
-    Ok(())
+    let mut only_setuid = CapabilitySets {
+        effective: CapabilitySet::SETUID & before.permitted,
+        permitted: CapabilitySet::SETUID & before.permitted,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, only_setuid)?;
+    // SAFETY: `setfsuid` touches no memory. It returns the id that was in force before, also where it
+    // fails; an id that nobody has changes nothing.
+    let in_force = unsafe {
+        libc::setfsuid(session);
+        libc::setfsuid(u32::MAX)
+    };
+    only_setuid.effective = CapabilitySet::empty();
+    only_setuid.permitted = CapabilitySet::empty();
+    set_capabilities(None, only_setuid)?;
+    set_keep_capabilities(false)?;
+    Ok(u32::try_from(in_force).is_ok_and(|id| id == session))
 }

@@ -8,10 +8,11 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, chownat, fchown, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chownat, fchmod, fchown, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::slots::JobIds;
 use crate::tree::{OPEN_DIR, delete_tree};
 
 /// The paths of one job's directories.
@@ -39,16 +40,23 @@ impl Workspace {
         }
     }
 
-    /// Creates empty directories that belong to `owner`.
+    /// Creates empty directories that belong to `owner`. The root stays this process's, and admits the
+    /// group of `owner` alone: other jobs may have the same user.
     ///
     /// # Errors
     /// If the disk is full or permissions are missing.
-    pub(super) fn create(work: &Path, name: &str, owner: Option<u32>) -> io::Result<Self> {
+    pub(super) fn create(work: &Path, name: &str, owner: Option<JobIds>) -> io::Result<Self> {
         let this = Self::of(work, name);
         for folder in [&this.root, &this.box_dir, &this.temp_dir] {
             mkdirat(CWD, folder, Mode::RWXU)?;
-            let made = openat(CWD, folder, OPEN_DIR, Mode::empty())?;
-            give(&made, owner)?;
+        }
+        if let Some(ids) = owner {
+            for folder in [&this.box_dir, &this.temp_dir] {
+                chown_path(folder, ids)?;
+            }
+            let root = openat(CWD, &this.root, OPEN_DIR, Mode::empty())?;
+            fchown(&root, None, Some(Gid::from_raw(ids.gid)))?;
+            fchmod(&root, Mode::RWXU | Mode::XGRP)?;
         }
         Ok(this)
     }
@@ -61,7 +69,7 @@ impl Workspace {
     ///
     /// # Errors
     /// If a name is too long, or is used for a file and for a directory.
-    pub(super) fn create_file(&self, path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
+    pub(super) fn create_file(&self, path: &str, owner: Option<JobIds>) -> io::Result<OwnedFd> {
         create_below(&self.box_dir, path, owner)
     }
 
@@ -72,7 +80,7 @@ impl Workspace {
     pub(super) fn create_home_files(
         &self,
         files: &[(String, String)],
-        owner: Option<u32>,
+        owner: Option<JobIds>,
     ) -> io::Result<()> {
         for (path, content) in files {
             let file = create_below(&self.temp_dir, path, owner)?;
@@ -90,7 +98,7 @@ impl Workspace {
     }
 }
 
-fn create_below(top: &Path, path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
+fn create_below(top: &Path, path: &str, owner: Option<JobIds>) -> io::Result<OwnedFd> {
     let mut folder = openat(CWD, top, OPEN_DIR, Mode::empty())?;
     let mut names = Path::new(path).components().peekable();
     while let Some(name) = names.next() {
@@ -114,21 +122,24 @@ fn create_below(top: &Path, path: &str, owner: Option<u32>) -> io::Result<OwnedF
     Err(Errno::INVAL.into())
 }
 
-/// Changes the owner of a path to a job's user, if the job has one.
+/// Changes the owner of a path to the user of a job.
 ///
 /// # Errors
 /// If this process may not change owners.
-pub(super) fn give_path(path: &Path, owner: Option<u32>) -> io::Result<()> {
-    if let Some(id) = owner {
-        let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-        chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    Ok(())
+pub(super) fn chown_path(path: &Path, owner: JobIds) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(chownat(CWD, path, Some(uid), Some(gid), flags)?)
 }
 
-fn give(fd: impl AsFd, owner: Option<u32>) -> io::Result<()> {
-    if let Some(id) = owner {
-        fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+/// Changes the owner of an open file to the user of a job, if jobs have users of their own.
+///
+/// # Errors
+/// If this process may not change owners.
+pub(super) fn give(fd: impl AsFd, owner: Option<JobIds>) -> io::Result<()> {
+    if let Some(ids) = owner {
+        let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+        fchown(fd, Some(uid), Some(gid))?;
     }
     Ok(())
 }

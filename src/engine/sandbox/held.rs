@@ -1,0 +1,211 @@
+//! What a job's processes hold by descriptors alone: buffers of sockets and pipes, files in memory, and
+//! terminals.
+//!
+//! None of this is in the figures of a process. Counting it takes a look at every descriptor, for which a
+//! child has to become the job's user: without `CAP_SYS_PTRACE` nobody else may look. So it is only done
+//! where what is cheap to know does not rule out that it matters.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::confine::become_user;
+use super::probe::run_in_child;
+use super::process_tree::{Process, Usage, descriptors_of};
+use super::slots::JobIds;
+use super::sys::SingleThreaded;
+
+/// What a socket can hold in bytes: the kernel's default, which jobs cannot raise (`net.core.wmem_default`).
+const SOCKET_BYTES: u64 = 212_992;
+/// What a pipe can hold in bytes, see pipe(7). Jobs cannot raise it.
+const PIPE_BYTES: u64 = 65_536;
+/// Terminals that a job may have. All users of a machine share a few thousand.
+const MAX_TERMINALS: u64 = 64;
+/// Minimum time between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Watches what the processes of one job hold.
+#[derive(Debug)]
+pub(super) struct HeldWatch {
+    /// The machine's shared memory when the job began, in bytes.
+    shared_before: u64,
+    /// The machine's terminals when the job began.
+    terminals_before: u64,
+    held: Held,
+    next_look: Instant,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Held {
+    /// Bytes.
+    memory: u64,
+    terminals: u64,
+}
+
+impl HeldWatch {
+    pub(super) fn new() -> Self {
+        Self {
+            shared_before: shared_memory(),
+            terminals_before: terminals(),
+            held: Held::default(),
+            next_look: Instant::now(),
+        }
+    }
+
+    /// Adds to the memory of `usage` what the processes hold, if it could exceed `limit` with it.
+    pub(super) fn add_to(
+        &mut self,
+        usage: &mut Usage,
+        limit: u64,
+        proof: SingleThreaded,
+        ids: Option<JobIds>,
+    ) {
+        let buffers = usage.descriptors.saturating_mul(SOCKET_BYTES);
+        let files = shared_memory().saturating_sub(self.shared_before);
+        let most = usage.memory.saturating_add(buffers).saturating_add(files);
+        let new_terminals = terminals().saturating_sub(self.terminals_before);
+        if most <= limit && new_terminals <= MAX_TERMINALS {
+            self.held = Held::default();
+        } else if Instant::now() >= self.next_look {
+            // Where the look is prevented, it may be the job that does so.
+            let worst = Held {
+                memory: most.saturating_sub(usage.memory),
+                terminals: new_terminals,
+            };
+            self.held = look(&usage.processes, proof, ids).unwrap_or(worst);
+            self.next_look = Instant::now() + LOOK_INTERVAL;
+        }
+        usage.memory = usage.memory.saturating_add(self.held.memory);
+    }
+
+    /// Whether the job has more terminals than it may.
+    pub(super) fn has_too_many_terminals(&self) -> bool {
+        self.held.terminals > MAX_TERMINALS
+    }
+}
+
+/// Looks at the descriptors of these processes as their user.
+fn look(processes: &[Process], proof: SingleThreaded, ids: Option<JobIds>) -> Option<Held> {
+    let output = run_in_child(proof, |pipe: &OwnedFd| {
+        if let Some(ids) = ids {
+            become_user(ids, None)?;
+        }
+        let held = held_by(processes);
+        let mut pipe = std::fs::File::from(pipe.try_clone()?);
+        write!(pipe, "{} {}", held.memory, held.terminals)?;
+        io::Result::Ok(())
+    });
+    let output = String::from_utf8(output.ok()?).ok()?;
+    let (memory, terminals) = output.split_once(' ')?;
+    Some(Held {
+        memory: memory.parse().ok()?,
+        terminals: terminals.parse().ok()?,
+    })
+}
+
+fn held_by(processes: &[Process]) -> Held {
+    let mut held = Held::default();
+    let mut seen = HashSet::new();
+    for Process { pid, .. } in processes {
+        let folder = format!("/proc/{pid}/fd");
+        let Ok(descriptors) = std::fs::read_dir(&folder) else {
+            // It has ended, or does not let itself be inspected: then each may be a full socket.
+            let most = descriptors_of(*pid).saturating_mul(SOCKET_BYTES);
+            held.memory = held.memory.saturating_add(most);
+            continue;
+        };
+        for descriptor in descriptors.flatten() {
+            let path = descriptor.path();
+            let Ok(target) = std::fs::read_link(&path) else {
+                continue;
+            };
+            let target = target.to_string_lossy().into_owned();
+            let (bytes, name) = if target.starts_with("socket:") {
+                (SOCKET_BYTES, target)
+            } else if target.starts_with("pipe:") {
+                (PIPE_BYTES, target)
+            } else if target.starts_with("/memfd:") {
+                let Ok(file) = std::fs::metadata(&path) else {
+                    continue;
+                };
+                let name = format!("memfd:[{}]", file.ino());
+                (file.blocks().saturating_mul(512), name)
+            } else if target.ends_with("/ptmx") {
+                let number = path.file_name().unwrap_or_default();
+                let info = Path::new("/proc").join(pid.to_string()).join("fdinfo");
+                let info = std::fs::read_to_string(info.join(number)).unwrap_or_default();
+                let index = info.lines().find(|line| line.starts_with("tty-index:"));
+                let is_new = seen.insert(index.unwrap_or(&target).to_owned());
+                held.terminals += u64::from(is_new);
+                continue;
+            } else {
+                continue;
+            };
+            // Processes share descriptors.
+            if seen.insert(name) {
+                held.memory = held.memory.saturating_add(bytes);
+            }
+        }
+    }
+    held
+}
+
+/// The machine's shared memory in bytes: files in memory, and shared anonymous pages.
+fn shared_memory() -> u64 {
+    let found = rustix::system::sysinfo();
+    found.sharedram.saturating_mul(u64::from(found.mem_unit))
+}
+
+/// How many pseudo-terminals the machine has.
+fn terminals() -> u64 {
+    let number = std::fs::read_to_string("/proc/sys/kernel/pty/nr");
+    number.map_or(0, |number| number.trim().parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::sandbox::process_tree::running_below;
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+
+    fn held_by_python(program: &str) -> Held {
+        let mut child = Command::new("python3")
+            .args(["-c", &format!("{program}\nprint(flush=True)\ninput()")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        io::BufReader::new(stdout).read_line(&mut line).unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let found = running_below(me, &[]);
+        let found: Vec<_> = found.into_iter().filter(|one| one.pid == pid).collect();
+        let held = held_by(&found);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        held
+    }
+
+    #[test]
+    fn sockets_pipes_files_in_memory_and_terminals_are_counted_once() {
+        let before = held_by_python("");
+        let after = held_by_python(
+            "import os, pty, socket\n\
+             a = socket.socketpair(); b = os.pipe(); c = os.memfd_create('x'); d = pty.openpty()\n\
+             os.write(c, b'x' * 1_000_000); os.dup(c); os.dup(a[0].fileno()); os.dup(d[0])",
+        );
+        let more = after.memory - before.memory;
+        let buffers = 2 * SOCKET_BYTES + PIPE_BYTES;
+        assert!(
+            (buffers + 1_000_000..buffers + 1_100_000).contains(&more),
+            "{more}"
+        );
+        assert_eq!((before.terminals, after.terminals), (0, 1));
+    }
+}
