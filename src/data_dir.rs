@@ -76,6 +76,16 @@ fn examples(names: &[String], count: usize) -> String {
     }
 }
 
+/// For whom the reserved directory is, where programs of the session may have the user as whom the server
+/// accesses files: a group that no program is in, and an owner that no program can become.
+#[derive(Debug, Clone, Copy)]
+pub struct ReservedFor {
+    /// The owner.
+    pub uid: u32,
+    /// The group of the server.
+    pub gid: u32,
+}
+
 /// A data directory that this process has locked.
 #[derive(Debug)]
 pub struct DataDir {
@@ -123,14 +133,14 @@ impl DataDir {
 
     /// Marks the directory as the session's, and deletes uploads that an earlier adapter did not
     /// complete. To be called when nothing else can stop the start: a directory that was adopted in vain
-    /// is not the session's. `owner` is the user who serves from now on, where it is not this one.
+    /// is not the session's. `server` is who serves from now on, where it is not this user.
     ///
     /// # Errors
     /// [`DataDirError::Io`].
-    pub fn mark(&self, owner: Option<u32>) -> Result<(), DataDirError> {
+    pub fn mark(&self, server: Option<ReservedFor>) -> Result<(), DataDirError> {
         let marked = open_reserved(&self.lock).and_then(|reserved| {
-            if let Some(owner) = owner {
-                give_reserved(&reserved, owner)?;
+            if let Some(server) = server {
+                give_reserved(&reserved, server)?;
             }
             self.is_marked.store(true, Ordering::Relaxed);
             Ok(delete_uploads(reserved)?)
@@ -227,14 +237,11 @@ fn is_mark(found: &Stat) -> bool {
 
 /// Opens a directory; one of this user's own also where a program has taken its modes away.
 fn open_own(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
-    let me = rustix::process::geteuid().as_raw();
     let opened = match openat(parent, name, OPEN_DIR, Mode::empty()) {
         Err(Errno::ACCESS) => {
             let handle = openat(parent, name, OPEN_DIR | OFlags::PATH, Mode::empty())?;
-            if fstat(&handle)?.st_uid != me {
-                return Err(Errno::ACCESS);
-            }
-            rustix::fs::chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), Mode::RWXU)?;
+            let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+            rustix::fs::chmod(path, Mode::RWXU).map_err(|_not_mine| Errno::ACCESS)?;
             openat(parent, name, OPEN_DIR, Mode::empty())?
         }
         other => other?,
@@ -249,12 +256,15 @@ fn open_own(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
 /// # Errors
 /// What the kernel says.
 pub fn restore_own_modes(folder: &OwnedFd) -> rustix::io::Result<()> {
-    let found = fstat(folder)?;
-    let mode = Mode::from_raw_mode(found.st_mode);
-    if found.st_uid == rustix::process::geteuid().as_raw() && !mode.contains(Mode::RWXU) {
-        fchmod(folder, mode | Mode::RWXU)?;
+    let mode = Mode::from_raw_mode(fstat(folder)?.st_mode);
+    if mode.contains(Mode::RWXU) {
+        return Ok(());
     }
-    Ok(())
+    match fchmod(folder, mode | Mode::RWXU) {
+        // It is another user's.
+        Err(Errno::PERM) => Ok(()),
+        done => done,
+    }
 }
 
 /// Whether this is what the root of an ext file system has, and not a directory that somebody gave
@@ -324,11 +334,7 @@ pub fn open_reserved(data_dir: impl AsFd) -> io::Result<OwnedFd> {
     let data_dir = data_dir.as_fd();
     match open_own(data_dir, RESERVED) {
         Ok(reserved) => {
-            let found = fstat(&reserved)?;
-            let is_private = found.st_mode & 0o077 == 0;
-            // Root is about to hand it over to the user that serves.
-            let me = rustix::process::geteuid();
-            if is_private && (found.st_uid == me.as_raw() || me.is_root()) {
+            if is_private(&reserved, data_dir)? {
                 mark(&reserved)?;
                 return Ok(reserved);
             }
@@ -347,6 +353,13 @@ pub fn open_reserved(data_dir: impl AsFd) -> io::Result<OwnedFd> {
     let reserved = openat(data_dir, RESERVED, OPEN_DIR, Mode::empty())?;
     mark(&reserved)?;
     Ok(reserved)
+}
+
+/// Whether the group that shares the data directory, and others, are kept out.
+fn is_private(reserved: &OwnedFd, data_dir: BorrowedFd<'_>) -> io::Result<bool> {
+    let (found, shared) = (fstat(reserved)?, fstat(data_dir)?);
+    let is_open_to_group = found.st_mode & 0o070 != 0 && found.st_gid == shared.st_gid;
+    Ok(found.st_mode & 0o007 == 0 && !is_open_to_group)
 }
 
 /// Whether an entry of a data directory itself is this program's and not the session's.
@@ -373,11 +386,13 @@ pub fn used_space_at(data_dir: &Path) -> Space {
     openat(CWD, data_dir, OPEN_DIR, Mode::empty()).map_or_else(|_| Space::default(), used_space)
 }
 
-fn give_reserved(reserved: &OwnedFd, user: u32) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+fn give_reserved(reserved: &OwnedFd, server: ReservedFor) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(server.uid), Gid::from_raw(server.gid));
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     rustix::fs::chownat(reserved, MARK, Some(uid), Some(gid), flags)?;
-    Ok(rustix::fs::fchown(reserved, Some(uid), Some(gid))?)
+    rustix::fs::fchown(reserved, Some(uid), Some(gid))?;
+    // Nothing in it is to get the group of the data directory's programs.
+    Ok(fchmod(reserved, Mode::RWXU | Mode::RWXG)?)
 }
 
 #[cfg(test)]

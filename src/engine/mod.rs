@@ -41,7 +41,7 @@ use tokio::sync::{Semaphore, watch};
 pub use config::{EngineConfig, KernelSettings};
 pub use runtimes::TableError;
 
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::{DataDir, DataDirError, ReservedFor};
 use crate::limiter::ConcurrencyLimiter;
 use crate::piston::Runtime;
 use discovery::{Discovery, search_path};
@@ -104,7 +104,11 @@ impl Engine {
             });
         }
         if let Some(data_dir) = &data_dir {
-            data_dir.mark(spawner.service.map(|ids| ids.session))?;
+            let server = spawner.service.map(|ids| ReservedFor {
+                uid: ids.service,
+                gid: ids.session,
+            });
+            data_dir.mark(server)?;
         }
         let path = search_path(spawner.report.own_users);
         // If jobs share a user, an earlier job could tamper with the interpreter of a later one. And

@@ -15,6 +15,7 @@ use rustix::fs::{
 };
 use rustix::process::{Gid, Uid};
 
+use crate::data_dir::is_reserved;
 use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, delete_tree, walk};
 
 use super::files::SHARED_DIRS;
@@ -224,6 +225,9 @@ fn hand_over_where(
     is_left: impl Fn(&Stat) -> bool,
 ) -> io::Result<()> {
     walk(open(data_dir)?, |folder, name, found, depth| {
+        if depth == 0 && is_reserved(name) {
+            return Ok(Next::Skip);
+        }
         if !is_left(found) {
             return Ok(Next::Enter);
         }

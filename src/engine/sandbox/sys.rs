@@ -246,7 +246,8 @@ pub(super) fn ticks_per_second() -> u64 {
 ///
 /// This thread, and those that it starts from now on, access files as another user, that of `session`: what
 /// setfsuid(2) is for. They create, read and change files as that user could, but processes of that user can
-/// neither signal nor inspect this one. Returns whether the kernel supports that.
+/// neither signal nor inspect this one. A group of the same number, in which no job is, keeps some files from
+/// jobs. Returns whether the kernel supports that.
 ///
 /// # Errors
 /// If the kernel refuses the change.
@@ -259,10 +260,9 @@ pub(in crate::engine) fn become_service(ids: ServiceIds) -> io::Result<bool> {
     let before = capabilities(None)?;
     set_keep_capabilities(true)?;
     // The bare system calls change one thread only; the C library's functions change all of them.
-    // SAFETY: none of these reads or writes memory of ours; the empty list of groups has no
-    // elements to be read.
+    // SAFETY: the list has one element, which is read. Nothing else reads or writes memory of ours.
     unsafe {
-        checked(libc::setgroups(0, std::ptr::null()))?;
+        checked(libc::setgroups(1, &raw const session))?;
         checked(libc::setresgid(service, service, service))?;
         checked(libc::setresuid(service, service, service))?;
         libc::umask(0o002);
