@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::process::{Gid, Uid};
 
-use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, delete_tree, walk};
+use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, SpaceCounter, delete_tree, walk};
 
 use super::files::SHARED_DIRS;
 use super::slots::UID_RANGE;
@@ -25,12 +25,12 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
 
 /// The space that a user's files take up in the shared directories.
 pub(super) fn shared_of(uid: u32) -> Space {
-    let mut space = Space::default();
+    let mut counter = SpaceCounter::default();
     for_each_of(uid, |_, _, found| {
-        space.add(found);
+        counter.add(found);
         Ok(Next::Enter)
     });
-    space
+    counter.space()
 }
 
 /// Deletes a user's files in the shared directories.
