@@ -15,7 +15,7 @@ use session_adapter::engine::sandbox::{SPAWNER_ARGUMENT, spawner_main};
 use session_adapter::engine::{self, Engine, EngineConfig, EngineError, KernelSettings};
 use session_adapter::error_chain::error_chain;
 use session_adapter::replay;
-use session_adapter::startup::{self, Endpoints, Signals};
+use session_adapter::startup::{self, Endpoints, ReservedPort, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -109,7 +109,10 @@ async fn serve(mut settings: Settings) -> Result<(), Failure> {
         }
         MetricsPlace::Path | MetricsPlace::Off => None,
     };
-    startup::warn_if_open(&settings, &[Some(&listener), metrics.as_ref()]);
+    let listeners = [Some(&listener), metrics.as_ref()];
+    startup::warn_if_open(&settings, &listeners);
+    // Ahead of every program, and up to the end of the last one.
+    let _reserved_ports = startup::reserve_ports(&settings.common, &listeners);
     startup::delete_abandoned();
     let (engine, data_dir) = match settings.backend.engine {
         EngineKind::Embedded => (Some(RunningEngine::start(&settings.common).await?), None),
@@ -181,6 +184,7 @@ async fn replay_all(directory: std::path::PathBuf, url: String) -> Result<(), Fa
 struct RunningEngine {
     engine: Engine,
     url: PistonUrl,
+    _reserved_ports: Vec<ReservedPort>,
     data_dir_is_temporary: bool,
     shutdown: oneshot::Sender<()>,
     served: JoinHandle<()>,
@@ -199,6 +203,7 @@ impl RunningEngine {
                  take any free port: --piston-url http://127.0.0.1:0)"
             )
         })?;
+        let reserved_ports = startup::reserve_ports(settings, &[Some(&listener)]);
         let config = engine_config(settings);
         let data_dir_is_temporary = config.data_dir.is_none();
         let engine = Engine::start(config)?;
@@ -214,6 +219,7 @@ impl RunningEngine {
         Ok(Self {
             engine,
             url,
+            _reserved_ports: reserved_ports,
             data_dir_is_temporary,
             shutdown,
             served,

@@ -1,6 +1,7 @@
 //! What the commands need before and around the servers: logs, signals, directories.
 
 mod json_line;
+mod reserved_port;
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::error_chain::error_chain;
 use crate::piston::{Client, ClientLimits, Runtime};
 
 use json_line::JsonLine;
+pub use reserved_port::ReservedPort;
 
 /// How long the start line waits for the engine to say what it runs.
 const ANNOUNCE: Duration = Duration::from_secs(10);
@@ -115,6 +117,21 @@ pub fn warn_if_open(settings: &Settings, listeners: &[Option<&TcpListener>]) {
             );
         }
     }
+}
+
+/// Keeps programs that may use the network from listening on a listener's port in the address family that
+/// the listener does not cover, for as long as the result exists.
+pub fn reserve_ports(
+    settings: &EngineSettings,
+    listeners: &[Option<&TcpListener>],
+) -> Vec<ReservedPort> {
+    if !settings.programs.sandbox.allow_network {
+        return Vec::new();
+    }
+    let listeners = listeners.iter().flatten();
+    listeners
+        .filter_map(|listener| ReservedPort::beside(listener))
+        .collect()
 }
 
 /// Warns of variables whose names are probably those of settings, but misspelt.

@@ -1,5 +1,6 @@
 //! Measures how much disk space a directory takes up.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -27,29 +28,49 @@ impl Space {
     /// As [`Self::of`], but only of entries for which `counts` returns true. All directories are
     /// entered.
     pub fn of_some(folder: OwnedFd, mut counts: impl FnMut(&CStr, &Stat, usize) -> bool) -> Self {
-        let mut space = Self::default();
+        let mut counter = SpaceCounter::default();
         let complete = walk(folder, |_, name, found, depth| {
             if counts(name, found, depth) {
-                space.add(found);
+                counter.add(found);
             }
             Ok(Next::Enter)
         });
+        let mut space = counter.space();
         if !matches!(complete, Ok(true)) {
             space.entries = u64::MAX;
         }
         space
     }
+}
 
+/// Adds up the entries of one measurement.
+#[derive(Debug, Default)]
+pub struct SpaceCounter {
+    space: Space,
+    /// Device and inode of the files with several hard links that were counted. Only those are
+    /// remembered, so that other files cost nothing.
+    linked: HashSet<(u64, u64)>,
+}
+
+impl SpaceCounter {
+    /// Counts an entry. A file with several hard links takes up its whole size at the first of them, and
+    /// nothing at the others: where the rest of its links are cannot be known, and dividing its size among
+    /// them would let a program hide it behind links elsewhere.
     pub fn add(&mut self, found: &Stat) {
-        let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
-        // A file with several hard links is stored once.
-        let names = u64::from(u32::try_from(found.st_nlink).unwrap_or(u32::MAX)).max(1);
+        self.space.entries = self.space.entries.saturating_add(1);
         let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-        let share = if is_folder { 1 } else { names };
-        self.bytes = self
-            .bytes
-            .saturating_add(blocks.saturating_mul(512) / share);
-        self.entries = self.entries.saturating_add(1);
+        let is_linked = !is_folder && found.st_nlink > 1;
+        if is_linked && !self.linked.insert((found.st_dev, found.st_ino)) {
+            return;
+        }
+        let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
+        let bytes = blocks.saturating_mul(512);
+        self.space.bytes = self.space.bytes.saturating_add(bytes);
+    }
+
+    /// What was counted so far.
+    pub fn space(&self) -> Space {
+        self.space
     }
 }
 
@@ -78,6 +99,34 @@ mod tests {
         let space = in_folder(temp.path());
         assert_eq!(space.entries, 3);
         assert!((100_000..150_000).contains(&space.bytes), "{space:?}");
+    }
+
+    #[test]
+    fn links_elsewhere_hide_nothing_of_a_file() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("counted")).unwrap();
+        std::fs::create_dir(temp.path().join("elsewhere")).unwrap();
+        let file = temp.path().join("counted/a");
+        std::fs::write(&file, vec![1; 100_000]).unwrap();
+        for name in ["b", "c", "d"] {
+            std::fs::hard_link(&file, temp.path().join("elsewhere").join(name)).unwrap();
+        }
+        let space = in_folder(&temp.path().join("counted"));
+        assert_eq!(space.entries, 1);
+        assert!((100_000..150_000).contains(&space.bytes), "{space:?}");
+    }
+
+    #[test]
+    fn files_without_further_links_are_not_remembered() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("folder")).unwrap();
+        std::fs::write(temp.path().join("file"), "x").unwrap();
+        let mut counter = SpaceCounter::default();
+        for name in ["folder", "file"] {
+            counter.add(&rustix::fs::lstat(temp.path().join(name)).unwrap());
+        }
+        assert_eq!(counter.space().entries, 2);
+        assert!(counter.linked.is_empty());
     }
 
     #[test]

@@ -2,9 +2,12 @@
 //! bounds, and replacement as a whole.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::{Child, Stdio};
 
+use crate::support::command::command;
 use crate::support::form::{self, content_type, form, post_bytes, post_head, upload};
 use crate::support::raw::{self, Connection, Response};
 use crate::support::{Adapter, ScriptedResponse, StandIn, eventually};
@@ -790,6 +793,70 @@ async fn a_thousand_files_are_listed_in_order() {
     let names = session.names("/files").await;
     let expected: Vec<String> = (0..1000).map(|n| format!("{n:04}")).collect();
     assert_eq!(names, expected);
+}
+
+/// A process that holds a lease on a file.
+struct Lease(Child);
+
+impl Lease {
+    /// None where the file system has no leases.
+    fn take(file: &Path) -> Option<Self> {
+        // The kernel asks the holder with SIGIO to let go, which would end this one.
+        let code = "import fcntl, os, signal, sys\n\
+             signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+             file = os.open(sys.argv[1], os.O_RDWR)\n\
+             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+             print('held', flush=True)\n\
+             sys.stdin.read()\n";
+        let mut holder = command("python3")
+            .args(["-c", code])
+            .arg(file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        if line != "held\n" {
+            holder.wait().unwrap();
+            return None;
+        }
+        Some(Self(holder))
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_on_which_a_program_holds_a_lease_is_in_use() {
+    let session = Session::start().await;
+    session.upload("/files", "x", b"content").await;
+    let Some(lease) = Lease::take(&session.data.path().join("x")) else {
+        eprintln!("SKIPPED: leases, for the file system of the temporary files has none");
+        return;
+    };
+    let download = session.get("/files/x/content").await;
+    assert_error(&download, 409, "FileInUse");
+    let message = download.json()["error"]["message"].clone();
+    assert!(message.as_str().unwrap().contains("lease"), "{message}");
+    // The engine gets all files of the session with each execution, or nothing.
+    let body = json!({"code": "1"}).to_string();
+    let execution = raw::post(session.adapter.addr, "/python/execute", &body).await;
+    assert_error(&execution, 409, "FileInUse");
+    // The list does not need the content.
+    assert_eq!(session.names("/files").await, ["x"]);
+
+    lease.release();
+    let download = session.get("/files/x/content").await;
+    assert_eq!(
+        (download.status, download.text().as_str()),
+        (200, "content")
+    );
 }
 
 #[tokio::test]

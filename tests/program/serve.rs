@@ -1,5 +1,8 @@
 //! The program as its user runs it: the command line, the embedded engine, real programs.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+
 use crate::support::raw::{self, Connection};
 use crate::support::{Program, eventually, run};
 use rustix::process::Signal;
@@ -810,4 +813,79 @@ async fn the_api_is_also_below_the_pools_path_and_below_pistons_old_one() {
     let piston = json!({"language": "python", "version": "*", "files": [{"content": "print(43)"}]});
     let passed = execute(&program, "/api/v2/piston/execute", &piston).await;
     assert_eq!(passed["run"]["stdout"], "43\n", "{passed}");
+}
+
+/// Addresses by which `localhost` or a wildcard leads past the program's listeners, with their ports.
+fn uncovered_addresses(program: &Program) -> Vec<SocketAddr> {
+    let started = &program.started;
+    let engine = started["piston_url"].as_str().unwrap();
+    let engine: SocketAddr = engine.strip_prefix("http://").unwrap().parse().unwrap();
+    let metrics: SocketAddr = started["metrics"].as_str().unwrap().parse().unwrap();
+    assert!(program.addr.is_ipv4() && engine.is_ipv4() && metrics.is_ipv6());
+    [
+        (&["::1", "::"], program.addr),
+        (&["::1", "::"], engine),
+        (&["127.0.0.1", "0.0.0.0"], metrics),
+    ]
+    .iter()
+    .flat_map(|(ips, listener)| ips.map(|ip| (ip.parse::<IpAddr>().unwrap(), listener.port())))
+    .map(Into::into)
+    .collect()
+}
+
+#[tokio::test]
+async fn with_a_network_nobody_else_can_listen_where_localhost_may_lead_too() {
+    if let Err(error) = TcpListener::bind("[::1]:0") {
+        eprintln!("SKIPPED: ports in the other address family, for there is no IPv6: {error}");
+        return;
+    }
+    let metrics = ["--metrics", "[::1]:0"];
+    let program = Program::start(&[&metrics[..], &["--allow-network"]].concat()).await;
+    for address in uncovered_addresses(&program) {
+        let refused = TcpListener::bind(address).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AddrInUse, "{address}");
+    }
+    let code = format!(
+        "import socket\nsocket.socket(socket.AF_INET6).bind(('::1', {}))",
+        program.addr.port()
+    );
+    let response = python(&program, &code).await;
+    let stderr = response["stderr"].as_str().unwrap();
+    assert!(stderr.contains("Address already in use"), "{response}");
+
+    let program = Program::start(&metrics).await;
+    for address in uncovered_addresses(&program) {
+        // A wildcard of IPv6 stands for IPv4 as well, where the program listens.
+        if address.ip() != Ipv6Addr::UNSPECIFIED {
+            TcpListener::bind(address).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_cannot_be_reserved_is_warned_about() {
+    let other = match TcpListener::bind("[::1]:0") {
+        Ok(other) => other,
+        Err(error) => {
+            eprintln!("SKIPPED: a port taken in IPv6, for there is none: {error}");
+            return;
+        }
+    };
+    // It ends for this directory's sake, once it has listened.
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::write(foreign.path().join("document"), "x").unwrap();
+    let listen = format!("127.0.0.1:{}", other.local_addr().unwrap().port());
+    let arguments = [
+        ["--listen", &listen],
+        ["--piston-url", "http://127.0.0.1:0"],
+        ["--data-dir", foreign.path().to_str().unwrap()],
+    ]
+    .concat();
+    let warning = "cannot reserve the port";
+    for (network, warnings) in [(&["--allow-network"][..], 1), (&[], 0)] {
+        let ended = run(&[&arguments[..], network].concat()).await;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(said.contains("is not empty"), "{said}");
+        assert_eq!(said.matches(warning).count(), warnings, "{said}");
+    }
 }

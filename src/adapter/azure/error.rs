@@ -291,6 +291,7 @@ fn file_status(error: &FileError) -> StatusCode {
         FileError::Conflict => StatusCode::CONFLICT,
         FileError::Deleted => StatusCode::CONFLICT,
         FileError::Denied => StatusCode::FORBIDDEN,
+        FileError::InUse => StatusCode::CONFLICT,
         FileError::Full => StatusCode::INSUFFICIENT_STORAGE,
         FileError::TooMuch { .. } => StatusCode::BAD_REQUEST,
         FileError::Undeleted(_) => StatusCode::INTERNAL_SERVER_ERROR,

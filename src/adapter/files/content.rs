@@ -75,14 +75,25 @@ impl Content {
 }
 
 /// All bytes of a file, none where it has changed its kind or may not be read.
-pub(super) fn read_all(shared: &DataRoot, folder: &OwnedFd, entry: &Entry) -> Option<Vec<u8>> {
-    let (file, found) = open_regular(folder, &entry.name).ok()?;
+///
+/// # Errors
+/// [`FileError::InUse`]: unlike the others, this file can be had a moment later.
+pub(super) fn read_all(
+    shared: &DataRoot,
+    folder: &OwnedFd,
+    entry: &Entry,
+) -> Result<Option<Vec<u8>>, FileError> {
+    let (file, found) = match open_regular(folder, &entry.name) {
+        Err(FileError::InUse) => return Err(FileError::InUse),
+        Err(_) => return Ok(None),
+        Ok(opened) => opened,
+    };
     if found.st_nlink > 1 && !shared.links_are_own {
-        return None;
+        return Ok(None);
     }
     let mut bytes = Vec::new();
-    file.take(entry.size).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    let read = file.take(entry.size).read_to_end(&mut bytes);
+    Ok(read.is_ok().then_some(bytes))
 }
 
 /// Opens what is a regular file now, and cannot wait for anything else that it has become.

@@ -30,6 +30,9 @@ pub enum FileError {
         "The file cannot be read or changed: a program of the session has closed it to others."
     )]
     Denied,
+    /// A program of the session holds a lease on the file.
+    #[error("The file is in use: a program of the session holds a lease on it. Try again later.")]
+    InUse,
     /// The disk or the session's share of it is used up.
     #[error("There is no room left for the session's files.")]
     Full,
@@ -102,6 +105,8 @@ impl From<Errno> for FileError {
             Errno::ISDIR => Self::Conflict,
             Errno::NAMETOOLONG => Self::Name("is too long"),
             Errno::ACCESS | Errno::PERM => Self::Denied,
+            // Nothing but a lease makes an open with O_NONBLOCK fail so.
+            Errno::WOULDBLOCK => Self::InUse,
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full,
             other => Self::Disk(other.into()),
         }

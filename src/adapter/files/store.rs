@@ -75,7 +75,8 @@ impl FileStore {
     /// Opens a file to read it. It stays as it is for the reader, even where it is replaced.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], also for what is no regular file; [`FileError::Denied`].
+    /// [`FileError::NotFound`], also for what is no regular file; [`FileError::Denied`];
+    /// [`FileError::InUse`].
     pub fn read(&self, path: &FilePath) -> Result<Content, FileError> {
         Content::open(&self.shared, path)
     }
@@ -138,10 +139,11 @@ impl FileStore {
     /// the data directory.
     ///
     /// # Errors
-    /// [`FileError::TooMuch`] where they have more than `limit` bytes together.
+    /// [`FileError::TooMuch`] where they have more than `limit` bytes together, [`FileError::InUse`].
     pub fn for_execution(&self, limit: u64) -> Result<Vec<(String, Vec<u8>)>, FileError> {
         let mut total = 0;
         let mut files = Vec::new();
+        let mut failed = None;
         listing::each_below(
             self.shared.root()?,
             &FolderPath::default(),
@@ -150,8 +152,12 @@ impl FileStore {
                     total += entry.size;
                     if total > limit {
                         files.clear();
-                    } else if let Some(bytes) = content::read_all(&self.shared, folder, &entry) {
-                        files.push((entry.path(), bytes));
+                        return Ok(Next::Enter);
+                    }
+                    match content::read_all(&self.shared, folder, &entry) {
+                        Ok(Some(bytes)) => files.push((entry.path(), bytes)),
+                        Ok(None) => {}
+                        Err(error) => failed = Some(error),
                     }
                 }
                 Ok(Next::Enter)
@@ -163,6 +169,9 @@ impl FileStore {
                 bytes: total,
                 limit,
             });
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         files.sort();
         Ok(files)

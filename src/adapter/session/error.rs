@@ -121,6 +121,7 @@ fn file_code(error: &FileError) -> &'static str {
         FileError::Conflict => "FileConflict",
         FileError::Deleted => "UploadCanceled",
         FileError::Denied => "FileAccessDenied",
+        FileError::InUse => "FileInUse",
         FileError::Full => "InsufficientStorage",
         FileError::TooMuch { .. } => "ExecutionTooLarge",
         FileError::Undeleted(_) => "DeletionFailed",

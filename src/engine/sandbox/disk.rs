@@ -16,7 +16,7 @@ use rustix::fs::{
 use rustix::process::{Gid, Uid};
 
 use crate::data_dir::is_reserved;
-use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, delete_tree, walk};
+use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, SpaceCounter, delete_tree, walk};
 
 use super::files::SHARED_DIRS;
 use super::slots::{Block, JobIds, UID_RANGE};
@@ -106,12 +106,12 @@ impl Leftovers {
 
     /// The space that they take up.
     pub(super) fn space(&self) -> Space {
-        let mut space = Space::default();
+        let mut counter = SpaceCounter::default();
         self.for_each(|_, _, found| {
-            space.add(found);
+            counter.add(found);
             Next::Enter
         });
-        space
+        counter.space()
     }
 
     /// Deletes them.
