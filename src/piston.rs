@@ -15,5 +15,5 @@ pub use kernel::{CellResult, CellValue, Json, KernelLoss, KernelReport, KernelsS
 pub use signal::{SIGNALS, Signal};
 pub use wire::{
     Encoding, EngineAbout, ExecuteRequest, ExecuteResponse, File, InstalledPackage, Jobs, Message,
-    Runtime, Stage, Status, Verdict, WorkingDirectory,
+    Runtime, Stage, Status, User, Verdict, WorkingDirectory,
 };

@@ -23,7 +23,7 @@ use super::sandbox::{
 };
 use super::stdio::{Streams, read, write};
 use crate::limiter::Permit;
-use crate::piston::{ExecuteResponse, Stage, WorkingDirectory};
+use crate::piston::{ExecuteResponse, Stage, User, WorkingDirectory};
 
 /// How long to read output once every process of the job has ended. All of it is in the pipes by then;
 /// only a descriptor that was passed out of the job could keep them open.
@@ -59,15 +59,17 @@ pub(super) async fn execute(
 ) -> Result<ExecuteResponse, LinkError> {
     let entry = &runtime.entry;
     let layout = Layout::of(entry, std::mem::take(&mut submission.files));
-    // Kernels and shell commands share the session's user with the program that has the turn.
-    let turn = match submission.is_shell {
-        true => None,
-        false => Arc::clone(context.session_turn).try_acquire_owned().ok(),
+    let turn = match submission.user {
+        None => Arc::clone(context.session_turn).try_acquire_owned().ok(),
+        Some(_) => None,
     };
-    let user = match submission.is_shell || turn.is_some() {
-        true => JobUser::Session,
-        false => JobUser::Own,
+    let user = match submission.user {
+        Some(User::Session) => JobUser::Session,
+        None if turn.is_some() => JobUser::Session,
+        Some(User::Own) | None => JobUser::Own,
     };
+    // Whoever insists on the session's user comes back as that user, and needs no files opened to others.
+    let is_program = submission.user != Some(User::Session);
     let key = layout.pool_key(runtime, &submission, user);
     let template = CommandTemplate::of(runtime, &layout.main, &layout.sources);
     // The pool is refilled when this job has ended.
@@ -101,7 +103,7 @@ pub(super) async fn execute(
         }
     }
     let spawner = context.spawner;
-    let mut link = spawner.open(user, !submission.is_shell, permit).await?;
+    let mut link = spawner.open(user, is_program, permit).await?;
     context
         .run(
             &mut link,
@@ -191,7 +193,7 @@ impl Layout {
             && (!entry.alone || self.files.len() == 1)
             && entry.compile.is_none()
             && submission.args.is_empty()
-            && !submission.is_shell
+            && submission.user != Some(User::Session)
             && !file.contains('/')
             && source.len() <= MAX_SOURCE_BYTES
             && !entry.rereads.as_ref().is_some_and(rereads);

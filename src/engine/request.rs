@@ -8,7 +8,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use super::json::{Json, Members, ValueKind, number_text};
-use crate::piston::WorkingDirectory;
+use crate::piston::{User, WorkingDirectory};
 
 /// Limits on a file's path, and on each name in it, in bytes.
 const MAX_PATH: usize = 1024;
@@ -41,8 +41,8 @@ pub(super) struct Submission {
     pub(super) run: Bounds,
     /// Where the run stage starts, if not in the job's directory.
     pub(super) working_directory: Option<WorkingDirectory>,
-    /// Whether it is a shell command, which shares its user with the session's kernels.
-    pub(super) is_shell: bool,
+    /// As whom it runs, if the request says so.
+    pub(super) user: Option<User>,
 }
 
 /// One file of a submission.
@@ -154,7 +154,7 @@ impl<'a> JobRequest<'a> {
             compile: bounds.0,
             run: bounds.1,
             working_directory: self.working_directory()?,
-            is_shell: self.flag("shell")?,
+            user: self.user()?,
         })
     }
 
@@ -237,6 +237,19 @@ impl<'a> JobRequest<'a> {
             (ValueKind::Null, _) => Ok(None),
             (_, Some("data")) => Ok(Some(WorkingDirectory::Data)),
             _ => refuse("If specified, working_directory must be \"data\""),
+        }
+    }
+
+    /// An extension to Piston's API.
+    fn user(&self) -> Result<Option<User>, RequestError> {
+        let Some(value) = self.body.get("user") else {
+            return Ok(None);
+        };
+        match (value.kind(), value.string().as_deref()) {
+            (ValueKind::Null, _) => Ok(None),
+            (_, Some("session")) => Ok(Some(User::Session)),
+            (_, Some("own")) => Ok(Some(User::Own)),
+            _ => refuse("If specified, user must be \"session\" or \"own\""),
         }
     }
 

@@ -36,10 +36,9 @@ pub struct ExecuteRequest {
     /// Where the program starts, if not in the job's directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<WorkingDirectory>,
-    /// Whether it is a shell command, which runs as the session's user even while programs run: an extension
-    /// that the embedded engine knows and Piston ignores.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub shell: bool,
+    /// As whom the program runs. If absent, as the session's user unless another program does so meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
     /// The kernel in which the code runs as a cell, where the engine has one for it; else it runs in a
     /// fresh process. An extension that the embedded engine knows and Piston ignores.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +54,18 @@ pub struct ExecuteRequest {
 pub enum WorkingDirectory {
     /// The session's data directory.
     Data,
+}
+
+/// As whom a program runs, where jobs have users of their own.
+///
+/// The member `user` of a request, an extension that the embedded engine knows; Piston ignores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum User {
+    /// The user who owns the session's files, whatever else runs as that user meanwhile.
+    Session,
+    /// A user of its own.
+    Own,
 }
 
 /// One source file of an [`ExecuteRequest`].

@@ -18,7 +18,7 @@ use crate::adapter::model::execution::Execution;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::outcome::Outcome;
 use crate::config::EngineKind;
-use crate::piston::{Client, ClientError, ClientLimits, WorkingDirectory};
+use crate::piston::{Client, ClientError, ClientLimits, User, WorkingDirectory};
 
 pub use job::Job;
 
@@ -110,7 +110,8 @@ impl Backend {
         if let Self::Embedded { .. } = self {
             request.working_directory = Some(WorkingDirectory::Data);
             request.raw_stdin = true;
-            request.shell = is_shell;
+            // Shell commands follow one another even while programs run, and find each other's files.
+            request.user = is_shell.then_some(User::Session);
             request.kernel = kernel;
         }
         Job {

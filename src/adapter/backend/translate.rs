@@ -57,7 +57,7 @@ pub fn piston_request(
         run_timeout: Some((timeout.as_millis() as u64).max(1)),
         run_memory_limit: Some(limits.memory),
         working_directory: None,
-        shell: false,
+        user: None,
         kernel: None,
     }
 }

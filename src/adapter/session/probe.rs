@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::adapter::backend::translate;
 use crate::adapter::session::app::App;
 use crate::adapter::session::readiness::RETRY;
-use crate::piston::{ClientError, ExecuteRequest, File, Runtime};
+use crate::piston::{ClientError, ExecuteRequest, File, Runtime, User};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -91,6 +91,8 @@ fn program(runtimes: &[Runtime]) -> Result<ExecuteRequest, String> {
         version: "*".to_owned(),
         files: vec![File::text(file, source)],
         run_timeout: Some(CHECK_TIMEOUT.as_millis() as u64),
+        // The session's user is for the session's programs.
+        user: Some(User::Own),
         ..ExecuteRequest::default()
     })
 }

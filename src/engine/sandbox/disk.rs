@@ -225,7 +225,8 @@ fn hand_over_where(
     is_left: impl Fn(&Stat) -> bool,
 ) -> io::Result<()> {
     walk(open(data_dir)?, |folder, name, found, depth| {
-        if depth == 0 && is_reserved(name) {
+        // The service's own, and not to be opened to programs.
+        if depth == 0 && is_reserved(name) && found.st_uid == block.session {
             return Ok(Next::Skip);
         }
         if !is_left(found) {
