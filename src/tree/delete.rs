@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, fchmod, fstat, openat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, fchmod, fchown, fstat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -185,7 +185,8 @@ fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-/// Opens a directory whatever its mode, and changes the mode so that it can be emptied.
+/// Opens a directory whatever its mode, and changes the mode so that it can be emptied. Root takes it over,
+/// so that no program can put anything more into it, not even one whose working directory it is.
 fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     let dir = match openat(&parent, name, OPEN_DIR, Mode::empty()) {
         // Only without root: as the owner, this process may grant itself access. It does so by the
@@ -198,10 +199,13 @@ fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
         }
         other => other?,
     };
-    let mode = Mode::from_raw_mode(fstat(&dir)?.st_mode);
-    if !mode.contains(Mode::RWXU) {
-        // Refused if the directory belongs to another user. Deleting its entries then fails, too, and
-        // that error is reported.
+    let me = rustix::process::geteuid();
+    // Both are refused if the directory belongs to another user. Where deleting its entries then fails, too,
+    // that error is reported.
+    if me.is_root() {
+        let _ = fchown(&dir, Some(me), None);
+    }
+    if Mode::from_raw_mode(fstat(&dir)?.st_mode) != Mode::RWXU {
         let _ = fchmod(&dir, Mode::RWXU);
     }
     Ok(dir)

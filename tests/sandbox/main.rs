@@ -14,6 +14,7 @@ mod abuse;
 mod data_dir;
 mod faults;
 mod isolation;
+mod ownership;
 mod service;
 mod warm;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ("data_dir", data_dir::tests()),
         ("faults", faults::tests()),
         ("isolation", isolation::tests()),
+        ("ownership", ownership::tests()),
         ("service", service::tests()),
         ("warm", warm::tests()),
     ])
