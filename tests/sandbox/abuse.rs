@@ -117,6 +117,9 @@ r = libc.syscall(240, b'', 0, 0, 0); print('done' if ctypes.get_errno() != errno
 r = libc.syscall(248, b'user', b'x', b'y', 1, -2); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
     (41, "io_uring", &[Seccomp], "
 r = libc.syscall(425, 1, 0); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
+    (41, "asynchronous input and output", &[Seccomp], "
+context = ctypes.c_ulong()
+print('done' if libc.syscall(206, 1, ctypes.byref(context)) == 0 else 'no')"),
     (41, "userfaultfd", &[Seccomp], "
 r = libc.syscall(323, 1); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
     (41, "perf", &[Seccomp], "
@@ -133,6 +136,10 @@ r = libc.syscall(435, 0, 0); print('done' if ctypes.get_errno() != errno.ENOSYS 
     (42, "mount", &[OwnUsers, Seccomp, Landlock], "
 os.mkdir('m'); ok = libc.mount(b'none', b'm', b'tmpfs', 0, 0) == 0
 print('done' if ok else 'no'); libc.umount(b'm')"),
+    (42, "a mount with attributes", &[Seccomp], "
+r = libc.syscall(467, -1, b'', 0, 0, 0); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
+    (42, "quotas of a mount", &[Seccomp], "
+r = libc.syscall(443, -1, 0, 0, 0); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
     (43, "typing into a terminal", &[Seccomp], "
 libc.ioctl(-1, 0x5412, b'x'); print('done' if ctypes.get_errno() == errno.EBADF else 'no')"),
     (47, "calls of the x32 kind", &[Seccomp], "print('done' if libc.syscall(0x40000000 | 39) > 0 else 'no')"),
