@@ -209,8 +209,8 @@ fn denied(allow_network: bool) -> BTreeMap<u32, Code> {
         .collect()
 }
 
-/// Only Unix sockets, and IPv4 and IPv6 if the network is allowed. `socketpair` stays allowed because it
-/// creates Unix sockets only.
+/// Only Unix sockets, and if the network is allowed IPv4, IPv6 and the netlink of addresses and routes.
+/// `socketpair` stays allowed because it creates Unix sockets only.
 fn socket(allow_network: bool) -> Code {
     let refuse = || fail(libc::EPERM);
     let internet = || {
@@ -222,8 +222,13 @@ fn socket(allow_network: bool) -> Code {
             fail(libc::ENETUNREACH)
         }
     };
-    // C libraries list the machine's addresses over netlink when they resolve names.
-    let netlink = if allow_network { allow() } else { refuse() };
+    let netlink = if allow_network {
+        // C libraries list the machine's addresses when they resolve names. Other protocols lead to
+        // large parts of the kernel: firewalls, IPsec, sockets of others.
+        argument(2, equal(libc::NETLINK_ROUTE, allow(), refuse()))
+    } else {
+        refuse()
+    };
     let others = equal(libc::AF_NETLINK, netlink, refuse());
     let others = equal(libc::AF_INET6, internet(), others);
     let others = equal(libc::AF_INET, internet(), others);
@@ -536,6 +541,10 @@ mod tests {
                     assert_eq!(socket(family, kind, 0), [EPERM; 2], "{family}");
                 }
                 assert_eq!(socket(libc::AF_NETLINK, kind, 0), [EPERM, ALLOW]);
+                for protocol in [1, 4, 9, 15, 16, -1] {
+                    let netlink = socket(libc::AF_NETLINK, kind, protocol);
+                    assert_eq!(netlink, [EPERM; 2], "{protocol}");
+                }
             }
         }
         // The kernel looks at the low word only.
