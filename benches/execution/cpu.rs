@@ -101,6 +101,12 @@ pub async fn report() {
                 );
             }
             println!("  bare, a second: {:.0}", of_bare(|round| round.rate));
+            if let [own, other] = jobs.as_slice() {
+                // Round by round, as what else the machine does changes from one to the next.
+                let saved = own.iter().zip(other);
+                let saved = saved.map(|(own, other)| other.cpu.all() - own.cpu.all());
+                println!("  less than the other engine: {:.2}", Spread::of(saved));
+            }
         }
     }
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
