@@ -117,6 +117,9 @@ r = libc.syscall(240, b'', 0, 0, 0); print('done' if ctypes.get_errno() != errno
 r = libc.syscall(248, b'user', b'x', b'y', 1, -2); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
     (41, "io_uring", &[Seccomp], "
 r = libc.syscall(425, 1, 0); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
+    (41, "asynchronous input and output", &[Seccomp], "
+context = ctypes.c_ulong()
+print('done' if libc.syscall(206, 1, ctypes.byref(context)) == 0 else 'no')"),
     (41, "userfaultfd", &[Seccomp], "
 r = libc.syscall(323, 1); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
     (41, "perf", &[Seccomp], "
@@ -133,6 +136,10 @@ r = libc.syscall(435, 0, 0); print('done' if ctypes.get_errno() != errno.ENOSYS 
     (42, "mount", &[OwnUsers, Seccomp, Landlock], "
 os.mkdir('m'); ok = libc.mount(b'none', b'm', b'tmpfs', 0, 0) == 0
 print('done' if ok else 'no'); libc.umount(b'm')"),
+    (42, "a mount with attributes", &[Seccomp], "
+r = libc.syscall(467, -1, b'', 0, 0, 0); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
+    (42, "quotas of a mount", &[Seccomp], "
+r = libc.syscall(443, -1, 0, 0, 0); print('done' if ctypes.get_errno() != errno.EPERM else 'no')"),
     (43, "typing into a terminal", &[Seccomp], "
 libc.ioctl(-1, 0x5412, b'x'); print('done' if ctypes.get_errno() == errno.EBADF else 'no')"),
     (47, "calls of the x32 kind", &[Seccomp], "print('done' if libc.syscall(0x40000000 | 39) > 0 else 'no')"),
@@ -748,6 +755,46 @@ int main(void) {
     assert!(run["stdout"] == "done\n" || run["code"] == 139, "{run}");
 }
 
+/// Row 11, where jobs may use the network: C libraries ask for addresses and interfaces over netlink, and
+/// nothing else may.
+async fn netlink_is_for_addresses_and_routes_alone() {
+    let sockets = "import errno, socket
+opened = []
+for protocol in range(32):
+    for kind in socket.SOCK_RAW, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC:
+        try: opened.append(socket.socket(socket.AF_NETLINK, kind, protocol).proto)
+        except OSError as error: assert error.errno == errno.EPERM or not REFUSED, (protocol, error)
+print(opened)
+";
+    let names = "import socket
+assert socket.if_nameindex()
+assert socket.getaddrinfo('localhost', 80, flags=socket.AI_ADDRCONFIG)
+print('done')
+";
+    let config = EngineConfig {
+        allow_network: true,
+        ..small()
+    };
+    let served = serve(config.clone()).await;
+    let run = served
+        .run("python", &sockets.replace("REFUSED", "True"))
+        .await;
+    assert_eq!(run["stdout"], "[0, 0]\n", "{run}");
+    let run = served.run("python", names).await;
+    assert_eq!(run["stdout"], "done\n", "{run}");
+
+    let open = serve(EngineConfig {
+        without: vec![Seccomp],
+        ..config
+    })
+    .await;
+    let run = open
+        .run("python", &sockets.replace("REFUSED", "False"))
+        .await;
+    let opened = run["stdout"].as_str().unwrap();
+    assert!(opened.len() > "[0, 0]\n".len(), "{run}");
+}
+
 /// Row 48: nothing that the engine holds open reaches a job.
 async fn a_job_has_three_descriptors() {
     let (read, write) = rustix::pipe::pipe().unwrap();
@@ -899,6 +946,7 @@ pub fn tests() -> Tests {
             a_program_that_ignores_signals_or_stops_is_ended,
             cpu_time_is_that_of_all_processes,
             calls_of_the_32_bit_kind_are_refused,
+            netlink_is_for_addresses_and_routes_alone,
             a_job_has_three_descriptors,
             what_a_killed_keeper_leaves_is_cleaned_up,
             a_client_that_hangs_up_ends_its_job,

@@ -1,179 +1,245 @@
-//! The system calls that a job may not make, compiled to seccomp filters.
+//! The system calls that a job may not make, as one seccomp filter.
 //!
 //! This is a deny list: allow lists keep breaking programs and C libraries. Denied calls fail with
-//! `EPERM`, which programs expect, with two exceptions. `clone3` fails with `ENOSYS`, because a filter
-//! cannot see its flags and C libraries then fall back to `clone`. IPv4 and IPv6 sockets fail with
-//! `ENETUNREACH`, so that a program reports that there is no network, as it does in Piston.
+//! `EPERM`, which programs expect, with three exceptions. `clone3` fails with `ENOSYS`, because a filter
+//! cannot see its flags and C libraries then fall back to `clone`. So do `io_setup`, which kernels may
+//! lack, and calls that are newer than this list. IPv4 and IPv6 sockets fail with `ENETUNREACH`, so that a
+//! program reports that there is no network, as it does in Piston.
 //!
-//! The filters are one layer of several; see [`confine`](super::confine) for the order in which the
+//! The filter searches the call's number as a binary tree. At each installation the kernel runs it for
+//! every number, to learn which calls it need not ask about, and every job installs it anew: with a list
+//! of comparisons that takes several times as long.
+//!
+//! The filter is one layer of several; see [`confine`](super::confine) for the order in which the
 //! layers are applied.
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is,
-    SeccompCondition, SeccompFilter, SeccompRule, apply_filter, sock_filter,
-};
+use seccompiler::{BpfProgram, apply_filter, sock_filter};
 
-/// Why there are no system call filters.
+/// Why there is no system call filter.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SeccompError {
-    #[error("cannot compile the system call filters: {0}")]
-    Compile(#[from] BackendError),
-    #[error("cannot install the system call filters: {0}")]
+    #[error("there is no system call filter for {}", std::env::consts::ARCH)]
+    Architecture,
+    #[error("cannot install the system call filter: {0}")]
     Install(#[from] seccompiler::Error),
 }
 
-/// The compiled filters. Compiling takes longer than starting a small program, so the spawner does it
-/// once.
+/// The compiled filter.
 #[derive(Debug, Clone)]
-pub(super) struct Filters(Vec<BpfProgram>);
+pub(super) struct Filters(BpfProgram);
 
 impl Filters {
-    /// Compiles the filters for this machine's architecture.
+    /// Compiles the filter for this machine's architecture.
     ///
     /// # Errors
     /// If the architecture is not supported.
     pub(super) fn compile(allow_network: bool) -> Result<Self, SeccompError> {
-        let absent = BTreeMap::from([(libc::SYS_clone3, vec![])]);
-        let mut filters = vec![
-            program(denied(allow_network)?, libc::EPERM)?,
-            without_x32(program(absent, libc::ENOSYS)?),
-        ];
-        if !allow_network {
-            let family = |family: i32| {
-                let family = u64::from(family.unsigned_abs());
-                rule(vec![when(0, Width::Dword, Is::Eq, family)?])
-            };
-            let internet = vec![family(libc::AF_INET)?, family(libc::AF_INET6)?];
-            let sockets = BTreeMap::from([(libc::SYS_socket, internet)]);
-            filters.push(program(sockets, libc::ENETUNREACH)?);
-        }
-        Ok(Self(filters))
+        // `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_AARCH64` of the kernel's `linux/audit.h`.
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => 0xC000_003E,
+            "aarch64" => 0xC000_00B7,
+            _ => return Err(SeccompError::Architecture),
+        };
+        // Numbers mean something only together with the architecture: on x86-64, `int 0x80` makes
+        // 32-bit calls, which have others.
+        let by_number = load(NUMBER, search(&ranges(denied(allow_network))));
+        let kill = end(libc::SECCOMP_RET_KILL_PROCESS);
+        let filter = load(ARCHITECTURE, branch(EQUAL, architecture, by_number, kill));
+        Ok(Self(filter))
     }
 
-    /// Installs the filters for this process and everything that it will start.
+    /// Installs the filter for this process and everything that it will start.
     ///
     /// # Errors
     /// If the kernel does not support filters.
     pub(super) fn apply(&self) -> Result<(), SeccompError> {
-        for filter in &self.0 {
-            apply_filter(filter)?;
+        Ok(apply_filter(&self.0)?)
+    }
+}
+
+/// Instructions that end the program, whichever way it takes through them.
+type Code = BpfProgram;
+
+/// Places in the kernel's `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// Operations of the kernel's `linux/bpf_common.h`, put together from their parts.
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const EQUAL: u16 = 0x15;
+const AT_LEAST: u16 = 0x35;
+const ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+fn end(action: u32) -> Code {
+    vec![instruction(RETURN, action)]
+}
+
+fn allow() -> Code {
+    end(libc::SECCOMP_RET_ALLOW)
+}
+
+fn fail(errno: i32) -> Code {
+    end(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs())
+}
+
+fn instruction(code: u16, k: u32) -> sock_filter {
+    let (jt, jf) = (0, 0);
+    sock_filter { code, jt, jf, k }
+}
+
+/// Goes on with the word at this place in `struct seccomp_data`.
+fn load(place: u32, mut rest: Code) -> Code {
+    rest.insert(0, instruction(LOAD, place));
+    rest
+}
+
+/// Goes on with the low word of an argument: the kernel, too, ignores the high word of an `int`. All
+/// architectures here are little-endian.
+fn argument(index: u32, rest: Code) -> Code {
+    load(ARGUMENTS + 8 * index, rest)
+}
+
+/// Goes on with these bits of the word.
+fn masked(bits: u32, mut rest: Code) -> Code {
+    rest.insert(0, instruction(AND, bits));
+    rest
+}
+
+fn equal(value: i32, then: Code, otherwise: Code) -> Code {
+    branch(EQUAL, value.cast_unsigned(), then, otherwise)
+}
+
+fn any_bit(bits: u32, then: Code, otherwise: Code) -> Code {
+    branch(ANY_BIT, bits, then, otherwise)
+}
+
+fn branch(comparison: u16, value: u32, then: Code, otherwise: Code) -> Code {
+    let mut code = vec![instruction(comparison, value)];
+    let skipped = otherwise.len();
+    if let Ok(near) = u8::try_from(skipped) {
+        code[0].jt = near;
+    } else {
+        // A comparison cannot jump that far itself.
+        code[0].jf = 1;
+        code.push(instruction(JUMP, skipped as u32));
+    }
+    code.extend(otherwise);
+    code.extend(then);
+    code
+}
+
+/// Searches the range of the call's number. There is at least one range.
+fn search(ranges: &[(u32, Code)]) -> Code {
+    match ranges {
+        [(_, code)] => code.clone(),
+        _ => {
+            let (lower, upper) = ranges.split_at(ranges.len() / 2);
+            branch(AT_LEAST, upper[0].0, search(upper), search(lower))
         }
-        Ok(())
     }
 }
 
-fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, BackendError> {
-    SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno.unsigned_abs()),
-        std::env::consts::ARCH.try_into()?,
-    )
-    .and_then(BpfProgram::try_from)
+/// What to do from which number on, in order from 0.
+fn ranges(denied: BTreeMap<u32, Code>) -> Vec<(u32, Code)> {
+    let mut ranges = BTreeMap::from([(0, allow())]);
+    ranges.extend(denied.keys().map(|number| (number + 1, allow())));
+    ranges.extend(denied);
+    ranges.insert(NEWEST + 1, fail(libc::ENOSYS));
+    let mut ranges: Vec<_> = ranges.into_iter().collect();
+    ranges.dedup_by(|next, previous| next.1 == previous.1);
+    ranges
 }
 
-/// Prepends a check that rejects every x32 call. On x86-64 these are the same calls under other
-/// numbers, which the filter does not know; other architectures have none. (32-bit calls by
-/// `int 0x80` carry another architecture, for which the filter kills the process.)
-fn without_x32(filter: BpfProgram) -> BpfProgram {
-    const LOAD_WORD: u16 = 0x20;
-    const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
-    const RETURN: u16 = 0x06;
-    const NUMBER_OFFSET: u32 = 0;
-    const X32_BIT: u32 = 0x4000_0000;
-    const ERRNO: u32 = 0x0005_0000;
-    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    let mut checked = vec![
-        step(LOAD_WORD, 0, 0, NUMBER_OFFSET),
-        step(JUMP_IF_GREATER_OR_EQUAL, 0, 1, X32_BIT),
-        step(RETURN, 0, 0, ERRNO | libc::ENOSYS.unsigned_abs()),
-    ];
-    checked.extend(filter);
-    checked
-}
+/// `file_setattr`, the newest call of Linux 6.18 by its `scripts/syscall.tbl`; from 424 on all
+/// architectures have the same numbers. Newer calls may do what the filter is to deny, so they do not
+/// exist for jobs until they have been judged. The x32 calls of x86-64, which are the same calls under
+/// other numbers, are higher still.
+const NEWEST: u32 = 469;
 
-/// A condition on one argument.
-fn when(argument: u8, width: Width, is: Is, value: u64) -> Result<SeccompCondition, BackendError> {
-    SeccompCondition::new(argument, width, is, value)
-}
-
-/// A rule that matches if all conditions do.
-fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(conditions)
-}
-
-fn denied(allow_network: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
-    // An empty list of rules denies the call with any arguments.
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALWAYS.iter().map(|number| (*number, vec![])).collect();
-
-    // Only Unix sockets, and IPv4 and IPv6, which a filter of their own denies unless the network is
-    // allowed. `socketpair` stays allowed because it creates Unix sockets only.
-    let mut families = vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-    if allow_network {
-        // C libraries list the machine's addresses over netlink when they resolve names.
-        families.push(libc::AF_NETLINK);
-    }
-    let other_family = families
-        .into_iter()
-        .map(|family| when(0, Width::Dword, Is::Ne, u64::from(family.unsigned_abs())))
-        .collect::<Result<_, _>>()?;
-    let mut sockets = vec![rule(other_family)?];
-    if allow_network {
-        // Raw sockets could read other programs' packets.
-        let raw = u64::from(libc::SOCK_RAW.unsigned_abs());
-        let internet = |family: i32| {
-            rule(vec![
-                when(0, Width::Dword, Is::Eq, u64::from(family.unsigned_abs()))?,
-                when(1, Width::Dword, Is::MaskedEq(0xf), raw)?,
-            ])
-        };
-        sockets.extend([internet(libc::AF_INET)?, internet(libc::AF_INET6)?]);
-    }
-    rules.insert(libc::SYS_socket, sockets);
-
+/// What to do for calls that are not allowed with any arguments.
+fn denied(allow_network: bool) -> BTreeMap<u32, Code> {
+    let refuse = || fail(libc::EPERM);
     // New namespaces: in a user namespace an ordinary user is root, which opens large parts of the
     // kernel to it.
-    let namespaces = [
-        libc::CLONE_NEWNS,
-        libc::CLONE_NEWCGROUP,
-        libc::CLONE_NEWUTS,
-        libc::CLONE_NEWIPC,
-        libc::CLONE_NEWUSER,
-        libc::CLONE_NEWPID,
-        libc::CLONE_NEWNET,
-    ]
-    .map(|flag| u64::from(flag.unsigned_abs()));
-    let flag_rules = |flags: &[u64]| {
-        flags
-            .iter()
-            .map(|flag| rule(vec![when(0, Width::Qword, Is::MaskedEq(*flag), *flag)?]))
-            .collect::<Result<Vec<_>, _>>()
-    };
-    rules.insert(libc::SYS_clone, flag_rules(&namespaces)?);
-    const CLONE_NEWTIME: u64 = 0x80;
-    let with_time = [namespaces.as_slice(), &[CLONE_NEWTIME]].concat();
-    rules.insert(libc::SYS_unshare, flag_rules(&with_time)?);
-
+    let namespaces = (libc::CLONE_NEWNS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET)
+        .cast_unsigned();
+    // A flag of `unshare` only: `clone` has a part of the exit signal there.
+    const CLONE_NEWTIME: u32 = 0x80;
     // Both push input into the terminal from which the engine was started.
-    const TIOCSTI: u64 = 0x5412;
-    const TIOCLINUX: u64 = 0x541C;
-    let typing = [TIOCSTI, TIOCLINUX]
-        .into_iter()
-        .map(|request| rule(vec![when(1, Width::Dword, Is::Eq, request)?]))
-        .collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_ioctl, typing);
-
+    const TIOCSTI: i32 = 0x5412;
+    const TIOCLINUX: i32 = 0x541C;
+    let typing = equal(TIOCSTI, refuse(), equal(TIOCLINUX, refuse(), allow()));
     // Limits and priorities of other processes. Scheduling calls take thread ids, which a filter
     // cannot tell from process ids, so they have to stay allowed.
-    let of_others = |argument| rule(vec![when(argument, Width::Dword, Is::Ne, 0)?]);
-    rules.insert(libc::SYS_prlimit64, vec![of_others(0)?]);
-    rules.insert(libc::SYS_setpriority, vec![of_others(1)?]);
-    rules.insert(libc::SYS_ioprio_set, vec![of_others(1)?]);
-    Ok(rules)
+    let own_only = |index| argument(index, equal(0, allow(), refuse()));
+    let others = [
+        (libc::SYS_clone3, fail(libc::ENOSYS)),
+        (libc::SYS_io_setup, fail(libc::ENOSYS)),
+        (libc::SYS_socket, socket(allow_network)),
+        (
+            libc::SYS_clone,
+            argument(0, any_bit(namespaces, refuse(), allow())),
+        ),
+        (
+            libc::SYS_unshare,
+            argument(0, any_bit(namespaces | CLONE_NEWTIME, refuse(), allow())),
+        ),
+        (libc::SYS_ioctl, argument(1, typing)),
+        (libc::SYS_prlimit64, own_only(0)),
+        (libc::SYS_setpriority, own_only(1)),
+        (libc::SYS_ioprio_set, own_only(1)),
+    ];
+    ALWAYS
+        .iter()
+        .map(|number| (*number, refuse()))
+        .chain(others)
+        .map(|(number, code)| (number as u32, code))
+        .collect()
 }
+
+/// Only Unix sockets, and if the network is allowed IPv4, IPv6 and the netlink of addresses and routes.
+/// `socketpair` stays allowed because it creates Unix sockets only.
+fn socket(allow_network: bool) -> Code {
+    let refuse = || fail(libc::EPERM);
+    let internet = || {
+        if allow_network {
+            // Raw sockets could read other programs' packets.
+            let raw = equal(libc::SOCK_RAW, refuse(), allow());
+            argument(1, masked(SOCKET_TYPES, raw))
+        } else {
+            fail(libc::ENETUNREACH)
+        }
+    };
+    let netlink = if allow_network {
+        // C libraries list the machine's addresses when they resolve names. Other protocols lead to
+        // large parts of the kernel: firewalls, IPsec, sockets of others.
+        argument(2, equal(libc::NETLINK_ROUTE, allow(), refuse()))
+    } else {
+        refuse()
+    };
+    let others = equal(libc::AF_NETLINK, netlink, refuse());
+    let others = equal(libc::AF_INET6, internet(), others);
+    let others = equal(libc::AF_INET, internet(), others);
+    argument(0, equal(libc::AF_UNIX, allow(), others))
+}
+
+/// The kernel's `SOCK_TYPE_MASK`: other bits of a socket's type are flags.
+const SOCKET_TYPES: u32 = 0xf;
+
+/// Since Linux 6.15.
+const SYS_OPEN_TREE_ATTR: i64 = 467;
 
 /// Calls that are denied with any arguments.
 const ALWAYS: &[i64] = &[
@@ -198,6 +264,7 @@ const ALWAYS: &[i64] = &[
     libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
+    SYS_OPEN_TREE_ATTR,
     libc::SYS_setns,
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
@@ -249,6 +316,7 @@ const ALWAYS: &[i64] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
     libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
     libc::SYS_syslog,
     libc::SYS_vhangup,
     libc::SYS_lookup_dcookie,
@@ -264,3 +332,234 @@ const ALWAYS: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_uselib,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    const ENETUNREACH: u32 = libc::SECCOMP_RET_ERRNO | libc::ENETUNREACH as u32;
+
+    /// Runs a program as the kernel does.
+    fn interpret(code: &Code, data: &[u8; 64]) -> u32 {
+        let (mut at, mut word) = (0, 0);
+        loop {
+            let step = &code[at];
+            at += 1;
+            let mut jump_if = |is: bool| at += usize::from(if is { step.jt } else { step.jf });
+            match step.code {
+                LOAD => {
+                    let place = step.k as usize;
+                    word = u32::from_ne_bytes(data[place..place + 4].try_into().unwrap());
+                }
+                AND => word &= step.k,
+                JUMP => at += step.k as usize,
+                EQUAL => jump_if(word == step.k),
+                AT_LEAST => jump_if(word >= step.k),
+                ANY_BIT => jump_if(word & step.k != 0),
+                RETURN => return step.k,
+                other => panic!("no such operation: {other:#x}"),
+            }
+        }
+    }
+
+    fn architecture() -> u32 {
+        let is_x86 = cfg!(target_arch = "x86_64");
+        if is_x86 { 0xC000_003E } else { 0xC000_00B7 }
+    }
+
+    fn run(filters: &Filters, architecture: u32, number: u32, arguments: &[u64]) -> u32 {
+        let mut data = [0; 64];
+        data[..4].copy_from_slice(&number.to_ne_bytes());
+        data[4..8].copy_from_slice(&architecture.to_ne_bytes());
+        for (place, argument) in data[16..].chunks_mut(8).zip(arguments) {
+            place.copy_from_slice(&argument.to_ne_bytes());
+        }
+        interpret(&filters.0, &data)
+    }
+
+    /// What a job gets from a call, without the network and with it.
+    fn both(number: i64, arguments: &[u64]) -> [u32; 2] {
+        [false, true].map(|network| {
+            let filters = Filters::compile(network).unwrap();
+            run(&filters, architecture(), number as u32, arguments)
+        })
+    }
+
+    fn signed(value: i32) -> u64 {
+        i64::from(value).cast_unsigned()
+    }
+
+    #[test]
+    fn calls_are_judged_by_their_number_alone_or_by_their_arguments() {
+        let judged = denied(true);
+        let filters = Filters::compile(true).unwrap();
+        for number in 0..=NEWEST {
+            let expected = match judged.get(&number).map(Vec::as_slice) {
+                None => ALLOW,
+                Some([only]) => only.k,
+                Some(_) => continue,
+            };
+            let action = run(&filters, architecture(), number, &[]);
+            assert_eq!(action, expected, "{number}");
+        }
+        assert_eq!(both(libc::SYS_read, &[]), [ALLOW; 2]);
+        assert_eq!(both(libc::SYS_execve, &[]), [ALLOW; 2]);
+        assert_eq!(both(libc::SYS_ptrace, &[]), [EPERM; 2]);
+        assert_eq!(both(libc::SYS_clone3, &[]), [ENOSYS; 2]);
+        for number in ALWAYS {
+            assert_eq!(both(*number, &[]), [EPERM; 2], "{number}");
+        }
+    }
+
+    #[test]
+    fn calls_of_other_architectures_kill() {
+        let filters = Filters::compile(false).unwrap();
+        const I386: u32 = 0x4000_0003;
+        const ARM: u32 = 0x4000_0028;
+        for architecture in [0, I386, ARM, architecture() ^ 1] {
+            let action = run(&filters, architecture, libc::SYS_read as u32, &[]);
+            assert_eq!(action, KILL, "{architecture:#x}");
+        }
+    }
+
+    #[test]
+    fn calls_that_are_newer_than_this_program_do_not_exist() {
+        assert_eq!(both(469, &[]), [ALLOW; 2]);
+        for number in [470, 471, 511, 600, 1 << 20] {
+            assert_eq!(both(number, &[]), [ENOSYS; 2], "{number}");
+        }
+        // The x32 calls of x86-64.
+        for number in [0x4000_0000, 0x4000_0000 | libc::SYS_getpid, 0x4000_0200] {
+            assert_eq!(both(number, &[]), [ENOSYS; 2], "{number:#x}");
+        }
+        assert_eq!(both(-1, &[]), [ENOSYS; 2]);
+    }
+
+    #[test]
+    fn what_creates_contexts_mounts_and_quotas_is_refused() {
+        assert_eq!(both(libc::SYS_io_setup, &[]), [ENOSYS; 2]);
+        assert_eq!(both(443, &[]), [EPERM; 2]);
+        assert_eq!(both(467, &[]), [EPERM; 2]);
+    }
+
+    #[test]
+    fn namespaces_are_refused_among_other_flags() {
+        let threads = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_THREAD;
+        assert_eq!(both(libc::SYS_clone, &[signed(threads)]), [ALLOW; 2]);
+        assert_eq!(both(libc::SYS_clone, &[signed(libc::SIGCHLD)]), [ALLOW; 2]);
+        assert_eq!(
+            both(libc::SYS_unshare, &[signed(libc::CLONE_FS)]),
+            [ALLOW; 2]
+        );
+        for flag in [
+            libc::CLONE_NEWNS,
+            libc::CLONE_NEWCGROUP,
+            libc::CLONE_NEWUTS,
+            libc::CLONE_NEWIPC,
+            libc::CLONE_NEWUSER,
+            libc::CLONE_NEWPID,
+            libc::CLONE_NEWNET,
+        ] {
+            for flags in [flag, flag | threads | libc::SIGCHLD] {
+                // The kernel looks at the low word only.
+                for high in [0, 1 << 32] {
+                    let flags = signed(flags) | high;
+                    assert_eq!(both(libc::SYS_clone, &[flags]), [EPERM; 2], "{flags:#x}");
+                    assert_eq!(both(libc::SYS_unshare, &[flags]), [EPERM; 2], "{flags:#x}");
+                }
+            }
+        }
+        assert_eq!(both(libc::SYS_unshare, &[0x80]), [EPERM; 2]);
+        assert_eq!(both(libc::SYS_clone, &[0x80]), [ALLOW; 2]);
+    }
+
+    #[test]
+    fn nothing_types_into_a_terminal() {
+        for request in [0x5412, 0x541C] {
+            assert_eq!(both(libc::SYS_ioctl, &[0, request]), [EPERM; 2]);
+            assert_eq!(both(libc::SYS_ioctl, &[0, request | 1 << 32]), [EPERM; 2]);
+            assert_eq!(both(libc::SYS_ioctl, &[request, 0x5413]), [ALLOW; 2]);
+        }
+    }
+
+    #[test]
+    fn limits_and_priorities_can_only_be_ones_own() {
+        for (number, index) in [
+            (libc::SYS_prlimit64, 0),
+            (libc::SYS_setpriority, 1),
+            (libc::SYS_ioprio_set, 1),
+        ] {
+            let mut arguments = [1; 3];
+            for (process, action) in [
+                (0, ALLOW),
+                (1 << 32, ALLOW),
+                (7, EPERM),
+                (signed(-1), EPERM),
+            ] {
+                arguments[index] = process;
+                assert_eq!(
+                    both(number, &arguments),
+                    [action; 2],
+                    "{number} {process:#x}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_are_judged_by_family_and_type() {
+        const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let socket = |family: i32, kind: i32, protocol: i32| {
+            both(
+                libc::SYS_socket,
+                &[signed(family), signed(kind), signed(protocol)],
+            )
+        };
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW] {
+            for kind in [kind, kind | FLAGS] {
+                assert_eq!(socket(libc::AF_UNIX, kind, 0), [ALLOW; 2]);
+                let with_network = if kind & 0xf == libc::SOCK_RAW {
+                    EPERM
+                } else {
+                    ALLOW
+                };
+                for family in [libc::AF_INET, libc::AF_INET6] {
+                    assert_eq!(socket(family, kind, 0), [ENETUNREACH, with_network]);
+                }
+                for family in [
+                    0,
+                    libc::AF_PACKET,
+                    libc::AF_ALG,
+                    libc::AF_VSOCK,
+                    -1,
+                    1 << 30,
+                ] {
+                    assert_eq!(socket(family, kind, 0), [EPERM; 2], "{family}");
+                }
+                assert_eq!(socket(libc::AF_NETLINK, kind, 0), [EPERM, ALLOW]);
+                for protocol in [1, 4, 9, 15, 16, -1] {
+                    let netlink = socket(libc::AF_NETLINK, kind, protocol);
+                    assert_eq!(netlink, [EPERM; 2], "{protocol}");
+                }
+            }
+        }
+        // The kernel looks at the low word only.
+        let internet = signed(libc::AF_INET) | 1 << 32;
+        assert_eq!(both(libc::SYS_socket, &[internet, 1]), [ENETUNREACH, ALLOW]);
+    }
+
+    #[test]
+    fn long_jumps_arrive() {
+        let ranges: Vec<_> = (0..1000).map(|from| (from * 10, end(from))).collect();
+        let code = load(NUMBER, search(&ranges));
+        for number in 0_u32..10_000 {
+            let mut data = [0; 64];
+            data[..4].copy_from_slice(&number.to_ne_bytes());
+            assert_eq!(interpret(&code, &data), number / 10);
+        }
+    }
+}

@@ -10,11 +10,18 @@
 //! by the interpreters that wait.
 //!
 //! `EXECUTION_PISTON=127.0.0.1:2000` names a real Piston with Python, which is asked for the same.
+//!
+//! First comes the CPU time of jobs, which `cargo bench --bench execution -- cpu` reports alone;
+//! `EXECUTION_OTHER` names another build of the adapter to compare with.
 
 #![allow(clippy::expect_used)]
 
-#[path = "../tests/support/mod.rs"]
+mod cpu;
+
+#[path = "../../tests/support/mod.rs"]
 mod support;
+#[path = "../wire/mod.rs"]
+mod wire;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -39,6 +46,10 @@ const BALLAST: usize = 500 << 20;
 async fn main() {
     // `cargo test --benches` only wants to know that this builds.
     if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    cpu::report().await;
+    if std::env::args().any(|argument| argument == "cpu") {
         return;
     }
     let (cold, warm) = (Side::start(0, "").await, Side::start(WARM, "").await);
