@@ -14,6 +14,7 @@ mod abuse;
 mod data_dir;
 mod faults;
 mod isolation;
+mod limits;
 mod ownership;
 mod service;
 mod warm;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ("data_dir", data_dir::tests()),
         ("faults", faults::tests()),
         ("isolation", isolation::tests()),
+        ("limits", limits::tests()),
         ("ownership", ownership::tests()),
         ("service", service::tests()),
         ("warm", warm::tests()),

@@ -95,8 +95,9 @@ class Kernel:
         self.shell = None
 
     def start(self, preload):
-        # Programs that share this process's user must not be able to trace it.
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if os.environ.pop("SESSION_SHARES_USER", None):
+            # Programs of this process's user and group must not be able to trace it.
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         CellStream.kernel = self
         os.register_at_fork(after_in_child=self.control.close)
         start_thread = threading.Thread.start

@@ -109,6 +109,10 @@ impl KernelProcess {
         order
             .environment
             .push(("SESSION_PRELOAD".to_owned(), preload.to_string()));
+        if !context.spawner.report.own_users {
+            let shares_user = ("SESSION_SHARES_USER".to_owned(), "1".to_owned());
+            order.environment.push(shares_user);
+        }
         let (streams, [stdin, stdout, stderr]) = Streams::open().map_err(LinkError::from)?;
         let (mut socket, theirs) = KernelSocket::pair().map_err(SocketError::from)?;
         link.start_kernel(order, [stdin, stdout, stderr, theirs])

@@ -197,6 +197,8 @@ fn denied(allow_network: bool) -> BTreeMap<u32, Code> {
             argument(0, any_bit(namespaces | CLONE_NEWTIME, refuse(), allow())),
         ),
         (libc::SYS_ioctl, argument(1, typing)),
+        (libc::SYS_fcntl, pipe_size()),
+        (libc::SYS_setsockopt, send_buffer_size()),
         (libc::SYS_prlimit64, own_only(0)),
         (libc::SYS_setpriority, own_only(1)),
         (libc::SYS_ioprio_set, own_only(1)),
@@ -233,6 +235,19 @@ fn socket(allow_network: bool) -> Code {
     let others = equal(libc::AF_INET6, internet(), others);
     let others = equal(libc::AF_INET, internet(), others);
     argument(0, equal(libc::AF_UNIX, allow(), others))
+}
+
+/// No pipe may hold more than the usual 64 KiB, which a job's memory is charged for each.
+fn pipe_size() -> Code {
+    let larger = branch(AT_LEAST, 65_537, fail(libc::EPERM), allow());
+    argument(1, equal(libc::F_SETPIPE_SZ, argument(2, larger), allow()))
+}
+
+/// Asking for another size of a socket's buffer changes nothing, so that none holds more than a job's memory is
+/// charged for. It is no error: the kernel, too, takes the size for a hint.
+fn send_buffer_size() -> Code {
+    let size = argument(2, equal(libc::SO_SNDBUF, fail(0), allow()));
+    argument(1, equal(libc::SOL_SOCKET, size, allow()))
 }
 
 /// The kernel's `SOCK_TYPE_MASK`: other bits of a socket's type are flags.
@@ -475,6 +490,19 @@ mod tests {
         }
         assert_eq!(both(libc::SYS_unshare, &[0x80]), [EPERM; 2]);
         assert_eq!(both(libc::SYS_clone, &[0x80]), [ALLOW; 2]);
+    }
+
+    #[test]
+    fn buffers_of_pipes_and_sockets_stay_as_large_as_they_are() {
+        let set_size = |size| both(libc::SYS_fcntl, &[9, signed(libc::F_SETPIPE_SZ), size]);
+        assert_eq!(set_size(65_536), [ALLOW; 2]);
+        assert_eq!(set_size(65_537), [EPERM; 2]);
+        assert_eq!(both(libc::SYS_fcntl, &[9, 1, 1 << 20]), [ALLOW; 2]);
+        const IGNORED: u32 = libc::SECCOMP_RET_ERRNO;
+        let set = |level, name| both(libc::SYS_setsockopt, &[9, signed(level), signed(name)]);
+        assert_eq!(set(libc::SOL_SOCKET, libc::SO_SNDBUF), [IGNORED; 2]);
+        assert_eq!(set(libc::SOL_SOCKET, libc::SO_REUSEADDR), [ALLOW; 2]);
+        assert_eq!(set(libc::IPPROTO_TCP, libc::SO_SNDBUF), [ALLOW; 2]);
     }
 
     #[test]
