@@ -7,7 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Stat, chmod, chownat, fchmod, fchown, fstat, openat,
@@ -22,7 +22,9 @@ use super::files::SHARED_DIRS;
 use super::slots::{Block, JobIds, UID_RANGE};
 
 /// How many folders of others are searched for folders that a job may write to, in each shared directory.
-const MAX_FOREIGN_FOLDERS: usize = 1000;
+const MAX_SEARCHED: usize = 10_000;
+/// Minimum time between two searches.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How far the clock of file systems is behind, at most: they take the time of the last tick.
 const FILE_CLOCK_LAG: Duration = Duration::from_millis(20);
 /// Access control lists: of a file, and for what is made in a folder.
@@ -52,64 +54,139 @@ impl FileTime {
     }
 }
 
+/// The shared directories, and the folders of others in them that everybody may write to.
+///
+/// They are searched for once and not for each job: a shared directory may hold large trees of others.
+#[derive(Debug)]
+pub(super) struct SharedPlaces {
+    paths: Vec<PathBuf>,
+    /// When the shared directories themselves had last changed.
+    changed: Vec<Option<FileTime>>,
+    search_after: Instant,
+}
+
+impl SharedPlaces {
+    pub(super) fn search(data_dir: &Path) -> Self {
+        let started = Instant::now();
+        let changed = Self::times();
+        let data_dir = identity(data_dir);
+        let mut paths = Vec::new();
+        for shared in SHARED_DIRS.map(Path::new) {
+            if let Ok(root) = open(shared) {
+                paths.push(shared.to_owned());
+                search_open_folders(root, shared, data_dir, &mut paths);
+            }
+        }
+        Self {
+            paths,
+            changed,
+            // A hundredth of the time at most, whatever there is to be searched.
+            search_after: Instant::now() + SEARCH_INTERVAL.max(started.elapsed() * 100),
+        }
+    }
+
+    /// Searches again if something may be new and the last search is old enough.
+    pub(super) fn refresh(&mut self, data_dir: &Path) {
+        if Instant::now() >= self.search_after && self.changed != Self::times() {
+            *self = Self::search(data_dir);
+        }
+    }
+
+    fn times() -> Vec<Option<FileTime>> {
+        let time = |shared| stat(shared).ok().map(|found| FileTime::of_change(&found));
+        SHARED_DIRS.into_iter().map(time).collect()
+    }
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let found = stat(folder).ok()?;
+    Some((found.st_dev, found.st_ino))
+}
+
+/// Adds the folders below a shared directory, other than the data directory, that everybody may write to.
+fn search_open_folders(
+    root: OwnedFd,
+    shared: &Path,
+    data_dir: Option<(u64, u64)>,
+    paths: &mut Vec<PathBuf>,
+) {
+    use std::os::unix::ffi::OsStrExt;
+    let mut searched = 0;
+    let mut parents: Vec<PathBuf> = vec![shared.to_owned()];
+    let _ = walk(root, |_, name, found, depth| {
+        let mode = Mode::from_raw_mode(found.st_mode);
+        let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        let is_data_dir = data_dir == Some((found.st_dev, found.st_ino));
+        if !is_folder || is_data_dir || !mode.contains(Mode::XOTH) || searched >= MAX_SEARCHED {
+            return Ok(Next::Skip);
+        }
+        searched += 1;
+        parents.truncate(depth + 1);
+        let name = std::ffi::OsStr::from_bytes(name.to_bytes());
+        let path = parents
+            .last()
+            .map_or(PathBuf::new(), |parent| parent.join(name));
+        if mode.contains(Mode::WOTH) {
+            paths.push(path.clone());
+        }
+        parents.push(path);
+        Ok(Next::Enter)
+    });
+}
+
 /// What one job leaves in the shared directories.
 #[derive(Debug, Clone)]
 pub(super) struct Leftovers {
     block: Block,
     ids: JobIds,
-    /// When the job began, if it has.
+    places: Vec<PathBuf>,
+    /// When the job's keeper was started.
+    started: FileTime,
+    /// When the job itself began, if it has.
     since: Option<FileTime>,
-    /// Device and inode of the data directory, which may be in a shared directory.
-    data_dir: Option<(u64, u64)>,
-}
-
-/// What a folder is to a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Everybody may write to it.
-    Open,
-    /// Others may not write to it, but to folders in it perhaps.
-    Closed,
-    /// The job has left it, with everything in it.
-    Left,
 }
 
 impl Leftovers {
-    /// Those of a job with these ids that has begun at `since`, if it has.
     pub(super) fn new(
         block: &Block,
         ids: JobIds,
+        places: &SharedPlaces,
+        started: FileTime,
         since: Option<FileTime>,
-        data_dir: &Path,
     ) -> Self {
-        let found = stat(data_dir).ok();
         Self {
             block: block.clone(),
             ids,
+            places: places.paths.clone(),
+            started,
             since,
-            data_dir: found.map(|found| (found.st_dev, found.st_ino)),
         }
     }
 
     fn contains(&self, found: &Stat) -> bool {
+        let changed = FileTime::of_change(found);
         if found.st_uid == self.ids.uid && (self.ids.is_sole_user || found.st_gid == self.ids.gid) {
-            return true;
+            return changed >= self.started;
         }
         // What is moved or linked here from the data directory keeps its owner and group. It is counted and
         // swept for whichever job could have done it.
         found.st_uid == self.block.session
             && !self.block.is_of_slot(found.st_gid)
-            && self
-                .since
-                .is_some_and(|since| FileTime::of_change(found) >= since)
+            && self.since.is_some_and(|since| changed >= since)
     }
 
     /// The space that they take up.
     pub(super) fn space(&self) -> Space {
         let mut counter = SpaceCounter::default();
-        self.for_each(|_, _, found| {
+        self.for_each(|folder, name, found| {
             counter.add(found);
-            Next::Enter
+            let opened = openat(folder, name, OPEN_DIR, Mode::empty());
+            if let Ok(opened) = opened {
+                let _ = walk(opened, |_, _, found, _| {
+                    counter.add(found);
+                    Ok(Next::Enter)
+                });
+            }
         });
         counter.space()
     }
@@ -121,54 +198,63 @@ impl Leftovers {
     pub(super) fn sweep(&self) -> io::Result<()> {
         let mut failed = None;
         self.for_each(|folder, name, found| {
-            let deleted = match FileType::from_raw_mode(found.st_mode) {
-                FileType::Directory => delete_tree(&path_of(folder, name)),
-                _ => unlinkat(folder, name, AtFlags::empty()).map_err(Into::into),
-            };
-            failed = deleted
-                .err()
-                // Another job has moved it, whose keeper finds it.
-                .filter(|error| error.kind() != io::ErrorKind::NotFound)
-                .or(failed.take());
-            Next::Skip
+            failed = delete(folder, name, found).err().or(failed.take());
         });
         failed.map_or(Ok(()), Err)
     }
 
-    /// Visits them in the shared directories, and in directories below that everybody may write to.
-    fn for_each(&self, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat) -> Next) {
-        for shared in SHARED_DIRS {
-            let Ok(root) = open(Path::new(shared)) else {
+    /// Visits them, but not what is in folders among them.
+    fn for_each(&self, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat)) {
+        for place in &self.places {
+            let Ok(root) = open(place) else {
                 continue;
             };
-            let mut foreign = 0;
-            // The folders from the root to the one that is visited.
-            let mut places = vec![Place::Open];
-            let _ = walk(root, |folder, name, found, depth| {
-                places.truncate(depth + 1);
-                let is_left = match places.last() {
-                    Some(Place::Left) => true,
-                    Some(Place::Open) => self.contains(found),
-                    Some(Place::Closed) | None => false,
-                };
-                if is_left {
-                    places.push(Place::Left);
-                    return Ok(visit(folder, name, found));
+            // Making, moving or linking something there would have changed it.
+            let changed = fstat(&root).map(|found| FileTime::of_change(&found));
+            if changed.is_ok_and(|changed| changed < self.started) {
+                continue;
+            }
+            let _ = walk(root, |folder, name, found, _| {
+                if self.contains(found) {
+                    visit(folder, name, found);
                 }
-                let mode = Mode::from_raw_mode(found.st_mode);
-                let is_data_dir = self.data_dir == Some((found.st_dev, found.st_ino));
-                if !mode.contains(Mode::XOTH) || is_data_dir || foreign >= MAX_FOREIGN_FOLDERS {
-                    return Ok(Next::Skip);
-                }
-                if mode.contains(Mode::WOTH) {
-                    places.push(Place::Open);
-                } else {
-                    places.push(Place::Closed);
-                    foreign += 1;
-                }
-                Ok(Next::Enter)
+                Ok(Next::Skip)
             });
         }
+    }
+}
+
+/// Deletes what jobs with these ids have left in the shared directories when their engine was killed with
+/// all its processes.
+///
+/// # Errors
+/// If something could not be deleted; the rest is deleted all the same.
+pub(super) fn sweep_abandoned(block: &Block) -> io::Result<()> {
+    let mut failed = None;
+    for shared in SHARED_DIRS {
+        let Ok(root) = open(Path::new(shared)) else {
+            continue;
+        };
+        let _ = walk(root, |folder, name, found, _| {
+            let is_of_session = found.st_uid == block.session && block.is_of_slot(found.st_gid);
+            if is_of_session || block.is_of_slot(found.st_uid) {
+                failed = delete(folder, name, found).err().or(failed.take());
+            }
+            Ok(Next::Skip)
+        });
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn delete(folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+    let deleted = match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => delete_tree(&path_of(folder, name)),
+        _ => unlinkat(folder, name, AtFlags::empty()).map_err(Into::into),
+    };
+    match deleted {
+        // Another job has moved it, whose keeper finds it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 

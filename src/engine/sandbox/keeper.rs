@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::data_dir::used_space_at;
 use crate::tree::Space;
 
-use super::disk::{self, FileTime, Leftovers};
+use super::disk::{self, FileTime, Leftovers, SharedPlaces};
 use super::disk_watch::DiskUsage;
 use super::kernel::run_kernel;
 use super::log;
@@ -121,6 +121,9 @@ pub(super) struct RunningJob<'a> {
     pub(super) work: &'a Path,
     /// The name of the job's directory.
     pub(super) name: &'a str,
+    pub(super) places: &'a SharedPlaces,
+    /// When its keeper was started.
+    pub(super) started: FileTime,
     /// When it began, if it has.
     pub(super) since: Option<FileTime>,
 }
@@ -129,8 +132,13 @@ impl RunningJob<'_> {
     /// What it leaves in shared directories, if that can be told from the files of others.
     fn leftovers(&self) -> Option<Leftovers> {
         let (block, ids) = (self.policy.block.as_ref()?, self.slot.ids?);
-        let data_dir = &self.policy.data_dir;
-        Some(Leftovers::new(block, ids, self.since, data_dir))
+        Some(Leftovers::new(
+            block,
+            ids,
+            self.places,
+            self.started,
+            self.since,
+        ))
     }
 
     /// Deletes what the job left, except for its files in the data directory, which are the session's.

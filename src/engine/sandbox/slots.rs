@@ -98,7 +98,7 @@ impl Block {
         }
     }
 
-    /// Whether this group is that of one slot.
+    /// Whether this user, or group, is that of one slot.
     pub(super) fn is_of_slot(&self, id: u32) -> bool {
         self.slots.contains(&id)
     }

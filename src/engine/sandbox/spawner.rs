@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 
 use crate::tree::{delete_tree, temporary_folder};
 
-use super::disk::{self, FileTime};
+use super::disk::{self, FileTime, SharedPlaces};
 use super::keeper::{RunningJob, run_keeper};
 use super::log;
 use super::policy::Policy;
@@ -146,6 +146,7 @@ fn run() -> Result<(), SpawnerError> {
     let root = started.root;
     let mut spawner = Spawner {
         proof,
+        places: SharedPlaces::search(&started.policy.data_dir),
         policy: started.policy,
         work: started.work,
         slots: started.slots,
@@ -227,6 +228,12 @@ fn start(proof: SingleThreaded, setup: &Setup) -> Result<Started, SpawnerError> 
     if let Some(block) = &slots.block {
         disk::open_to_group(&data_dir, block)
             .map_err(|source| data_dir_failed(&data_dir, source))?;
+        if let Err(error) = disk::sweep_abandoned(block) {
+            log::warn(
+                "failed to delete what an earlier engine's jobs left",
+                &error,
+            );
+        }
     }
     let mut policy = Policy::new(setup, data_dir.clone(), slots.block.clone());
     let slot = slots.take(JobUser::Own).ok_or(SpawnerError::NoSlots)?;
@@ -313,6 +320,7 @@ impl SlotJob {
         &'a self,
         policy: &'a Policy,
         work: &'a Path,
+        places: &'a SharedPlaces,
         since: Option<FileTime>,
     ) -> RunningJob<'a> {
         RunningJob {
@@ -321,6 +329,8 @@ impl SlotJob {
             is_program: self.is_program,
             work,
             name: &self.name,
+            places,
+            started: self.started,
             since,
         }
     }
@@ -330,6 +340,7 @@ struct Spawner {
     proof: SingleThreaded,
     policy: Policy,
     work: PathBuf,
+    places: SharedPlaces,
     slots: Slots,
     /// Locks on the work directory and on the data directory. Keepers inherit them, so they are held
     /// until the last job has ended.
@@ -404,6 +415,7 @@ impl Spawner {
                 return Ok(());
             }
         };
+        self.places.refresh(&self.policy.data_dir);
         let Some(slot) = self.slots.take(opening.user) else {
             return Ok(());
         };
@@ -423,7 +435,7 @@ impl Spawner {
                 *control = None;
                 self.keepers.clear();
                 self.unclean.clear();
-                let running = job.running(&self.policy, &self.work, None);
+                let running = job.running(&self.policy, &self.work, &self.places, None);
                 run_keeper(self.proof, socket, running)
             }
             Ok(Fork::Parent(pid)) => {
@@ -535,7 +547,8 @@ impl Spawner {
             Ok(Fork::Child) => {
                 self.keepers.clear();
                 self.unclean.clear();
-                let running = job.running(&self.policy, &self.work, Some(job.started));
+                let since = Some(job.started);
+                let running = job.running(&self.policy, &self.work, &self.places, since);
                 let workspace = Workspace::of(&self.work, &job.name);
                 let cleaned = running.clean_up(Some(&workspace), false);
                 sys::exit_now(i32::from(cleaned.is_err()))
