@@ -353,7 +353,6 @@ while time.time() < until:
             n += 1
             os.mkdir(f'{0}-spare/{{n}}')
             os.rename(f'{0}-spare/{{n}}', f'x{{n}}')
-            os.mkdir(f'y{{n}}')
     except OSError:
         pass
 print('done')

@@ -87,7 +87,12 @@ pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> Result<Option<u
     let mut landlock = None;
     if policy.landlock {
         let writable = [subject.workspace.root.clone(), policy.data_dir.clone()];
-        landlock = files::restrict(subject.readable, &writable, policy.allow_network)?;
+        landlock = files::restrict(
+            &policy.common_files,
+            subject.readable,
+            &writable,
+            policy.allow_network,
+        )?;
     }
     if let Some(filters) = &policy.filters {
         filters.apply()?;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::confine::become_user;
 use super::probe::run_in_child;
-use super::process_tree::{Process, Usage, descriptors_of};
+use super::process_tree::{Process, Usage, descriptors_of, task_count};
 use super::slots::JobIds;
 use super::sys::SingleThreaded;
 
@@ -27,13 +27,32 @@ const MAX_TERMINALS: u64 = 64;
 /// Minimum time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What there is besides a job when it begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surroundings {
+    /// Processes and threads of the user whom jobs share.
+    pub(super) tasks: u64,
+    /// The machine's shared memory in bytes: files in memory, and shared anonymous pages.
+    shared_memory: u64,
+    /// The machine's pseudo-terminals.
+    terminals: u64,
+}
+
+impl Surroundings {
+    /// For jobs that share this user.
+    pub(super) fn measure(uid: u32) -> Self {
+        Self {
+            tasks: task_count(uid),
+            shared_memory: shared_memory(),
+            terminals: terminals(),
+        }
+    }
+}
+
 /// Watches what the processes of one job hold.
 #[derive(Debug)]
 pub(super) struct HeldWatch {
-    /// The machine's shared memory when the job began, in bytes.
-    shared_before: u64,
-    /// The machine's terminals when the job began.
-    terminals_before: u64,
+    before: Surroundings,
     held: Held,
     next_look: Instant,
 }
@@ -46,10 +65,9 @@ struct Held {
 }
 
 impl HeldWatch {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(before: Surroundings) -> Self {
         Self {
-            shared_before: shared_memory(),
-            terminals_before: terminals(),
+            before,
             held: Held::default(),
             next_look: Instant::now(),
         }
@@ -64,9 +82,9 @@ impl HeldWatch {
         ids: Option<JobIds>,
     ) {
         let buffers = usage.descriptors.saturating_mul(SOCKET_BYTES);
-        let files = shared_memory().saturating_sub(self.shared_before);
+        let files = shared_memory().saturating_sub(self.before.shared_memory);
         let most = usage.memory.saturating_add(buffers).saturating_add(files);
-        let new_terminals = terminals().saturating_sub(self.terminals_before);
+        let new_terminals = terminals().saturating_sub(self.before.terminals);
         if most <= limit && new_terminals <= MAX_TERMINALS {
             self.held = Held::default();
         } else if Instant::now() >= self.next_look {
@@ -153,13 +171,11 @@ fn held_by(processes: &[Process]) -> Held {
     held
 }
 
-/// The machine's shared memory in bytes: files in memory, and shared anonymous pages.
 fn shared_memory() -> u64 {
     let found = rustix::system::sysinfo();
     found.sharedram.saturating_mul(u64::from(found.mem_unit))
 }
 
-/// How many pseudo-terminals the machine has.
 fn terminals() -> u64 {
     let number = std::fs::read_to_string("/proc/sys/kernel/pty/nr");
     number.map_or(0, |number| number.trim().parse().unwrap_or(0))

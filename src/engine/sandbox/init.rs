@@ -100,7 +100,7 @@ pub(super) fn run_init(context: &InitContext<'_>) -> ! {
 }
 
 fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
-    sys::default_signals();
+    sys::default_sigpipe();
     rustix::process::setsid().map_err(InitError::Session)?;
     rustix::process::umask(match context.ids {
         // The group is that of all jobs, which share the data directory.

@@ -20,6 +20,7 @@ use crate::tree::Space;
 
 use super::disk::{self, FileTime, Leftovers, SharedPlaces};
 use super::disk_watch::DiskUsage;
+use super::held::Surroundings;
 use super::kernel::run_kernel;
 use super::log;
 use super::policy::Policy;
@@ -121,6 +122,7 @@ pub(super) struct RunningJob<'a> {
     pub(super) work: &'a Path,
     /// The name of the job's directory.
     pub(super) name: &'a str,
+    pub(super) surroundings: Surroundings,
     pub(super) places: &'a SharedPlaces,
     /// When its keeper was started.
     pub(super) started: FileTime,
@@ -264,6 +266,7 @@ impl Keeper<'_> {
         Ok(Stage {
             proof: self.proof,
             policy: self.job.policy,
+            surroundings: self.job.surroundings,
             leftovers: self.job.leftovers(),
             wire: &mut self.wire,
             workspace: self.workspace.as_ref().ok_or(KeeperError::NoFiles)?,

@@ -70,6 +70,7 @@ pub(super) fn run_kernel(
     let program = stage.start(&descriptors)?;
     drop(descriptors);
     let disk = disk_watch(&stage);
+    let held = HeldWatch::new(stage.surroundings);
     let mut kernel = KernelSupervisor {
         stage,
         program,
@@ -82,7 +83,7 @@ pub(super) fn run_kernel(
         has_others: false,
         is_new: true,
         disk,
-        held: HeldWatch::new(),
+        held,
     };
     let cause = kernel.serve();
     let (proof, ids, init) = (

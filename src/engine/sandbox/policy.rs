@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::files::CommonFiles;
 use super::protocol::Setup;
 use super::report::Layer;
 use super::seccomp::Filters;
@@ -15,6 +16,7 @@ use super::slots::Block;
 pub(super) struct Policy {
     pub(super) filters: Option<Filters>,
     pub(super) landlock: bool,
+    pub(super) common_files: CommonFiles,
     pub(super) limits: bool,
     pub(super) sweep: bool,
     pub(super) allow_network: bool,
@@ -33,6 +35,7 @@ impl Policy {
                 .then(|| Filters::compile(setup.allow_network).ok())
                 .flatten(),
             landlock: wants(Layer::Landlock),
+            common_files: CommonFiles::open(),
             limits: wants(Layer::Limits),
             sweep: wants(Layer::Sweep),
             allow_network: setup.allow_network,

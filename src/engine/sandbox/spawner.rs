@@ -22,6 +22,7 @@ use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 use crate::tree::{delete_tree, temporary_folder};
 
 use super::disk::{self, FileTime, SharedPlaces};
+use super::held::Surroundings;
 use super::keeper::{RunningJob, run_keeper};
 use super::log;
 use super::policy::Policy;
@@ -46,6 +47,9 @@ const MAX_CLEANUP_ATTEMPTS: u32 = 3;
 
 /// How long a quarantined slot waits for its next cleaner.
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// For how long a look at the machine counts.
+const SURROUNDINGS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long after a failed attempt the next thing is tried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
@@ -111,6 +115,7 @@ pub fn spawner_main() -> ! {
 
 fn run() -> Result<(), SpawnerError> {
     let proof = SingleThreaded::check()?;
+    sys::default_signals();
     sys::close_from(3).map_err(SpawnerError::Process)?;
     let control = take_control_socket().map_err(SpawnerError::ControlSocket)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -146,9 +151,7 @@ fn run() -> Result<(), SpawnerError> {
     let root = started.root;
     let mut spawner = Spawner {
         proof,
-        places: SharedPlaces::search(&started.policy.data_dir),
-        policy: started.policy,
-        work: started.work,
+        setting: JobSetting::new(started.policy, started.work),
         slots: started.slots,
         _locks: (started.lock, data_dir_lock.pop_front()),
         keepers: Vec::new(),
@@ -316,31 +319,63 @@ struct SlotJob {
 }
 
 impl SlotJob {
-    fn running<'a>(
-        &'a self,
-        policy: &'a Policy,
-        work: &'a Path,
-        places: &'a SharedPlaces,
-        since: Option<FileTime>,
-    ) -> RunningJob<'a> {
+    fn running<'a>(&'a self, spawner: &'a JobSetting, since: Option<FileTime>) -> RunningJob<'a> {
         RunningJob {
-            policy,
+            policy: &spawner.policy,
             slot: self.slot,
             is_program: self.is_program,
-            work,
+            work: &spawner.work,
             name: &self.name,
-            places,
+            surroundings: spawner.surroundings,
+            places: &spawner.places,
             started: self.started,
             since,
         }
     }
 }
 
-struct Spawner {
-    proof: SingleThreaded,
+/// What is the same for all jobs.
+struct JobSetting {
     policy: Policy,
     work: PathBuf,
     places: SharedPlaces,
+    surroundings: Surroundings,
+    surroundings_measured: Instant,
+}
+
+impl JobSetting {
+    fn new(policy: Policy, work: PathBuf) -> Self {
+        Self {
+            places: SharedPlaces::search(&policy.data_dir),
+            surroundings: Surroundings::measure(shared_user(&policy)),
+            surroundings_measured: Instant::now(),
+            policy,
+            work,
+        }
+    }
+
+    /// Learns what has changed on the machine. Doing so for each job would cost more than many a job.
+    fn refresh(&mut self) {
+        self.places.refresh(&self.policy.data_dir);
+        if self.surroundings_measured.elapsed() > SURROUNDINGS_INTERVAL {
+            self.surroundings = Surroundings::measure(shared_user(&self.policy));
+            self.surroundings_measured = Instant::now();
+        }
+    }
+}
+
+/// The user whom jobs share.
+fn shared_user(policy: &Policy) -> u32 {
+    let own = || rustix::process::getuid().as_raw();
+    policy
+        .block
+        .as_ref()
+        .map_or_else(own, |block| block.session)
+}
+
+struct Spawner {
+    proof: SingleThreaded,
+    setting: JobSetting,
     slots: Slots,
     /// Locks on the work directory and on the data directory. Keepers inherit them, so they are held
     /// until the last job has ended.
@@ -415,7 +450,7 @@ impl Spawner {
                 return Ok(());
             }
         };
-        self.places.refresh(&self.policy.data_dir);
+        self.setting.refresh();
         let Some(slot) = self.slots.take(opening.user) else {
             return Ok(());
         };
@@ -435,7 +470,7 @@ impl Spawner {
                 *control = None;
                 self.keepers.clear();
                 self.unclean.clear();
-                let running = job.running(&self.policy, &self.work, &self.places, None);
+                let running = job.running(&self.setting, None);
                 run_keeper(self.proof, socket, running)
             }
             Ok(Fork::Parent(pid)) => {
@@ -547,9 +582,8 @@ impl Spawner {
             Ok(Fork::Child) => {
                 self.keepers.clear();
                 self.unclean.clear();
-                let since = Some(job.started);
-                let running = job.running(&self.policy, &self.work, &self.places, since);
-                let workspace = Workspace::of(&self.work, &job.name);
+                let running = job.running(&self.setting, Some(job.started));
+                let workspace = Workspace::of(&self.setting.work, &job.name);
                 let cleaned = running.clean_up(Some(&workspace), false);
                 sys::exit_now(i32::from(cleaned.is_err()))
             }

@@ -18,11 +18,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use super::confine::become_user;
 use super::disk::Leftovers;
 use super::disk_watch::{DiskUsage, DiskWatch};
-use super::held::HeldWatch;
+use super::held::{HeldWatch, Surroundings};
 use super::init::{FIRST_FREE, InitContext, run_init};
 use super::log;
 use super::policy::Policy;
-use super::process_tree::{Process, running_below, task_count, usage_below};
+use super::process_tree::{Process, running_below, usage_below};
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
 use super::slots::{JobIds, Slot};
 use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
@@ -74,6 +74,7 @@ pub(super) struct Stage<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) slot: Slot,
     pub(super) order: &'a StageOrder,
+    pub(super) surroundings: Surroundings,
     /// What the job leaves in shared directories.
     pub(super) leftovers: Option<Leftovers>,
     /// What was on disk when the job began.
@@ -114,8 +115,7 @@ impl Stage<'_> {
         }
         let shared_processes = match self.slot.ids {
             Some(ids) if ids.is_sole_user => 0,
-            Some(ids) => task_count(ids.uid),
-            None => task_count(rustix::process::getuid().as_raw()),
+            _ => self.surroundings.tasks,
         };
         let start_failed = |error: rustix::io::Errno| StageError::Start(error.into());
         let (failure_reader, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(start_failed)?;
@@ -238,7 +238,7 @@ impl Watch {
             ids: stage.slot.ids,
             limits: stage.order.limits,
             disk: DiskWatch::new(stage, stage.before),
-            held: HeldWatch::new(),
+            held: HeldWatch::new(stage.surroundings),
             baseline,
             ticks_per_second: sys::ticks_per_second(),
             peak_cpu: Duration::ZERO,

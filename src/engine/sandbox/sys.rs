@@ -198,8 +198,8 @@ pub(super) fn take_stdin() -> std::os::fd::OwnedFd {
     unsafe { std::os::fd::OwnedFd::from_raw_fd(0) }
 }
 
-/// Resets every signal to its default action and unblocks all. Both are inherited across exec, so a
-/// program would otherwise see what the engine's parent had set.
+/// Resets every signal to its default action and unblocks all, except that a closed pipe is an error and not
+/// the end. Processes inherit both, so a program would otherwise see what the engine's parent had set.
 pub(super) fn default_signals() {
     for signal in 1..=64 {
         // SAFETY: SIG_DFL is a valid action for each signal; where the call fails (SIGKILL,
@@ -211,7 +211,14 @@ pub(super) fn default_signals() {
     unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
     }
+}
+
+/// Lets a closed pipe end this process, as programs expect.
+pub(super) fn default_sigpipe() {
+    // SAFETY: SIG_DFL is a valid action.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// CPU time that a process has used so far; zero if there is no such process.
