@@ -48,6 +48,16 @@ fn small() -> EngineConfig {
     }
 }
 
+fn without_kernels() -> EngineConfig {
+    EngineConfig {
+        kernels: KernelSettings {
+            max_kernels: 0,
+            ..KernelSettings::default()
+        },
+        ..small()
+    }
+}
+
 async fn run(served: &Served, code: &str) -> Value {
     let body = json!({
         "language": "python", "version": "*", "files": [{"content": code}],
@@ -331,11 +341,7 @@ async fn nobody_elses_files_in_shared_folders_are_touched() {
 async fn slots_survive_a_program_that_moves_folders_into_what_is_being_deleted() {
     let served = serve(EngineConfig {
         max_jobs: 2,
-        kernels: KernelSettings {
-            max_kernels: 0,
-            ..KernelSettings::default()
-        },
-        ..small()
+        ..without_kernels()
     })
     .await;
     let place = unique("/tmp");
@@ -390,7 +396,7 @@ async fn a_slot_that_could_not_be_cleaned_is_used_again_once_it_can() {
     use rustix::fs::{IFlags, ioctl_setflags};
     let served = serve(EngineConfig {
         max_jobs: 1,
-        ..small()
+        ..without_kernels()
     })
     .await;
     let place = unique("/tmp");

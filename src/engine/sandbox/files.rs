@@ -3,17 +3,12 @@
 //! Some kernels do not have Landlock, so nothing that must hold everywhere may depend on it; user ids
 //! and file modes provide that.
 
-use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
-    PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
 };
-use rustix::fs::{FileType, Mode, OFlags};
-
-use super::init::FIRST_FREE;
 
 pub(super) use landlock::RulesetError;
 
@@ -41,53 +36,28 @@ const WRITABLE_DEVICES: [&str; 8] = [
     "/dev/pts",
 ];
 
-/// What every job may reach. It is opened once: that takes longer than adding a rule, which each job
-/// has to do anew.
+/// What every job may reach, without what is not there or within something else, so that there are as few
+/// rules as possible: each job has to make its own.
 #[derive(Debug)]
-pub(super) struct CommonFiles(Vec<(OwnedFd, BitFlags<AccessFs>)>);
-
-impl CommonFiles {
-    /// Opens what is there. Nothing gets a descriptor that a program has.
-    pub(super) fn open() -> Self {
-        let read = AccessFs::from_read(MAX_ABI);
-        let all = AccessFs::from_all(MAX_ABI);
-        // Directories may be listed wherever modes allow it: programs expect to see what is in `/`.
-        let listed = [("/", AccessFs::ReadDir.into())];
-        let system = SYSTEM_DIRS.map(|path| (path, read));
-        let shared = SHARED_DIRS.map(|path| (path, all));
-        let devices = WRITABLE_DEVICES.map(|path| (path, all));
-        let every = listed
-            .into_iter()
-            .chain(system)
-            .chain(shared)
-            .chain(devices);
-        let mut seen = HashSet::new();
-        let opened = every.filter_map(|(path, access)| {
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-            let found = rustix::fs::fstat(&fd).ok()?;
-            // `/bin` is mostly a link to `/usr/bin`, which is within `/usr`, and so on.
-            if !seen.insert((found.st_dev, found.st_ino)) || is_within_usr(path) {
-                return None;
-            }
-            let fd = rustix::io::fcntl_dupfd_cloexec(&fd, FIRST_FREE).ok()?;
-            let access = match FileType::from_raw_mode(found.st_mode) {
-                FileType::Directory => access,
-                _ => access & AccessFs::from_file(MAX_ABI),
-            };
-            Some((fd, access))
-        });
-        Self(opened.collect())
-    }
-
-    fn rules(&self) -> impl Iterator<Item = Result<PathBeneath<BorrowedFd<'_>>, RulesetError>> {
-        let rules = self.0.iter();
-        rules.map(|(fd, access)| Ok(PathBeneath::new(fd.as_fd(), *access)))
-    }
+pub(super) struct CommonFiles {
+    readable: Vec<&'static str>,
+    writable: Vec<&'static str>,
 }
 
-fn is_within_usr(path: &str) -> bool {
-    path != "/usr" && std::fs::canonicalize(path).is_ok_and(|real| real.starts_with("/usr"))
+impl CommonFiles {
+    pub(super) fn find() -> Self {
+        // `/bin` is mostly a link to `/usr/bin`, and so on.
+        let is_within_usr = |path: &Path| path.starts_with("/usr") && path != Path::new("/usr");
+        let find = |paths: &[&'static str]| {
+            let is_needed =
+                |path: &&str| std::fs::canonicalize(path).is_ok_and(|real| !is_within_usr(&real));
+            paths.iter().copied().filter(is_needed).collect()
+        };
+        Self {
+            readable: find(&SYSTEM_DIRS),
+            writable: find(&[SHARED_DIRS.as_slice(), &WRITABLE_DEVICES].concat()),
+        }
+    }
 }
 
 /// Restricts this process, and everything that it will start, to these files.
@@ -113,7 +83,10 @@ pub(super) fn restrict(
     }
     let status = ruleset
         .create()
-        .and_then(|rules| rules.add_rules(common.rules()))
+        // Directories may be listed wherever modes allow it: programs expect to see what is in `/`.
+        .and_then(|rules| rules.add_rules(path_beneath_rules(["/"], AccessFs::ReadDir)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(&common.readable, read)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(&common.writable, all)))
         .and_then(|rules| rules.add_rules(path_beneath_rules(readable, read)))
         .and_then(|rules| rules.add_rules(path_beneath_rules(writable, all)))
         .and_then(landlock::RulesetCreated::restrict_self)?;

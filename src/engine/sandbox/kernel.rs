@@ -19,14 +19,11 @@ use super::process_tree::{
 };
 use super::protocol::{Cause, CellLimits, CellUsage, Ended, Order, Report};
 use super::stage::{
-    Program, ReapedChildren, Stage, StageError, as_user, kill_and_reap, millis, poll_for, reap,
+    Program, ReapedChildren, Stage, StageError, as_user, kill_and_reap, millis, poll_for,
+    poll_interval, reap,
 };
 use super::sys;
 
-/// Time between two measurements while a cell runs.
-const CELL_POLL_INTERVAL: Duration = Duration::from_millis(25);
-/// Time between two measurements once half of the memory is in use.
-const FAST_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Time between two measurements of an idle kernel.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -154,10 +151,7 @@ impl KernelSupervisor<'_> {
     fn poll_interval(&self) -> Duration {
         match &self.cell {
             None => IDLE_POLL_INTERVAL,
-            Some(cell) if cell.peak_memory > self.stage.order.limits.memory / 2 => {
-                FAST_POLL_INTERVAL
-            }
-            Some(_) => CELL_POLL_INTERVAL,
+            Some(cell) => poll_interval(cell.peak_memory, self.stage.order.limits.memory),
         }
     }
 

@@ -35,7 +35,7 @@ impl Policy {
                 .then(|| Filters::compile(setup.allow_network).ok())
                 .flatten(),
             landlock: wants(Layer::Landlock),
-            common_files: CommonFiles::open(),
+            common_files: CommonFiles::find(),
             limits: wants(Layer::Limits),
             sweep: wants(Layer::Sweep),
             allow_network: setup.allow_network,

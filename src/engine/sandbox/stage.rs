@@ -29,12 +29,11 @@ use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode}
 use super::wire::{Wire, WireError};
 use super::workspace::{Workspace, give};
 
-/// Time between two measurements while usage is far from the limits.
-const POLL_INTERVAL: Duration = Duration::from_millis(25);
-/// Time between two measurements once half of the memory is in use.
-const FAST_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// Memory limit in bytes below which the fast interval applies from the start.
-const LOW_MEMORY_LIMIT: u64 = 256 << 20;
+/// Longest and shortest time between two measurements.
+const MAX_INTERVAL: Duration = Duration::from_millis(50);
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
+/// Memory in bytes that a program can take in a second, about.
+const BYTES_PER_SECOND: u64 = 2 << 30;
 /// How long killed processes may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// After what time all processes of the session's user are killed, if those of one job do not end.
@@ -256,13 +255,9 @@ impl Watch {
     ) -> Result<Option<Cause>, StageError> {
         let init = program.init;
         let wall = Duration::from_secs_f64(self.limits.wall_ms.max(0.0) / 1000.0);
-        // A small limit can be exceeded within one interval. With a large one, a short program ends
-        // before the first measurement, and its peak memory is checked once it has been reaped.
-        let mut interval = if self.limits.memory < LOW_MEMORY_LIMIT {
-            FAST_POLL_INTERVAL
-        } else {
-            POLL_INTERVAL
-        };
+        // With a large limit a short program ends before the first measurement, and its peak memory is
+        // checked once it has been reaped.
+        let mut interval = poll_interval(0, self.limits.memory);
         loop {
             let left = wall.saturating_sub(self.baseline.time.elapsed());
             if left.is_zero() {
@@ -293,11 +288,7 @@ impl Watch {
                 if let Some(cause) = self.measure(reaped) {
                     return Ok(Some(cause));
                 }
-                interval = if self.peak_memory > self.limits.memory / 2 {
-                    FAST_POLL_INTERVAL
-                } else {
-                    POLL_INTERVAL
-                };
+                interval = poll_interval(self.peak_memory, self.limits.memory);
             }
         }
     }
@@ -347,6 +338,12 @@ impl Watch {
             memory,
         }
     }
+}
+
+/// How long a program can take to reach its memory limit from this usage, in bytes.
+pub(super) fn poll_interval(used: u64, limit: u64) -> Duration {
+    let micros = limit.saturating_sub(used) / (BYTES_PER_SECOND / 1_000_000);
+    Duration::from_micros(micros).clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
 pub(super) fn millis(duration: Duration) -> f64 {
