@@ -5,9 +5,9 @@
 //! if the language has one, and a run stage. Each stage's end is reported in Piston's terms. The
 //! [`sandbox`] runs and contains the job.
 //!
-//! `fixtures/README.md` lists the deviations from Piston and the reasons for them. Requests have one
-//! extension: with `"working_directory": "data"` the run stage starts in the data directory instead of
-//! the job's. `GET /` reports the sandbox's layers and the number of jobs.
+//! `fixtures/README.md` lists the deviations from Piston and the reasons for them. The extensions of
+//! requests are the optional members of [`ExecuteRequest`](crate::piston::ExecuteRequest) that it says
+//! Piston ignores. `GET /` reports the sandbox's layers and the number of jobs.
 //!
 //! The engine must not know Azure's API or the adapter, which talks to it over HTTP as to any Piston.
 
