@@ -190,6 +190,8 @@ fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
         (Resource::Core, Some(0)),
         (Resource::Memlock, Some(64 << 10)),
         (Resource::Msgqueue, Some(0)),
+        // POSIX timers count, too, of which the kernel otherwise allows tens of thousands.
+        (Resource::Sigpending, Some(1024)),
         // As in Piston's sandbox: the memory limit bounds deep recursion.
         (Resource::Stack, None),
     ] {

@@ -263,42 +263,38 @@ mod tests {
         assert_eq!(parsed.descriptors, 64);
     }
 
-    #[test]
-    fn a_child_is_found_below_its_parent_unless_it_is_excepted() {
-        let mut child = std::process::Command::new("sleep")
+    /// A child that sleeps, as it is found.
+    fn sleeping_child() -> (std::process::Child, i32, Process) {
+        let child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .unwrap();
         let me = i32::try_from(std::process::id()).unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let has_child = |found: &[Process]| found.iter().any(|process| process.pid == pid);
-        assert!(has_child(&usage_below(me, 100).processes));
-        assert!(has_child(&running_below(me, &[])));
-        assert!(!has_child(&running_below(me, &[pid])));
+        let mut found = running_below(me, &[]).into_iter();
+        let is_child = |one: &Process| u32::try_from(one.pid) == Ok(child.id());
+        let process = found.find(is_child).unwrap();
+        (child, me, process)
+    }
+
+    #[test]
+    fn a_child_is_found_below_its_parent_unless_it_is_excepted() {
+        let (mut child, me, process) = sleeping_child();
+        assert!(usage_below(me, 100).processes.contains(&process));
+        assert!(!running_below(me, &[process.pid]).contains(&process));
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     #[test]
     fn a_signal_reaches_the_process_that_was_found_and_no_later_one_of_its_id() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let me = i32::try_from(std::process::id()).unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let found = running_below(me, &[]);
-        let found = found
-            .into_iter()
-            .find(|process| process.pid == pid)
-            .unwrap();
-        let other = Process {
-            started: found.started - 1,
-            ..found
+        let (mut child, _, process) = sleeping_child();
+        let later = Process {
+            started: process.started + 1,
+            ..process
         };
-        other.signal(Signal::KILL);
+        later.signal(Signal::KILL);
         assert!(child.try_wait().unwrap().is_none());
-        found.signal(Signal::KILL);
+        process.signal(Signal::KILL);
         child.wait().unwrap();
     }
 }
