@@ -181,8 +181,7 @@ impl Engine {
             && !sandbox::become_service(ids)?
         {
             tracing::warn!(
-                "this kernel does not let files be accessed as another user: programs cannot change \
-                 modes and times of uploaded files, and their private files cannot be downloaded"
+                "this kernel cannot access files as another user: uploads are not the session's user's"
             );
         }
         // Jobs that share this process's user must not be able to trace it.

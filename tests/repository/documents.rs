@@ -100,9 +100,11 @@ fn messages() -> BTreeMap<String, PathBuf> {
                 messages.insert(message, path.clone());
             }
         }
-        for call in text.split("log::error(").skip(1) {
-            let message = arguments(call).swap_remove(0);
-            messages.insert(message, path.clone());
+        for function in ["log::warn(", "log::error("] {
+            for call in text.split(function).skip(1) {
+                let message = arguments(call).swap_remove(0);
+                messages.insert(message, path.clone());
+            }
         }
     }
     messages

@@ -4,7 +4,7 @@
 //! A job can exceed a limit by what it writes between two measurements, which are the more frequent the
 //! less room is left. Where a limit was exceeded before, a job may not add to that.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::data_dir::used_space_at;
@@ -12,7 +12,6 @@ use crate::tree::{Space, free_bytes, in_folder};
 
 use super::disk::Leftovers;
 use super::protocol::StageLimits;
-use super::stage::Stage;
 
 /// Longest and shortest time between two measurements.
 const MAX_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,13 +25,20 @@ const MIN_FREE_BYTES: u64 = 64 << 20;
 /// Measures a job's files against its limits.
 pub(super) struct DiskWatch {
     limits: StageLimits,
-    root: PathBuf,
-    data_dir: PathBuf,
-    leftovers: Option<Leftovers>,
+    files: JobFiles,
     before: DiskUsage,
     /// The job is ended when less than this is free. 0 if hardly more was free at its start.
     min_free_bytes: u64,
     next: Instant,
+}
+
+/// Where the files of a job are.
+pub(super) struct JobFiles {
+    /// Its own directory.
+    pub(super) root: PathBuf,
+    pub(super) data_dir: PathBuf,
+    /// What it leaves in shared directories, if that can be told from the files of others.
+    pub(super) leftovers: Option<Leftovers>,
 }
 
 /// What there is on disk.
@@ -45,19 +51,16 @@ pub(super) struct DiskUsage {
 
 impl DiskWatch {
     /// `before` is what there was when the job, or cell, began.
-    pub(super) fn new(stage: &Stage<'_>, before: DiskUsage) -> Self {
-        let root = stage.workspace.root.clone();
-        let min_free_bytes = if free_bytes(&root) > 2 * MIN_FREE_BYTES {
+    pub(super) fn new(limits: StageLimits, files: JobFiles, before: DiskUsage) -> Self {
+        let min_free_bytes = if free_bytes(&files.root) > 2 * MIN_FREE_BYTES {
             MIN_FREE_BYTES
         } else {
             0
         };
         let mut watch = Self {
-            limits: stage.order.limits,
+            limits,
+            files,
             before,
-            data_dir: stage.policy.data_dir.clone(),
-            leftovers: stage.leftovers.clone(),
-            root,
             min_free_bytes,
             next: Instant::now(),
         };
@@ -76,22 +79,18 @@ impl DiskWatch {
         if start < self.next {
             return false;
         }
-        let usage = self.measure();
+        let usage = DiskUsage::of(&self.files);
         // Walking a large tree is slow. Waiting ten times as long bounds the keeper's share of CPU.
         self.next = Instant::now() + self.interval(&usage).max(start.elapsed() * 10);
-        self.exceeds(&usage) || free_bytes(&self.root) < self.min_free_bytes
+        self.exceeds(&usage) || free_bytes(&self.files.root) < self.min_free_bytes
     }
 
     /// Whether a limit is exceeded now, at the end. From here on this usage counts as what there was before.
     pub(super) fn ends_over_limit(&mut self) -> bool {
-        let usage = self.measure();
+        let usage = DiskUsage::of(&self.files);
         let exceeds = self.exceeds(&usage);
         self.before = usage;
         exceeds
-    }
-
-    fn measure(&self) -> DiskUsage {
-        DiskUsage::measure(&self.root, &self.data_dir, self.leftovers.as_ref())
     }
 
     fn exceeds(&self, usage: &DiskUsage) -> bool {
@@ -121,19 +120,14 @@ impl DiskWatch {
 
 impl DiskUsage {
     /// What there is now.
-    pub(super) fn of(stage: &Stage<'_>) -> Self {
-        let (root, data_dir) = (&stage.workspace.root, &stage.policy.data_dir);
-        Self::measure(root, data_dir, stage.leftovers.as_ref())
-    }
-
-    fn measure(root: &Path, data_dir: &Path, leftovers: Option<&Leftovers>) -> Self {
-        let mut job = in_folder(root);
-        if let Some(leftovers) = leftovers {
+    pub(super) fn of(files: &JobFiles) -> Self {
+        let mut job = in_folder(&files.root);
+        if let Some(leftovers) = &files.leftovers {
             let shared = leftovers.space();
             job.bytes = job.bytes.saturating_add(shared.bytes);
             job.entries = job.entries.saturating_add(shared.entries);
         }
-        let data = used_space_at(data_dir);
+        let data = used_space_at(&files.data_dir);
         Self { job, data }
     }
 }

@@ -102,7 +102,9 @@ pub(super) fn run_kernel(
 }
 
 fn disk_watch(stage: &Stage<'_>) -> DiskWatch {
-    DiskWatch::new(stage, DiskUsage::of(stage))
+    let files = stage.files();
+    let before = DiskUsage::of(&files);
+    DiskWatch::new(stage.order.limits, files, before)
 }
 
 impl KernelSupervisor<'_> {

@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::confine::become_user;
 use super::disk::Leftovers;
-use super::disk_watch::{DiskUsage, DiskWatch};
+use super::disk_watch::{DiskUsage, DiskWatch, JobFiles};
 use super::held::{HeldWatch, Surroundings};
 use super::init::{FIRST_FREE, InitContext, run_init};
 use super::log;
@@ -101,6 +101,15 @@ impl Stage<'_> {
         let program = self.start(&stdio)?;
         drop(stdio);
         self.supervise(program, baseline)
+    }
+
+    /// Where the job's files are.
+    pub(super) fn files(&self) -> JobFiles {
+        JobFiles {
+            root: self.workspace.root.clone(),
+            data_dir: self.policy.data_dir.clone(),
+            leftovers: self.leftovers.clone(),
+        }
     }
 
     /// Starts the job's init, which starts the program.
@@ -236,7 +245,7 @@ impl Watch {
             proof: stage.proof,
             ids: stage.slot.ids,
             limits: stage.order.limits,
-            disk: DiskWatch::new(stage, stage.before),
+            disk: DiskWatch::new(stage.order.limits, stage.files(), stage.before),
             held: HeldWatch::new(stage.surroundings),
             baseline,
             ticks_per_second: sys::ticks_per_second(),
