@@ -304,7 +304,16 @@ if os.fork() == 0:
         if os.fork() > 0: os._exit(0)
         os.setsid()
 ";
-    for code in [bomb, chain] {
+    // Many that fork without end start and end processes faster than anybody can reap them.
+    let chains = "
+import os
+for n in range(40):
+    if os.fork() == 0:
+        while True:
+            if os.fork() > 0: os._exit(0)
+            os.setsid()
+";
+    for code in [bomb, chain, chains] {
         let mut body = body(code);
         body["run_timeout"] = json!(2000);
         run(&served, &body).await;

@@ -31,7 +31,7 @@ use super::process_tree::running_below;
 use super::protocol::{JobUser, Opening, Ready, ServiceIds, Setup};
 use super::report::{Layer, SandboxReport};
 use super::slots::{Slot, Slots, SlotsError};
-use super::stage::{kill_below, kill_user};
+use super::stage::{MAX_REAPED, kill_below, kill_user};
 use super::sys::{self, ExitStatus, Fork, SingleThreaded, ThreadError, Wait, WaitMode};
 use super::wire::{receive_with_fds, send_with_fds};
 use super::workspace::Workspace;
@@ -542,7 +542,11 @@ impl Spawner {
 
     fn reap_exited(&mut self) -> Vec<(Keeper, ExitStatus)> {
         let mut ended = Vec::new();
-        while let Wait::Ended(child) = sys::wait(None, WaitMode::Poll) {
+        // Orphans of a killed keeper may start and end processes faster than they are reaped.
+        for _ in 0..MAX_REAPED {
+            let Wait::Ended(child) = sys::wait(None, WaitMode::Poll) else {
+                break;
+            };
             let found = self
                 .keepers
                 .iter()
@@ -570,7 +574,8 @@ impl Spawner {
                 break;
             }
             kill_below(self.proof, me, &keepers, slot.ids);
-            if let Some(ids) = slot.ids.filter(|ids| ids.is_sole_user) {
+            let is_late = Instant::now() + ORPHAN_TIMEOUT / 2 > until;
+            if let Some(ids) = slot.ids.filter(|ids| ids.is_sole_user || is_late) {
                 kill_user(self.proof, ids);
             }
             std::thread::sleep(Duration::from_micros(300));

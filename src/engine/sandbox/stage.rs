@@ -22,7 +22,7 @@ use super::held::{HeldWatch, Surroundings};
 use super::init::{FIRST_FREE, InitContext, run_init};
 use super::log;
 use super::policy::Policy;
-use super::process_tree::{Process, running_below, usage_below};
+use super::process_tree::{Process, running_below, task_count, usage_below};
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
 use super::slots::{JobIds, Slot};
 use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
@@ -38,8 +38,10 @@ const BYTES_PER_SECOND: u64 = 2 << 30;
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// After what time all processes of the session's user are killed, if those of one job do not end.
 const LAST_RESORT: Duration = Duration::from_secs(2);
+/// How many processes are reaped before other things are seen to.
+pub(super) const MAX_REAPED: usize = 1000;
 /// How often new processes of a job are looked for before those that were found are killed.
-const MAX_STOP_ROUNDS: usize = 100;
+const MAX_STOP_ROUNDS: usize = 20;
 
 /// Why a stage could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +125,9 @@ impl Stage<'_> {
         }
         let shared_processes = match self.slot.ids {
             Some(ids) if ids.is_sole_user => 0,
-            _ => self.surroundings.tasks,
+            Some(_) => self.surroundings.tasks,
+            // What is started and ends elsewhere makes a difference of its own.
+            None => task_count(rustix::process::getuid().as_raw()),
         };
         let start_failed = |error: rustix::io::Errno| StageError::Start(error.into());
         let (failure_reader, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(start_failed)?;
@@ -374,14 +378,17 @@ pub(super) fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<
 
 /// Reaps the children that have ended: init, and orphans that were reparented to this process.
 /// Returns whether there are more children.
+///
+/// A program can start and end processes faster than they are reaped, so there is an end to it.
 pub(super) fn reap(reaped: &mut ReapedChildren, init: Option<Pid>) -> bool {
-    loop {
+    for _ in 0..MAX_REAPED {
         match sys::wait(None, WaitMode::Poll) {
             Wait::Ended(child) => add(reaped, init, child),
             Wait::Running => return true,
             Wait::NoChildren => return false,
         }
     }
+    true
 }
 
 fn add(reaped: &mut ReapedChildren, init: Option<Pid>, child: Reaped) {
