@@ -322,7 +322,7 @@ pub fn delete_uploads(reserved: OwnedFd) -> Result<(), Undeleted> {
 /// the mark is.
 ///
 /// Programs of the session can rename what is in the data directory, and put something else in its
-/// place. What is not a directory of this user alone is deleted.
+/// place. What is open to others, or to the group that shares the data directory, is deleted.
 ///
 /// # Errors
 /// Where it can neither be opened nor made.

@@ -9,7 +9,7 @@ mod space;
 mod temporary;
 mod walk;
 
-pub use delete::{Undeleted, delete_contents, delete_tree};
+pub use delete::{Undeleted, delete_contents, delete_own_tree, delete_tree};
 pub use space::{Space, SpaceCounter, free_bytes, in_folder};
 pub use temporary::{delete_abandoned, random_name, temp_dir, temporary_folder};
 pub use walk::{MAX_DEPTH, Next, OPEN_DIR, walk};

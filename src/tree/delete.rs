@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, fchmod, fchown, fstat, openat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fchmod, fchown, fstat, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::Uid;
 
 use super::OPEN_DIR;
 
@@ -116,28 +118,80 @@ pub fn delete_tree(root: &Path) -> io::Result<()> {
     Ok(removed?)
 }
 
+/// Deletes a directory that a program may have filled with files of others: those stay, with the directories
+/// above them, and so does what is on another file system. Directories are taken over by `owner`, a user
+/// whom no process has. Returns whether the directory is gone.
+///
+/// # Errors
+/// If something else could not be deleted. The rest is deleted as far as possible.
+pub fn delete_own_tree(
+    parent: impl AsFd,
+    name: &CStr,
+    owner: u32,
+    is_own: &dyn Fn(&Stat) -> bool,
+) -> io::Result<bool> {
+    let device = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?.st_dev;
+    let guard = Guard {
+        owner: Uid::from_raw(owner),
+        device,
+        is_own,
+    };
+    let Some(folder) = open_guarded(&parent, name, Some(&guard))? else {
+        return Ok(false);
+    };
+    delete_guarded(folder, |_| false, Some(&guard))?;
+    match unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        removed => Ok(removed.map(|()| true)?),
+    }
+}
+
+/// What may be deleted where others may have files, too.
+struct Guard<'a> {
+    owner: Uid,
+    device: u64,
+    is_own: &'a dyn Fn(&Stat) -> bool,
+}
+
+impl Guard<'_> {
+    fn allows(&self, found: &Stat) -> bool {
+        let is_taken_over = found.st_uid == self.owner.as_raw();
+        found.st_dev == self.device && (is_taken_over || (self.is_own)(found))
+    }
+}
+
 /// Deletes everything in a directory except its entries for which `is_kept` returns true. The directory
 /// itself stays.
 ///
 /// # Errors
 /// Lists what could not be deleted. The rest is deleted all the same.
 pub fn delete_contents(folder: OwnedFd, is_kept: impl Fn(&CStr) -> bool) -> Result<(), Undeleted> {
+    delete_guarded(folder, is_kept, None)
+}
+
+fn delete_guarded(
+    folder: OwnedFd,
+    is_kept: impl Fn(&CStr) -> bool,
+    guard: Option<&Guard<'_>>,
+) -> Result<(), Undeleted> {
     let mut failures = Failures::default();
     let mut here = folder;
     let mut parents: Vec<Level> = Vec::new();
-    let mut folders = delete_files(&here, &parents, &mut failures, is_kept);
+    let mut folders = delete_files(&here, &parents, &mut failures, is_kept, guard);
     loop {
         if let Some(name) = folders.pop() {
-            let opened = open_to_delete(&here, &name).and_then(|dir| Ok((identity(&here)?, dir)));
+            let opened = open_guarded(&here, &name, guard);
+            let opened = opened.and_then(|dir| Ok((identity(&here)?, dir)));
             match opened {
-                Ok((identity, dir)) => {
+                Ok((_, None)) => {}
+                Ok((identity, Some(dir))) => {
                     parents.push(Level {
                         identity,
                         name,
                         siblings: std::mem::take(&mut folders),
                         failed_before: failures.count(),
                     });
-                    folders = delete_files(&dir, &parents, &mut failures, |_| false);
+                    folders = delete_files(&dir, &parents, &mut failures, |_| false, guard);
                     here = dir;
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -163,7 +217,8 @@ pub fn delete_contents(folder: OwnedFd, is_kept: impl Fn(&CStr) -> bool) -> Resu
         folders = level.siblings;
         match unlinkat(&here, &level.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::NOTEMPTY | Errno::EXIST) if failures.count() > level.failed_before => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST)
+                if guard.is_some() || failures.count() > level.failed_before => {}
             Err(error) => failures.add(&parents, &level.name, error),
         }
     }
@@ -188,7 +243,30 @@ fn c_path(path: &Path) -> io::Result<CString> {
 /// Opens a directory whatever its mode, and changes the mode so that it can be emptied. Root takes it over,
 /// so that no program can put anything more into it, not even one whose working directory it is.
 fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
-    let dir = match openat(&parent, name, OPEN_DIR, Mode::empty()) {
+    let dir = open_whatever_mode(parent, name)?;
+    take_over(&dir, rustix::process::geteuid())?;
+    Ok(dir)
+}
+
+/// As [`open_to_delete`]; `None` if the guard does not allow it.
+fn open_guarded(
+    parent: impl AsFd,
+    name: &CStr,
+    guard: Option<&Guard<'_>>,
+) -> io::Result<Option<OwnedFd>> {
+    let Some(guard) = guard else {
+        return open_to_delete(parent, name).map(Some);
+    };
+    let dir = open_whatever_mode(parent, name)?;
+    if !guard.allows(&fstat(&dir)?) {
+        return Ok(None);
+    }
+    take_over(&dir, guard.owner)?;
+    Ok(Some(dir))
+}
+
+fn open_whatever_mode(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    Ok(match openat(&parent, name, OPEN_DIR, Mode::empty()) {
         // Only without root: as the owner, this process may grant itself access. It does so by the
         // descriptor of the directory itself, so that no link is followed.
         Err(Errno::ACCESS) => {
@@ -198,17 +276,19 @@ fn open_to_delete(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
             openat(&parent, name, OPEN_DIR, Mode::empty())?
         }
         other => other?,
-    };
-    let me = rustix::process::geteuid();
+    })
+}
+
+fn take_over(dir: &OwnedFd, owner: Uid) -> io::Result<()> {
     // Both are refused if the directory belongs to another user. Where deleting its entries then fails, too,
     // that error is reported.
-    if me.is_root() {
-        let _ = fchown(&dir, Some(me), None);
+    if rustix::process::geteuid().is_root() {
+        let _ = fchown(dir, Some(owner), None);
     }
-    if Mode::from_raw_mode(fstat(&dir)?.st_mode) != Mode::RWXU {
-        let _ = fchmod(&dir, Mode::RWXU);
+    if Mode::from_raw_mode(fstat(dir)?.st_mode) != Mode::RWXU {
+        let _ = fchmod(dir, Mode::RWXU);
     }
-    Ok(dir)
+    Ok(())
 }
 
 /// Deletes everything in a directory except its subdirectories, and returns their names.
@@ -217,6 +297,7 @@ fn delete_files(
     parents: &[Level],
     failures: &mut Failures,
     is_kept: impl Fn(&CStr) -> bool,
+    guard: Option<&Guard<'_>>,
 ) -> Vec<CString> {
     let mut folders = Vec::new();
     let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
@@ -232,6 +313,12 @@ fn delete_files(
         let name = entry.file_name();
         if name == c"." || name == c".." || is_kept(name) {
             continue;
+        }
+        if let Some(guard) = guard {
+            let found = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+            if !found.is_ok_and(|found| guard.allows(&found)) {
+                continue;
+            }
         }
         let is_folder = match entry.file_type() {
             FileType::Directory => true,

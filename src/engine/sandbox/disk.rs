@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, chmod, chownat, fchmod, fchown, fstat, openat,
-    removexattr, stat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, chmod, chownat, fchmod, fchown,
+    fstat, openat, openat2, removexattr, stat, unlinkat,
 };
 use rustix::process::{Gid, Uid};
 
 use crate::data_dir::is_reserved;
-use crate::tree::{MAX_DEPTH, Next, OPEN_DIR, Space, SpaceCounter, delete_tree, walk};
+use crate::tree::{
+    MAX_DEPTH, Next, OPEN_DIR, Space, SpaceCounter, delete_own_tree, delete_tree, walk,
+};
 
 use super::files::SHARED_DIRS;
 use super::slots::{Block, JobIds, UID_RANGE};
@@ -59,42 +61,56 @@ impl FileTime {
 /// They are searched for once and not for each job: a shared directory may hold large trees of others.
 #[derive(Debug)]
 pub(super) struct SharedPlaces {
-    paths: Vec<PathBuf>,
-    /// When the shared directories themselves had last changed.
-    changed: Vec<Option<FileTime>>,
+    places: Vec<Place>,
     search_after: Instant,
+}
+
+/// A folder in which everybody may make something.
+#[derive(Debug, Clone)]
+struct Place {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Place {
+    /// Opens it, if it is still there: a program may have put a link in the place of a folder above.
+    fn open(&self) -> Option<(OwnedFd, Stat)> {
+        let flags = ResolveFlags::NO_SYMLINKS;
+        let folder = openat2(CWD, &self.path, OPEN_DIR, Mode::empty(), flags).ok()?;
+        let found = fstat(&folder).ok()?;
+        (self.identity == (found.st_dev, found.st_ino)).then_some((folder, found))
+    }
 }
 
 impl SharedPlaces {
     pub(super) fn search(data_dir: &Path) -> Self {
         let started = Instant::now();
-        let changed = Self::times();
         let data_dir = identity(data_dir);
-        let mut paths = Vec::new();
-        for shared in SHARED_DIRS.map(Path::new) {
-            if let Ok(root) = open(shared) {
-                paths.push(shared.to_owned());
-                search_open_folders(root, shared, data_dir, &mut paths);
+        let mut places = Vec::new();
+        for shared in SHARED_DIRS {
+            // It may be a link itself.
+            let Ok(shared) = std::fs::canonicalize(shared) else {
+                continue;
+            };
+            if let (Ok(root), Some(identity)) = (open(&shared), identity(&shared)) {
+                let path = shared.clone();
+                places.push(Place { path, identity });
+                search_open_folders(root, &shared, data_dir, &mut places);
             }
         }
         Self {
-            paths,
-            changed,
+            places,
             // A hundredth of the time at most, whatever there is to be searched.
             search_after: Instant::now() + SEARCH_INTERVAL.max(started.elapsed() * 100),
         }
     }
 
-    /// Searches again if something may be new and the last search is old enough.
+    /// Searches again if the last search is old enough.
     pub(super) fn refresh(&mut self, data_dir: &Path) {
-        if Instant::now() >= self.search_after && self.changed != Self::times() {
+        if Instant::now() >= self.search_after {
             *self = Self::search(data_dir);
         }
-    }
-
-    fn times() -> Vec<Option<FileTime>> {
-        let time = |shared| stat(shared).ok().map(|found| FileTime::of_change(&found));
-        SHARED_DIRS.into_iter().map(time).collect()
     }
 }
 
@@ -108,7 +124,7 @@ fn search_open_folders(
     root: OwnedFd,
     shared: &Path,
     data_dir: Option<(u64, u64)>,
-    paths: &mut Vec<PathBuf>,
+    places: &mut Vec<Place>,
 ) {
     use std::os::unix::ffi::OsStrExt;
     let mut searched = 0;
@@ -116,8 +132,10 @@ fn search_open_folders(
     let _ = walk(root, |_, name, found, depth| {
         let mode = Mode::from_raw_mode(found.st_mode);
         let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-        let is_data_dir = data_dir == Some((found.st_dev, found.st_ino));
-        if !is_folder || is_data_dir || !mode.contains(Mode::XOTH) || searched >= MAX_SEARCHED {
+        let identity = (found.st_dev, found.st_ino);
+        // What jobs have made is found by its owner, and may be replaced at any time.
+        let is_of_others = data_dir != Some(identity) && !UID_RANGE.contains(&found.st_uid);
+        if !is_folder || !is_of_others || !mode.contains(Mode::XOTH) || searched >= MAX_SEARCHED {
             return Ok(Next::Skip);
         }
         searched += 1;
@@ -127,7 +145,8 @@ fn search_open_folders(
             .last()
             .map_or(PathBuf::new(), |parent| parent.join(name));
         if mode.contains(Mode::WOTH) {
-            paths.push(path.clone());
+            let path = path.clone();
+            places.push(Place { path, identity });
         }
         parents.push(path);
         Ok(Next::Enter)
@@ -139,7 +158,7 @@ fn search_open_folders(
 pub(super) struct Leftovers {
     block: Block,
     ids: JobIds,
-    places: Vec<PathBuf>,
+    places: Vec<Place>,
     /// When the job's keeper was started.
     started: FileTime,
     /// When the job itself began, if it has.
@@ -157,7 +176,7 @@ impl Leftovers {
         Self {
             block: block.clone(),
             ids,
-            places: places.paths.clone(),
+            places: places.places.clone(),
             started,
             since,
         }
@@ -165,6 +184,10 @@ impl Leftovers {
 
     fn contains(&self, found: &Stat) -> bool {
         let changed = FileTime::of_change(found);
+        // What was taken over when a sweep did not come to its end has the slot's user.
+        if found.st_uid == self.ids.gid {
+            return changed >= self.started;
+        }
         if found.st_uid == self.ids.uid && (self.ids.is_sole_user || found.st_gid == self.ids.gid) {
             return changed >= self.started;
         }
@@ -178,17 +201,23 @@ impl Leftovers {
     /// The space that they take up.
     pub(super) fn space(&self) -> Space {
         let mut counter = SpaceCounter::default();
+        let mut is_complete = true;
         self.for_each(|folder, name, found| {
             counter.add(found);
             let opened = openat(folder, name, OPEN_DIR, Mode::empty());
             if let Ok(opened) = opened {
-                let _ = walk(opened, |_, _, found, _| {
+                let walked = walk(opened, |_, _, found, _| {
                     counter.add(found);
                     Ok(Next::Enter)
                 });
+                is_complete &= matches!(walked, Ok(true));
             }
         });
-        counter.space()
+        let mut space = counter.space();
+        if !is_complete {
+            space.entries = u64::MAX;
+        }
+        space
     }
 
     /// Deletes them.
@@ -198,7 +227,8 @@ impl Leftovers {
     pub(super) fn sweep(&self) -> io::Result<()> {
         let mut failed = None;
         self.for_each(|folder, name, found| {
-            failed = delete(folder, name, found).err().or(failed.take());
+            let deleted = delete(&self.block, self.ids.gid, folder, name, found);
+            failed = deleted.err().or(failed.take());
         });
         failed.map_or(Ok(()), Err)
     }
@@ -206,12 +236,11 @@ impl Leftovers {
     /// Visits them, but not what is in folders among them.
     fn for_each(&self, mut visit: impl FnMut(&OwnedFd, &CStr, &Stat)) {
         for place in &self.places {
-            let Ok(root) = open(place) else {
+            let Some((root, found)) = place.open() else {
                 continue;
             };
             // Making, moving or linking something there would have changed it.
-            let changed = fstat(&root).map(|found| FileTime::of_change(&found));
-            if changed.is_ok_and(|changed| changed < self.started) {
+            if FileTime::of_change(&found) < self.started {
                 continue;
             }
             let _ = walk(root, |folder, name, found, _| {
@@ -238,7 +267,12 @@ pub(super) fn sweep_abandoned(block: &Block) -> io::Result<()> {
         let _ = walk(root, |folder, name, found, _| {
             let is_of_session = found.st_uid == block.session && block.is_of_slot(found.st_gid);
             if is_of_session || block.is_of_slot(found.st_uid) {
-                failed = delete(folder, name, found).err().or(failed.take());
+                let slot = match is_of_session {
+                    true => found.st_gid,
+                    false => found.st_uid,
+                };
+                let deleted = delete(block, slot, folder, name, found);
+                failed = deleted.err().or(failed.take());
             }
             Ok(Next::Skip)
         });
@@ -246,9 +280,11 @@ pub(super) fn sweep_abandoned(block: &Block) -> io::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-fn delete(folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+/// Deletes a leftover of the job in this slot, but nothing that is not a job's.
+fn delete(block: &Block, slot: u32, folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+    let is_own = |found: &Stat| found.st_uid == block.session || block.is_of_slot(found.st_uid);
     let deleted = match FileType::from_raw_mode(found.st_mode) {
-        FileType::Directory => delete_tree(&path_of(folder, name)),
+        FileType::Directory => delete_own_tree(folder, name, slot, &is_own).map(|_is_gone| ()),
         _ => unlinkat(folder, name, AtFlags::empty()).map_err(Into::into),
     };
     match deleted {
@@ -311,8 +347,8 @@ fn hand_over_where(
     is_left: impl Fn(&Stat) -> bool,
 ) -> io::Result<()> {
     walk(open(data_dir)?, |folder, name, found, depth| {
-        // The service's own, and not to be opened to programs.
-        if depth == 0 && is_reserved(name) && found.st_uid == block.session {
+        // The server's, and not to be opened to programs, unless a program has put its own in its place.
+        if depth == 0 && is_reserved(name) && !block.is_of_slot(found.st_uid) {
             return Ok(Next::Skip);
         }
         if !is_left(found) {

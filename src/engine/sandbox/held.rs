@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::confine::become_user;
 use super::probe::run_in_child;
-use super::process_tree::{Process, Usage, descriptors_of, task_count};
+use super::process_tree::{Process, Usage, descriptors_of};
 use super::slots::JobIds;
 use super::sys::SingleThreaded;
 
@@ -30,8 +30,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What there is besides a job when it begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings {
-    /// Processes and threads of the user whom jobs share.
-    pub(super) tasks: u64,
     /// The machine's shared memory in bytes: files in memory, and shared anonymous pages.
     shared_memory: u64,
     /// The machine's pseudo-terminals.
@@ -39,10 +37,8 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// For jobs that share this user.
-    pub(super) fn measure(uid: u32) -> Self {
+    pub(super) fn measure() -> Self {
         Self {
-            tasks: task_count(uid),
             shared_memory: shared_memory(),
             terminals: terminals(),
         }

@@ -122,6 +122,8 @@ pub(super) struct RunningJob<'a> {
     pub(super) work: &'a Path,
     /// The name of the job's directory.
     pub(super) name: &'a str,
+    /// Whether others may have its user when it begins.
+    pub(super) shares_user_now: bool,
     pub(super) surroundings: Surroundings,
     pub(super) places: &'a SharedPlaces,
     /// When its keeper was started.
@@ -266,6 +268,7 @@ impl Keeper<'_> {
         Ok(Stage {
             proof: self.proof,
             policy: self.job.policy,
+            shares_user_now: self.job.shares_user_now,
             surroundings: self.job.surroundings,
             leftovers: self.job.leftovers(),
             wire: &mut self.wire,

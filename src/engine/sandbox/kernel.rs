@@ -32,6 +32,8 @@ struct RunningCell {
     peak_memory: u64,
     /// Whether it was reported that a limit is exceeded.
     is_reported: bool,
+    /// Whether the kernel had exceeded a disk limit before it began.
+    is_over_disk_limit: bool,
 }
 
 /// A kernel that runs.
@@ -89,10 +91,13 @@ pub(super) fn run_kernel(
         kernel.program.init,
     );
     kill_and_reap(proof, ids, Some(init), &mut kernel.reaped)?;
-    let Some(cause) = cause? else {
+    let Some(mut cause) = cause? else {
         return Ok(None);
     };
     kernel.program.check_started()?;
+    if matches!(cause, Cause::Exit(_) | Cause::Signal(_)) && kernel.disk.ends_over_limit() {
+        cause = Cause::DiskLimit;
+    }
     Ok(Some(Ended {
         cause,
         wall_ms: millis(started.elapsed()),
@@ -166,11 +171,14 @@ impl KernelSupervisor<'_> {
             self.all_cpu_before = self.usage().cpu;
             self.is_new = false;
         }
+        // What was written since the last cell counts for this one.
+        let is_over_disk_limit = !self.is_new && self.disk.ends_over_limit();
         self.disk = disk_watch(&self.stage);
         self.cell = Some(RunningCell {
             limits,
             peak_memory: 0,
             is_reported: false,
+            is_over_disk_limit,
         });
     }
 
@@ -183,11 +191,13 @@ impl KernelSupervisor<'_> {
             used = used.max(all.saturating_sub(self.all_cpu_before));
         }
         self.all_cpu_before += used;
-        let peak = self.cell.take().map_or(0, |cell| cell.peak_memory);
+        let cell = self.cell.take();
+        let peak = cell.as_ref().map_or(0, |cell| cell.peak_memory);
+        let was_over = cell.is_some_and(|cell| cell.is_over_disk_limit);
         CellUsage {
             cpu_ms: millis(used),
             memory: self.pid().map_or(0, current_memory).max(peak),
-            is_over_disk_limit: self.disk.ends_over_limit(),
+            is_over_disk_limit: self.disk.ends_over_limit() || was_over,
         }
     }
 

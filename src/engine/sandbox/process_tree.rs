@@ -55,7 +55,9 @@ impl Process {
 struct ProcessStat {
     parent: i32,
     group: i32,
-    has_ended: bool,
+    /// Whether its main thread has ended. The process goes on while it has others.
+    is_zombie: bool,
+    threads: u64,
     /// CPU time, including that of children it has reaped.
     ticks: u64,
     reaped_ticks: u64,
@@ -69,8 +71,7 @@ pub(super) fn usage_below(root: i32, ticks_per_second: u64) -> Usage {
     let mut buffer = Vec::with_capacity(4096);
     for (process, stat) in descendants(root, &[]) {
         ticks = ticks.saturating_add(stat.ticks);
-        if let Some(status) = read(&format!("/proc/{}/status", process.pid), &mut buffer) {
-            let status = ProcessStatus::parse(status);
+        if let Some(status) = read_status(process.pid, &stat, &mut buffer) {
             usage.memory = usage.memory.saturating_add(status.memory);
             usage.descriptors = usage.descriptors.saturating_add(status.descriptors);
         }
@@ -84,7 +85,7 @@ pub(super) fn usage_below(root: i32, ticks_per_second: u64) -> Usage {
 pub(super) fn running_below(root: i32, except: &[i32]) -> Vec<Process> {
     descendants(root, except)
         .into_iter()
-        .filter_map(|(process, stat)| (!stat.has_ended).then_some(process))
+        .filter_map(|(process, stat)| (!stat.has_ended()).then_some(process))
         .collect()
 }
 
@@ -122,7 +123,7 @@ fn all_processes() -> impl Iterator<Item = (i32, ProcessStat)> {
 /// The children of a process that have not ended.
 pub(super) fn children_of(parent: i32) -> Vec<i32> {
     all_processes()
-        .filter(|(_, stat)| stat.parent == parent && !stat.has_ended)
+        .filter(|(_, stat)| stat.parent == parent && !stat.has_ended())
         .map(|(pid, _)| pid)
         .collect()
 }
@@ -186,12 +187,32 @@ fn read<'a>(path: &str, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
     std::str::from_utf8(buffer.get(from..)?).ok()
 }
 
+/// The status of a process, or of one of its other threads where the main one has ended: only a thread that
+/// lives has the figures of its memory.
+fn read_status(pid: i32, stat: &ProcessStat, buffer: &mut Vec<u8>) -> Option<ProcessStatus> {
+    if !stat.is_zombie {
+        return read(&format!("/proc/{pid}/status"), buffer).map(ProcessStatus::parse);
+    }
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    tasks
+        .flatten()
+        .filter_map(|task| {
+            let path = task.path().join("status");
+            read(path.to_str()?, buffer).map(ProcessStatus::parse)
+        })
+        .find(|status| status.memory > 0)
+}
+
 impl ProcessStat {
+    fn has_ended(&self) -> bool {
+        self.is_zombie && self.threads <= 1
+    }
+
     /// Parses what follows the program's name in `/proc/PID/stat`, see proc(5): state, ppid, pgrp, … and
-    /// fields 14 to 17 (utime, stime, cutime, cstime) and 22 (starttime).
+    /// fields 14 to 17 (utime, stime, cutime, cstime), 20 (num_threads) and 22 (starttime).
     fn parse(rest: &str) -> Option<Self> {
         let mut fields = rest.split_ascii_whitespace();
-        let has_ended = matches!(fields.next()?, "Z" | "X");
+        let is_zombie = matches!(fields.next()?, "Z" | "X");
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
         let mut numbers = fields.skip(8).map(|number| number.parse().unwrap_or(0));
@@ -200,10 +221,11 @@ impl ProcessStat {
         Some(Self {
             parent,
             group,
-            has_ended,
+            is_zombie,
+            threads: numbers.nth(2)?,
             ticks: own_ticks.saturating_add(reaped_ticks),
             reaped_ticks,
-            started: numbers.nth(4)?,
+            started: numbers.nth(1)?,
         })
     }
 }

@@ -311,6 +311,8 @@ struct SlotJob {
     name: String,
     /// Whether it is a program, see [`RunningJob`].
     is_program: bool,
+    /// Whether others had the job's user when it began.
+    shares_user_now: bool,
     started: FileTime,
     /// How many cleaners have been started.
     cleanup_attempts: u32,
@@ -326,6 +328,7 @@ impl SlotJob {
             is_program: self.is_program,
             work: &spawner.work,
             name: &self.name,
+            shares_user_now: self.shares_user_now,
             surroundings: spawner.surroundings,
             places: &spawner.places,
             started: self.started,
@@ -347,7 +350,7 @@ impl JobSetting {
     fn new(policy: Policy, work: PathBuf) -> Self {
         Self {
             places: SharedPlaces::search(&policy.data_dir),
-            surroundings: Surroundings::measure(shared_user(&policy)),
+            surroundings: Surroundings::measure(),
             surroundings_measured: Instant::now(),
             policy,
             work,
@@ -358,19 +361,10 @@ impl JobSetting {
     fn refresh(&mut self) {
         self.places.refresh(&self.policy.data_dir);
         if self.surroundings_measured.elapsed() > SURROUNDINGS_INTERVAL {
-            self.surroundings = Surroundings::measure(shared_user(&self.policy));
+            self.surroundings = Surroundings::measure();
             self.surroundings_measured = Instant::now();
         }
     }
-}
-
-/// The user whom jobs share.
-fn shared_user(policy: &Policy) -> u32 {
-    let own = || rustix::process::getuid().as_raw();
-    policy
-        .block
-        .as_ref()
-        .map_or_else(own, |block| block.session)
 }
 
 struct Spawner {
@@ -459,6 +453,7 @@ impl Spawner {
             slot,
             name: opening.name,
             is_program: opening.is_program,
+            shares_user_now: self.is_session_user_taken(),
             started: FileTime::now(),
             cleanup_attempts: 0,
             retry_at: Instant::now(),
@@ -486,6 +481,12 @@ impl Spawner {
             }
         }
         Ok(())
+    }
+
+    /// Whether a keeper's job has the session's user now.
+    fn is_session_user_taken(&self) -> bool {
+        let mut ids = self.keepers.iter().filter_map(|keeper| keeper.job.slot.ids);
+        ids.any(|ids| !ids.is_sole_user)
     }
 
     /// Whether no slot is free and none will soon be.

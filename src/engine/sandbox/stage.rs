@@ -40,8 +40,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_RESORT: Duration = Duration::from_secs(2);
 /// How many processes are reaped before other things are seen to.
 pub(super) const MAX_REAPED: usize = 1000;
-/// How often new processes of a job are looked for before those that were found are killed.
-const MAX_STOP_ROUNDS: usize = 20;
+/// For how long new processes of a job are looked for before those that were found are killed.
+const MAX_STOP_TIME: Duration = Duration::from_millis(200);
 
 /// Why a stage could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,8 @@ pub(super) struct Stage<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) slot: Slot,
     pub(super) order: &'a StageOrder,
+    /// Whether others may have the job's user when it begins.
+    pub(super) shares_user_now: bool,
     pub(super) surroundings: Surroundings,
     /// What the job leaves in shared directories.
     pub(super) leftovers: Option<Leftovers>,
@@ -124,9 +126,8 @@ impl Stage<'_> {
             give(fd, self.slot.ids).map_err(StageError::Streams)?;
         }
         let shared_processes = match self.slot.ids {
-            Some(ids) if ids.is_sole_user => 0,
-            Some(_) => self.surroundings.tasks,
-            // What is started and ends elsewhere makes a difference of its own.
+            Some(ids) if ids.is_sole_user || !self.shares_user_now => 0,
+            Some(ids) => task_count(ids.uid),
             None => task_count(rustix::process::getuid().as_raw()),
         };
         let start_failed = |error: rustix::io::Errno| StageError::Start(error.into());
@@ -466,7 +467,8 @@ pub(super) fn kill_below(proof: SingleThreaded, root: Pid, except: &[i32], ids: 
 /// that its user may have, so that there comes an end to those that are new.
 fn stop_and_kill(root: Pid, except: &[i32]) {
     let mut stopped: HashSet<Process> = HashSet::new();
-    for _ in 0..MAX_STOP_ROUNDS {
+    let until = Instant::now() + MAX_STOP_TIME;
+    while Instant::now() < until {
         let mut new = running_below(root.as_raw_nonzero().get(), except);
         new.retain(|process| stopped.insert(*process));
         if new.is_empty() {
