@@ -76,13 +76,13 @@ fn examples(names: &[String], count: usize) -> String {
     }
 }
 
-/// For whom the reserved directory is, where programs of the session may have the user as whom the server
-/// accesses files: a group that no program is in, and an owner that no program can become.
+/// Owner and group of the reserved directory. Programs may run as the user with whose rights the server accesses
+/// files, so the server gets access by a group that no program is in.
 #[derive(Debug, Clone, Copy)]
 pub struct ReservedFor {
     /// The owner.
     pub uid: u32,
-    /// The group of the server.
+    /// A supplementary group of the server.
     pub gid: u32,
 }
 

@@ -38,7 +38,7 @@ pub(super) struct JobContext<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) spawner: &'a SpawnerHandle,
     pub(super) pool: &'a Pool,
-    /// Whose turn it is to be the session's user among programs.
+    /// Held by the one program that runs as the session's user.
     pub(super) session_turn: &'a Arc<Semaphore>,
     /// The directories of `PATH`.
     pub(super) path: &'a [PathBuf],
@@ -68,7 +68,7 @@ pub(super) async fn execute(
         None if turn.is_some() => JobUser::Session,
         Some(User::Own) | None => JobUser::Own,
     };
-    // Whoever insists on the session's user comes back as that user, and needs no files opened to others.
+    // What always runs as the session's user needs no files opened to the group.
     let is_program = submission.user != Some(User::Session);
     let key = layout.pool_key(runtime, &submission, user);
     let template = CommandTemplate::of(runtime, &layout.main, &layout.sources);

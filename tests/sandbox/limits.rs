@@ -28,6 +28,8 @@ pub fn tests() -> Tests {
             what_is_moved_or_linked_out_of_the_data_directory_is_counted_and_swept,
             folders_within_folders_that_others_may_write_to_are_swept,
             nobody_elses_files_in_shared_folders_are_touched,
+            what_a_program_has_moved_there_of_others_is_left_alone,
+            memory_counts_where_the_main_thread_has_ended,
             slots_survive_a_program_that_moves_folders_into_what_is_being_deleted,
         ],
         ImmutableFiles => [a_slot_that_could_not_be_cleaned_is_used_again_once_it_can],
@@ -336,6 +338,59 @@ async fn nobody_elses_files_in_shared_folders_are_touched() {
     assert!(data.join("link").symlink_metadata().is_ok());
     drop(served);
     std::fs::remove_dir_all(&place).unwrap();
+}
+
+/// Where others have a folder that is not sticky, a program can move what is theirs.
+async fn what_a_program_has_moved_there_of_others_is_left_alone() {
+    let place = unique("/tmp");
+    let mine = unique("/tmp").with_extension("mine");
+    let theirs = place.join("theirs");
+    std::fs::create_dir_all(theirs.join("private")).unwrap();
+    std::fs::write(theirs.join("private/secret"), "kept").unwrap();
+    for (folder, mode) in [(&place, 0o777), (&theirs, 0o777)] {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    for folder in [&theirs, &theirs.join("private")] {
+        std::os::unix::fs::chown(folder, Some(1500), Some(1500)).unwrap();
+    }
+    let served = serve(without_kernels()).await;
+    let code = format!(
+        "import os\nos.mkdir('{0}')\nopen('{0}/own', 'w')\nos.rename('{1}', '{0}/theirs')\nprint('done')",
+        mine.display(),
+        theirs.display()
+    );
+    let ran = run(&served, &code).await;
+    assert_eq!(ran["stdout"], "done\n", "{ran}");
+    eventually("the program's own file is gone", async || {
+        !mine.join("own").exists()
+    })
+    .await;
+    served.settled().await;
+    let secret = std::fs::read_to_string(mine.join("theirs/private/secret"));
+    assert_eq!(secret.unwrap(), "kept");
+    drop(served);
+    for folder in [place, mine] {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+/// The kernel says of such a process that it is a zombie.
+async fn memory_counts_where_the_main_thread_has_ended() {
+    exceeds_memory(
+        "
+import ctypes, os, threading, time
+def hold():
+    held = bytearray(100 << 20)
+    time.sleep(60)
+for n in range(4):
+    if os.fork() == 0:
+        threading.Thread(target=hold).start()
+        ctypes.CDLL(None).syscall(60, 0)
+time.sleep(60)
+print('done')
+",
+    )
+    .await;
 }
 
 async fn slots_survive_a_program_that_moves_folders_into_what_is_being_deleted() {

@@ -24,7 +24,7 @@ pub fn tests() -> Tests {
             programs_that_run_at_the_same_time_have_users_of_their_own,
             private_files_of_a_kernel_are_the_clients_too,
             a_kernel_outlives_the_processes_that_a_program_leaves,
-            a_kernel_survives_a_program_that_forks_without_end,
+            a_session_goes_on_after_a_program_that_forks_without_end,
             jobs_of_the_sessions_user_do_not_reach_each_other,
             an_upload_survives_a_program_that_deletes_everything,
             rights_that_a_list_takes_away_come_back,
@@ -286,9 +286,9 @@ print('left')
     assert_eq!(served.run_cell("k", sleeping).await["stdout"], "1\n");
 }
 
-/// Each process forks the next and ends, which is the hardest to catch; the session's other processes live
-/// on unless there is no other way.
-async fn a_kernel_survives_a_program_that_forks_without_end() {
+/// Each process forks the next and ends, which is the hardest to catch. If there is no other way, the kernel
+/// ends, too.
+async fn a_session_goes_on_after_a_program_that_forks_without_end() {
     let served = serve(small()).await;
     served.run_cell("k", "x = 1").await;
     let bomb = "
@@ -327,11 +327,7 @@ for n in range(40):
         after["stdout"] == "1\n" || after["stderr"].as_str().unwrap().contains("NameError"),
         "{after}"
     );
-    assert_eq!(run(&served, &body_of_print()).await["stdout"], "1\n");
-}
-
-fn body_of_print() -> Value {
-    body("print(1)")
+    assert_eq!(run(&served, &body("print(1)")).await["stdout"], "1\n");
 }
 
 /// Even without Landlock: each has a group of its own.

@@ -79,14 +79,14 @@ impl HeldWatch {
     ) {
         let buffers = usage.descriptors.saturating_mul(SOCKET_BYTES);
         let files = shared_memory().saturating_sub(self.before.shared_memory);
-        let most = usage.memory.saturating_add(buffers).saturating_add(files);
+        let upper_bound = usage.memory.saturating_add(buffers).saturating_add(files);
         let new_terminals = terminals().saturating_sub(self.before.terminals);
-        if most <= limit && new_terminals <= MAX_TERMINALS {
+        if upper_bound <= limit && new_terminals <= MAX_TERMINALS {
             self.held = Held::default();
         } else if Instant::now() >= self.next_look {
-            // Where the look is prevented, it may be the job that does so.
+            // The job may have caused the failure.
             let worst = Held {
-                memory: most.saturating_sub(usage.memory),
+                memory: upper_bound.saturating_sub(usage.memory),
                 terminals: new_terminals,
             };
             self.held = look(&usage.processes, proof, ids).unwrap_or(worst);
@@ -127,8 +127,8 @@ fn held_by(processes: &[Process]) -> Held {
         let folder = format!("/proc/{pid}/fd");
         let Ok(descriptors) = std::fs::read_dir(&folder) else {
             // It has ended, or does not let itself be inspected: then each may be a full socket.
-            let most = descriptors_of(*pid).saturating_mul(SOCKET_BYTES);
-            held.memory = held.memory.saturating_add(most);
+            let sockets = descriptors_of(*pid).saturating_mul(SOCKET_BYTES);
+            held.memory = held.memory.saturating_add(sockets);
             continue;
         };
         for descriptor in descriptors.flatten() {

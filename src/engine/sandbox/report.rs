@@ -26,8 +26,8 @@ pub enum Layer {
 /// What contains a job on this machine, as found by probing it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxReport {
-    /// Every job slot has a user of its own, by which its processes are found and killed, and for
-    /// which the kernel counts processes.
+    /// Jobs have groups of their own, and users of their own or the session's, by which their processes and
+    /// files are told apart and the kernel counts processes.
     pub own_users: bool,
     /// Jobs run as root, to which the limit on processes does not apply.
     pub as_root: bool,

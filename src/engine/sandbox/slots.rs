@@ -1,7 +1,7 @@
 //! Job slots, and user and group ids for each if this process may change users.
 //!
-//! A job's processes are found and killed by their user id, so two engines on one machine must never
-//! use the same ids. Each engine takes a block of ids and holds a lock on it for as long as its
+//! Processes and files of jobs are told apart by these ids, so two engines on one machine must never
+//! use the same. Each engine takes a block of ids and holds a lock on it for as long as its
 //! spawner or one of its keepers lives.
 
 use std::collections::HashSet;

@@ -48,10 +48,10 @@ const MAX_CLEANUP_ATTEMPTS: u32 = 3;
 /// How long a quarantined slot waits for its next cleaner.
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// For how long a look at the machine counts.
+/// For how long measurements of the machine are used.
 const SURROUNDINGS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long after a failed attempt the next thing is tried.
+/// Time until a cleaner that could not be started is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Prefix of the directories that hold the jobs' directories.
@@ -357,7 +357,7 @@ impl JobSetting {
         }
     }
 
-    /// Learns what has changed on the machine. Doing so for each job would cost more than many a job.
+    /// Refreshes the measurements if they are old. Measuring for each job would cost more than a short job.
     fn refresh(&mut self) {
         self.places.refresh(&self.policy.data_dir);
         if self.surroundings_measured.elapsed() > SURROUNDINGS_INTERVAL {

@@ -38,7 +38,7 @@ const BYTES_PER_SECOND: u64 = 2 << 30;
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// After what time all processes of the session's user are killed, if those of one job do not end.
 const LAST_RESORT: Duration = Duration::from_secs(2);
-/// How many processes are reaped before other things are seen to.
+/// How many processes are reaped before limits and messages are checked again.
 pub(super) const MAX_REAPED: usize = 1000;
 /// For how long new processes of a job are looked for before those that were found are killed.
 const MAX_STOP_TIME: Duration = Duration::from_millis(200);
@@ -380,7 +380,7 @@ pub(super) fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<
 /// Reaps the children that have ended: init, and orphans that were reparented to this process.
 /// Returns whether there are more children.
 ///
-/// A program can start and end processes faster than they are reaped, so there is an end to it.
+/// A program can start and end processes faster than they are reaped, so one call reaps at most [`MAX_REAPED`].
 pub(super) fn reap(reaped: &mut ReapedChildren, init: Option<Pid>) -> bool {
     for _ in 0..MAX_REAPED {
         match sys::wait(None, WaitMode::Poll) {
@@ -418,7 +418,7 @@ pub(super) fn kill_and_reap(
         match ids {
             Some(ids) if ids.is_sole_user || is_late => {
                 if is_late && !ids.is_sole_user && !is_last_resort {
-                    let reason = "a job's processes did not end otherwise";
+                    let reason = "processes of a job did not end within 2 s";
                     log::warn("killed all processes of the session's user", &reason);
                     is_last_resort = true;
                 }
@@ -440,7 +440,8 @@ pub(super) fn kill_all(proof: SingleThreaded, slot: Slot) -> Result<(), StageErr
 }
 
 /// Kills every process of a job's user in one system call, which no `fork` can outrun. `kill(-1)`
-/// reaches all that the caller may signal, so a child makes the call after changing to that user.
+/// reaches all that the caller may signal, so a child makes the call after changing to that user. Where there
+/// can be no child, the descendants of this process are stopped and killed.
 pub(super) fn kill_user(proof: SingleThreaded, ids: JobIds) {
     if as_user(proof, Some(ids), sys::kill_all_permitted).is_err() {
         // The job may have taken the last process that there can be.
@@ -464,7 +465,7 @@ pub(super) fn kill_below(proof: SingleThreaded, root: Pid, except: &[i32], ids: 
 /// Kills the descendants of a process that are found, but for `except` and theirs.
 ///
 /// They are stopped first. A stopped process starts no other and keeps its place in the number of processes
-/// that its user may have, so that there comes an end to those that are new.
+/// that its user may have, so the search for new ones ends.
 fn stop_and_kill(root: Pid, except: &[i32]) {
     let mut stopped: HashSet<Process> = HashSet::new();
     let until = Instant::now() + MAX_STOP_TIME;
@@ -483,8 +484,8 @@ fn stop_and_kill(root: Pid, except: &[i32]) {
     }
 }
 
-/// Has a child do this as a job's user, if the job has one of its own, and waits for it. Nothing is done if
-/// the child cannot become that user.
+/// Runs `act` in a child process that has changed to the job's user, if jobs have users of their own, and
+/// waits for it. Nothing is done if the child cannot change to that user.
 ///
 /// # Errors
 /// If the child cannot be started.

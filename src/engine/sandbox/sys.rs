@@ -253,8 +253,8 @@ pub(super) fn ticks_per_second() -> u64 {
 ///
 /// This thread, and those that it starts from now on, access files as another user, that of `session`: what
 /// setfsuid(2) is for. They create, read and change files as that user could, but processes of that user can
-/// neither signal nor inspect this one. A group of the same number, in which no job is, keeps some files from
-/// jobs. Returns whether the kernel supports that.
+/// neither signal nor inspect this one. A group of the same number, in which no job is, protects the reserved
+/// directory from jobs. Returns whether the kernel supports that.
 ///
 /// # Errors
 /// If the kernel refuses the change.
