@@ -151,10 +151,8 @@ pub(super) fn group_of(pid: i32) -> Option<i32> {
     Some(read_stat(pid, &mut Vec::new())?.group)
 }
 
-/// How many processes and threads a user has now.
-///
-/// A process that cannot be inspected seems to be root's, like the inits of jobs. There is at most one for
-/// each of the others.
+/// How many processes and threads a user has now. A process that cannot be inspected, like the inits of jobs,
+/// seems to be root's and is not counted.
 pub(super) fn task_count(uid: u32) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(processes) = std::fs::read_dir("/proc") else {
@@ -163,9 +161,11 @@ pub(super) fn task_count(uid: u32) -> u64 {
     processes
         .flatten()
         .filter(|process| process.metadata().is_ok_and(|found| found.uid() == uid))
-        // The directory has a link for each task, `.` and the name that it has in its parent.
+        // The directory has a link for each task, and two more.
         .filter_map(|process| std::fs::metadata(process.path().join("task")).ok())
-        .fold(0, |sum, tasks| sum.saturating_add(tasks.nlink() - 1))
+        .fold(0, |sum, tasks| {
+            sum.saturating_add(tasks.nlink().saturating_sub(2))
+        })
 }
 
 fn read_stat(pid: i32, buffer: &mut Vec<u8>) -> Option<ProcessStat> {
