@@ -282,7 +282,11 @@ fn every_deviation_is_of_a_recording_that_is_there() {
 
 #[tokio::test]
 async fn a_string_that_fetch_was_given_no_type_for_is_read_as_json() {
-    let served = serve(config()).await;
+    let served = serve(EngineConfig {
+        allow_weak_sandbox: true,
+        ..config()
+    })
+    .await;
     let body = br#"{"language":"python","version":"*","files":[{"content":"print(1)"}]}"#;
     let sent_with = async |headers: &[(&str, &str)]| {
         let response = served.send("POST", "/api/v2/execute", headers, body).await;
