@@ -39,6 +39,7 @@ pub fn tests() -> Tests {
 fn small() -> EngineConfig {
     EngineConfig {
         run_timeout: PATIENCE,
+        allow_weak_sandbox: true,
         memory_limit: 256 << 20,
         max_jobs: 3,
         kernels: KernelSettings {
@@ -111,7 +112,7 @@ async fn short_programs_cannot_pass_the_limit_of_the_data_directory_one_after_th
 }
 
 async fn a_session_over_its_limit_takes_no_upload_and_can_be_cleared() {
-    let program = Program::start(&["--data-limit", "32MiB"]).await;
+    let program = Program::start(&["--data-limit", "32MiB", "--allow-weak-sandbox"]).await;
     let ran = run_python(&program, &large_file("large")).await;
     assert_eq!(ran["outcome"], "disk_limit", "{ran}");
     let refused = form::upload(program.addr, "/files", "new", b"bytes").await;
