@@ -1,6 +1,6 @@
 //! CPU time of a job beyond that of its program.
 //!
-//! The engine is a process of its own, so that what the clients use does not count. Figures are
+//! The engine runs in a separate process, so that the clients' usage does not count. Figures are
 //! differences of `/proc/PID/stat`, taken while no job runs: its ticks of 10 ms are spread over all
 //! jobs of a round.
 

@@ -345,11 +345,12 @@ async fn nobody_elses_files_in_shared_folders_are_touched() {
     symlink("/etc/passwd", data.join("link")).unwrap();
     drop(served);
     // The next engine has the same users, and another directory.
+    let mine = unique("/tmp").with_extension("mine");
     let served = serve(small()).await;
     for _ in 0..20 {
-        run(&served, "open('/tmp/mine', 'w')").await;
+        run(&served, &format!("open('{}', 'w')", mine.display())).await;
     }
-    eventually("it is swept", async || !Path::new("/tmp/mine").exists()).await;
+    eventually("it is swept", async || !mine.exists()).await;
     assert_eq!(std::fs::read_to_string(data.join("kept")).unwrap(), "kept");
     assert!(data.join("link").symlink_metadata().is_ok());
     drop(served);

@@ -184,11 +184,11 @@ impl Leftovers {
 
     fn contains(&self, found: &Stat) -> bool {
         let changed = FileTime::of_change(found);
-        // What was taken over when a sweep did not come to its end has the slot's user.
-        if found.st_uid == self.ids.gid {
-            return changed >= self.started;
-        }
-        if found.st_uid == self.ids.uid && (self.ids.is_sole_user || found.st_gid == self.ids.gid) {
+        let is_of_job =
+            found.st_uid == self.ids.uid && (self.ids.is_sole_user || found.st_gid == self.ids.gid);
+        // An interrupted sweep leaves what it has taken over with the slot's user.
+        let is_taken_over = found.st_uid == self.ids.gid;
+        if is_of_job || is_taken_over {
             return changed >= self.started;
         }
         // What is moved or linked here from the data directory keeps its owner and group. It is counted and

@@ -52,20 +52,26 @@ pub(super) struct DiskUsage {
 impl DiskWatch {
     /// `before` is what there was when the job, or cell, began.
     pub(super) fn new(limits: StageLimits, files: JobFiles, before: DiskUsage) -> Self {
-        let min_free_bytes = if free_bytes(&files.root) > 2 * MIN_FREE_BYTES {
-            MIN_FREE_BYTES
-        } else {
-            0
-        };
         let mut watch = Self {
             limits,
             files,
             before,
-            min_free_bytes,
+            min_free_bytes: 0,
             next: Instant::now(),
         };
-        watch.next += watch.interval(&before);
+        watch.begin_at(before);
         watch
+    }
+
+    /// Counts from here on against this usage.
+    fn begin_at(&mut self, usage: DiskUsage) {
+        self.before = usage;
+        self.min_free_bytes = if free_bytes(&self.files.root) > 2 * MIN_FREE_BYTES {
+            MIN_FREE_BYTES
+        } else {
+            0
+        };
+        self.next = Instant::now() + self.interval(&usage);
     }
 
     /// The time until the next measurement is due.
@@ -89,7 +95,7 @@ impl DiskWatch {
     pub(super) fn ends_over_limit(&mut self) -> bool {
         let usage = DiskUsage::of(&self.files);
         let exceeds = self.exceeds(&usage);
-        self.before = usage;
+        self.begin_at(usage);
         exceeds
     }
 

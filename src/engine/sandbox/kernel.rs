@@ -172,8 +172,7 @@ impl KernelSupervisor<'_> {
             self.is_new = false;
         }
         // What was written since the last cell counts for this one.
-        let is_over_disk_limit = !self.is_new && self.disk.ends_over_limit();
-        self.disk = disk_watch(&self.stage);
+        let is_over_disk_limit = self.disk.ends_over_limit();
         self.cell = Some(RunningCell {
             limits,
             peak_memory: 0,
