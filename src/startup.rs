@@ -163,10 +163,14 @@ pub struct Endpoints {
 
 /// Writes the one line that says how this process runs: every setting, and what can run here.
 ///
-/// Jobs that have no user of their own are worth a line of warning.
+/// A sandbox that lacks a layer is worth a line of warning.
 pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoints: Endpoints) {
-    if let Some(sandbox) = endpoints.sandbox.as_ref().filter(|found| !found.own_users) {
-        tracing::warn!(%sandbox, "weak sandbox: jobs have no users of their own");
+    if let Some(sandbox) = &endpoints.sandbox {
+        let missing = sandbox.missing_required_layers().join(", ");
+        if !missing.is_empty() {
+            let hint = sandbox.advice();
+            tracing::warn!(%sandbox, missing, hint, "weak sandbox: hostile code is not contained");
+        }
     }
     let piston_url = &endpoints.piston_url;
     let runtimes = match runtimes_of(piston_url).await {

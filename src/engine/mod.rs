@@ -65,11 +65,13 @@ pub enum EngineError {
     /// Layers are missing without which hostile code is not contained, and
     /// [`EngineConfig::allow_weak_sandbox`] is not set.
     #[error(
-        "jobs cannot be contained here, for want of: {missing}; --allow-weak-sandbox runs them all the same"
+        "jobs cannot be contained here, for want of: {missing}{advice}; --allow-weak-sandbox runs them all the same"
     )]
     WeakSandbox {
         /// The missing layers, as text.
         missing: String,
+        /// What else can be done, as text.
+        advice: String,
     },
     /// The process that starts the jobs has ended. The text is its exit status.
     #[error("the engine's spawner ended unexpectedly: {0}")]
@@ -101,6 +103,10 @@ impl Engine {
         if !missing.is_empty() && !config.allow_weak_sandbox {
             return Err(EngineError::WeakSandbox {
                 missing: missing.join(", "),
+                advice: spawner
+                    .report
+                    .advice()
+                    .map_or_else(String::new, |advice| format!("; {advice}")),
             });
         }
         if let Some(data_dir) = &data_dir {
@@ -111,9 +117,9 @@ impl Engine {
             data_dir.mark(server)?;
         }
         let path = search_path(spawner.report.own_users);
-        // If jobs share a user, an earlier job could tamper with the interpreter of a later one. And
-        // the limit on processes depends on how many the user has when a program is started.
-        let warm = if spawner.report.own_users {
+        // Else an earlier job could tamper with the interpreter of a later one. And the limit on processes
+        // would depend on how many the user has when a program is started.
+        let warm = if spawner.report.separates_jobs() {
             config.warm
         } else {
             0

@@ -371,7 +371,7 @@ async fn replay(
         .map(|(_, instead, _)| instead)
         .or((!exact).then_some(&AnyStdout));
     let expected = expectation(recorded, instead);
-    let work = engine.engine.work_dir().to_string_lossy();
+    let work = engine.jobs_dir();
     let found = observation(&response, instead, &expected, &work);
     (expected != found).then(|| {
         format!(

@@ -10,6 +10,7 @@ use crate::support::eventually::eventually;
 use crate::support::folder::{open_folder, readable_file, subfolder};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
+use session_adapter::engine::sandbox::Layer;
 
 /// A data directory that the jobs' users can reach.
 fn data_dir() -> (tempfile::TempDir, PathBuf) {
@@ -310,6 +311,9 @@ async fn a_job_that_is_given_up_runs_until_its_last_process_is_gone() {
         let served = serve(EngineConfig {
             data_dir: Some(data.clone()),
             max_jobs: 1,
+            // Within namespaces processes have other ids.
+            without: vec![Layer::Namespaces],
+            allow_weak_sandbox: true,
             ..config()
         })
         .await;
@@ -369,12 +373,11 @@ async fn a_job_that_is_given_up_runs_until_its_last_process_is_gone() {
 /// Whoever cleans up: what a keeper that was killed leaves is gone, too, when its job is said to be.
 #[tokio::test]
 async fn a_job_whose_keeper_was_killed_runs_until_its_last_process_is_gone() {
-    use session_adapter::engine::sandbox::Layer::{Landlock, OwnUsers};
     let (_place, data) = data_dir();
     let served = serve(EngineConfig {
         data_dir: Some(data.clone()),
         max_jobs: 1,
-        without: vec![OwnUsers, Landlock],
+        without: vec![Layer::Namespaces, Layer::OwnUsers, Layer::Landlock],
         allow_weak_sandbox: true,
         ..config()
     })

@@ -17,7 +17,9 @@ use crate::support::engine::{Served, config, serve};
 use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::folder::{open_folder, readable_file, subfolder};
 use serde_json::{Value, json};
-use session_adapter::engine::sandbox::Layer::{self, Landlock, Limits, OwnUsers, Seccomp};
+use session_adapter::engine::sandbox::Layer::{
+    self, Landlock, Limits, Namespaces, OwnUsers, Seccomp,
+};
 use session_adapter::engine::sandbox::SandboxReport;
 use session_adapter::engine::{EngineConfig, KernelSettings};
 use tokio::time::timeout;
@@ -55,7 +57,7 @@ print('done' if os.system('bash -c \"exec 3<>/dev/tcp/127.0.0.1/PORT\"') == 0 el
     // Done is here that the call was sent: who answers it is the cloud's business.
     (8, "the cloud's own address", &[Seccomp, Landlock], "
 s = socket.socket(); s.setblocking(False)
-print('done' if s.connect_ex(('169.254.169.254', 80)) != errno.EACCES else 'no')"),
+print('done' if s.connect_ex(('169.254.169.254', 80)) == errno.EINPROGRESS else 'no')"),
     (9, "UDP", &[Seccomp], "socket.socket(socket.AF_INET, socket.SOCK_DGRAM); print('done')"),
     (9, "UDP over IPv6", &[Seccomp], "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); print('done')"),
     (9, "TCP that is opened by sending", &[Seccomp], "
@@ -188,11 +190,15 @@ fcntl.flock(open('/etc/passwd'), fcntl.LOCK_EX); print('done')"),
 ];
 
 /// What some machines do not have, so that it fails there without any layer.
-const MAY_BE_ABSENT: [&str; 3] = [
+const MAY_BE_ABSENT: [&str; 4] = [
     "calls of the x32 kind",
+    "the cloud's own address",
     "TCP over several paths",
     "control groups",
 ];
+
+/// What a job may do where it has a network of its own.
+const HARMLESS_IN_NAMESPACES: [&str; 4] = ["UDP", "UDP over IPv6", "listen", "netlink"];
 
 /// What nothing but Landlock stops; SECURITY.md says so.
 const OPEN_WITHOUT_LANDLOCK: [&str; 3] = [
@@ -261,8 +267,17 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
             eprintln!("SKIPPED: {name}, for this user has no folder that is nobody's business");
             continue;
         };
-        for (without, is_cell) in [(vec![], false), (vec![], true), (layers, false)] {
-            if !without.is_empty() && !has_right_to(name) {
+        let all = || (vec![], true);
+        let others = || (vec![Namespaces], true);
+        let fewer = ([&layers[..], &[Namespaces]].concat(), false);
+        for ((without, is_contained), is_cell) in [
+            (all(), false),
+            (all(), true),
+            (others(), false),
+            (others(), true),
+            (fewer, false),
+        ] {
+            if !is_contained && !has_right_to(name) {
                 eprintln!("SKIPPED: {name} without layers, for this user lacks the right");
                 continue;
             }
@@ -303,7 +318,7 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
                 why_impossible(name)
             };
             match why {
-                _ if succeeded != without.is_empty() => {}
+                _ if succeeded != is_contained => {}
                 Some(why) if succeeded => eprintln!("OPEN: {name}, for {why}"),
                 Some(why) => eprintln!("SKIPPED: {name} without layers, for {why}"),
                 None => problems.push(format!(
@@ -317,7 +332,9 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
 
 /// Why an attack may succeed with all layers that there are; SECURITY.md says so.
 fn why_open(attack: &str, sandbox: &SandboxReport) -> Option<&'static str> {
-    if sandbox.landlock.is_none() && OPEN_WITHOUT_LANDLOCK.contains(&attack) {
+    if sandbox.namespaces && HARMLESS_IN_NAMESPACES.contains(&attack) {
+        Some("jobs have a network of their own")
+    } else if sandbox.landlock.is_none() && OPEN_WITHOUT_LANDLOCK.contains(&attack) {
         Some("there is no Landlock here")
     } else if sandbox.as_root && UNLIMITED_FOR_ROOT.contains(&attack) {
         Some("no limit on processes binds root")
@@ -416,6 +433,7 @@ fn has_right_to(attack: &str) -> bool {
 /// Rows 5, 20, 23, 44, 45 and 46.
 async fn what_is_said_to_be_open_is_open() {
     let served = serve(EngineConfig {
+        without: vec![Namespaces],
         max_file_size: 16 << 20,
         max_job_bytes: 12 << 20,
         ..small()
@@ -456,8 +474,9 @@ pid = int(pid)
 ATTACK
 print('done')
 ";
-    for without in [vec![], vec![OwnUsers, Landlock]] {
-        let apart = without.is_empty();
+    // In namespaces others have no ids, see below.
+    for without in [vec![Namespaces], vec![Namespaces, OwnUsers, Landlock]] {
+        let apart = without.len() < 2;
         let served = serve(EngineConfig { without, ..small() }).await;
         let data = served.engine.data_dir().to_path_buf();
         let at = |program: &str| program.replace("DATA", data.to_str().unwrap());
@@ -479,6 +498,24 @@ print('done')
             let succeeded = run["stdout"] == "done\n";
             assert_eq!(succeeded, !apart, "{number} {name}: {run}");
         }
+    }
+}
+
+/// Row 5, and all those with another process in them.
+async fn in_namespaces_a_job_sees_its_own_processes_alone() {
+    let program = "import os, time
+time.sleep(0.2)
+names = [open(f'/proc/{pid}/comm').read().strip() for pid in os.listdir('/proc') if pid.isdigit()]
+print(len(names), os.getpid() < 10, os.listdir('/jobs') == [os.getcwd().split('/')[2]])
+";
+    let served = serve(small()).await;
+    if !served.engine.sandbox().namespaces {
+        eprintln!("SKIPPED: there are no namespaces here");
+        return;
+    }
+    let (one, other) = tokio::join!(served.run("python", program), served.run("python", program));
+    for run in [one, other] {
+        assert_eq!(run["stdout"], "3 True True\n", "{run}");
     }
 }
 
@@ -579,7 +616,12 @@ time.sleep(0.2)
     let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 
-    let served = serve(small()).await;
+    let served = serve(EngineConfig {
+        // Within namespaces processes have other ids, and end with the first one.
+        without: vec![Namespaces],
+        ..small()
+    })
+    .await;
     let run = served.run("python", daemon).await;
     let pid = run["stdout"].as_str().unwrap().trim().to_owned();
     assert_eq!(run["code"], 0, "{run}");
@@ -629,8 +671,8 @@ print('done')
 
 /// Rows 14 and 15: what is left in shared folders is swept.
 async fn shared_folders_are_swept_after_a_job() {
-    for without in [vec![], vec![Layer::Sweep]] {
-        let swept = without.is_empty();
+    for without in [vec![], vec![Namespaces], vec![Namespaces, Layer::Sweep]] {
+        let swept = !without.contains(&Layer::Sweep);
         let served = serve(EngineConfig { without, ..small() }).await;
         let name = format!("session-adapter-test-{}", std::process::id());
         let paths = ["/tmp", "/var/tmp", "/dev/shm"].map(|folder| format!("{folder}/{name}"));
@@ -822,7 +864,7 @@ async fn a_job_has_three_descriptors() {
 /// processes and its directory go, and the next job finds the engine well.
 async fn what_a_killed_keeper_leaves_is_cleaned_up() {
     let served = serve(EngineConfig {
-        without: vec![OwnUsers, Landlock],
+        without: vec![Namespaces, OwnUsers, Landlock],
         max_jobs: 1,
         ..small()
     })
@@ -939,7 +981,8 @@ async fn root_without_its_rights_is_refused() {
         ..small()
     };
     let error = session_adapter::engine::Engine::start(weak).unwrap_err();
-    assert!(error.to_string().contains("user of its own"), "{error}");
+    let expected = "users of their own for jobs";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 pub fn tests() -> Tests {
@@ -947,6 +990,7 @@ pub fn tests() -> Tests {
         Nothing => [
             attacks_are_stopped_and_succeed_without_the_layers_that_stop_them,
             what_is_said_to_be_open_is_open,
+            in_namespaces_a_job_sees_its_own_processes_alone,
             memory_is_limited_however_it_is_used,
             files_are_limited_in_number_size_and_depth,
             no_process_outlives_its_job,

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::command::bounded_command;
@@ -130,8 +130,8 @@ async fn root_without_a_right_that_it_needs_does_not_start_and_names_it() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
         let expected = format!(
-            "session-adapter: jobs cannot be contained here, for want of: a user of its own for \
-             each job ({name} missing); --allow-weak-sandbox runs them all the same\n"
+            "session-adapter: jobs cannot be contained here, for want of: users of their own for \
+             jobs ({name} missing); --allow-weak-sandbox runs them all the same\n"
         );
         assert_eq!(stderr, expected);
     }
@@ -245,7 +245,7 @@ async fn slots_that_cannot_be_cleaned_rest_and_the_last_one_ends_the_program() {
     let mut program = Program::start_after(&shell, &arguments).await;
     works(&program).await;
     let code = "import os, time
-with open('new', 'w') as f: f.write(os.environ['TMPDIR'] + '/left')
+with open('new', 'w') as f: f.write(os.path.basename(os.path.dirname(os.environ['TMPDIR'])))
 open(os.environ['TMPDIR'] + '/left', 'w').write('x')
 os.rename('new', 'told')
 while os.path.exists('told'): time.sleep(0.01)
@@ -260,8 +260,8 @@ print('done')
                 told.exists()
             })
             .await;
-            let path = fs::read_to_string(&told).unwrap();
-            let undeletable = Undeletable::make(PathBuf::from(path));
+            let job = fs::read_to_string(&told).unwrap();
+            let undeletable = Undeletable::make(jobs_dir(&temp).join(job).join("tmp/left"));
             fs::remove_file(&told).unwrap();
             undeletable
         };
@@ -282,6 +282,14 @@ print('done')
     assert_eq!(line["error"], "no job slot is left: none could be cleaned");
     program.logged("the engine has failed: going down").await;
     assert_eq!(program.ended().await, Some(1));
+}
+
+/// Where the jobs' directories are, if the engine's temporary files are here.
+fn jobs_dir(temp: &Path) -> PathBuf {
+    let is_work = |name: &std::ffi::OsStr| name.to_str().unwrap().starts_with("session-jobs-");
+    let mut folders = fs::read_dir(temp).unwrap().flatten();
+    let found = folders.find(|folder| is_work(&folder.file_name()));
+    found.unwrap().path().join("jobs")
 }
 
 /// A file system of few bytes; gone with this.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use session_adapter::engine::sandbox::Layer;
 use session_adapter::engine::{EngineConfig, KernelSettings};
 
 use crate::support::conditional::{Tests, can_change_users, tests};
@@ -48,6 +49,14 @@ fn small() -> EngineConfig {
             ..KernelSettings::default()
         },
         ..config()
+    }
+}
+
+/// Where shared folders are those of the machine.
+fn without_namespaces() -> EngineConfig {
+    EngineConfig {
+        without: vec![Layer::Namespaces],
+        ..small()
     }
 }
 
@@ -256,7 +265,7 @@ async fn what_is_moved_or_linked_out_of_the_data_directory_is_counted_and_swept(
     let served = serve(EngineConfig {
         data_dir: Some(data.clone()),
         max_job_bytes: 32 << 20,
-        ..small()
+        ..without_namespaces()
     })
     .await;
     let to = unique("/var/tmp").with_extension("moved");
@@ -314,7 +323,7 @@ async fn folders_within_folders_that_others_may_write_to_are_swept() {
     ] {
         std::fs::set_permissions(folder, PermissionsExt::from_mode(mode)).unwrap();
     }
-    let served = serve(small()).await;
+    let served = serve(without_namespaces()).await;
     let code = format!(
         "import os\nos.makedirs('{0}/a/b'); open('{0}/a/b/c', 'w'); os.chmod('{0}/a', 0)\nprint('done')",
         open.display()
@@ -337,7 +346,7 @@ async fn nobody_elses_files_in_shared_folders_are_touched() {
     }
     let served = serve(EngineConfig {
         data_dir: Some(data.clone()),
-        ..small()
+        ..without_namespaces()
     })
     .await;
     let ran = run(&served, "open('kept', 'w').write('kept'); print('done')").await;
@@ -346,7 +355,7 @@ async fn nobody_elses_files_in_shared_folders_are_touched() {
     drop(served);
     // The next engine has the same users, and another directory.
     let mine = unique("/tmp").with_extension("mine");
-    let served = serve(small()).await;
+    let served = serve(without_namespaces()).await;
     for _ in 0..20 {
         run(&served, &format!("open('{}', 'w')", mine.display())).await;
     }
@@ -370,7 +379,11 @@ async fn what_a_program_has_moved_there_of_others_is_left_alone() {
     for folder in [&theirs, &theirs.join("private")] {
         std::os::unix::fs::chown(folder, Some(1500), Some(1500)).unwrap();
     }
-    let served = serve(without_kernels()).await;
+    let served = serve(EngineConfig {
+        without: vec![Layer::Namespaces],
+        ..without_kernels()
+    })
+    .await;
     let code = format!(
         "import os\nos.mkdir('{0}')\nopen('{0}/own', 'w')\nos.rename('{1}', '{0}/theirs')\nprint('done')",
         mine.display(),
@@ -413,6 +426,7 @@ print('done')
 async fn slots_survive_a_program_that_moves_folders_into_what_is_being_deleted() {
     let served = serve(EngineConfig {
         max_jobs: 2,
+        without: vec![Layer::Namespaces],
         ..without_kernels()
     })
     .await;
@@ -468,6 +482,7 @@ async fn a_slot_that_could_not_be_cleaned_is_used_again_once_it_can() {
     use rustix::fs::{IFlags, ioctl_setflags};
     let served = serve(EngineConfig {
         max_jobs: 1,
+        without: vec![Layer::Namespaces],
         ..without_kernels()
     })
     .await;

@@ -15,6 +15,7 @@ mod data_dir;
 mod faults;
 mod isolation;
 mod limits;
+mod ordinary;
 mod ownership;
 mod service;
 mod warm;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use support::conditional::run;
 
 fn main() -> ExitCode {
-    if service::is_process_of_its_own() {
+    if service::is_process_of_its_own() || ordinary::is_process_of_its_own() {
         return ExitCode::SUCCESS;
     }
     run(vec![
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ("faults", faults::tests()),
         ("isolation", isolation::tests()),
         ("limits", limits::tests()),
+        ("ordinary", ordinary::tests()),
         ("ownership", ownership::tests()),
         ("service", service::tests()),
         ("warm", warm::tests()),

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use session_adapter::engine::sandbox::Layer::Landlock;
+use session_adapter::engine::sandbox::Layer::{Landlock, Namespaces};
 use session_adapter::engine::{EngineConfig, KernelSettings};
 
 use crate::support::conditional::{Tests, tests};
@@ -341,7 +341,8 @@ async fn jobs_of_the_sessions_user_do_not_reach_each_other() {
         ("modes", "os.chmod(there, 0o777)"),
     ];
     let served = serve(EngineConfig {
-        without: vec![Landlock],
+        // In namespaces they do not see each other.
+        without: vec![Namespaces, Landlock],
         allow_weak_sandbox: true,
         ..small()
     })

@@ -12,6 +12,7 @@ use crate::support::processes::{is_running, parent_of};
 use crate::support::{Program, run_python};
 use serde_json::{Value, json};
 use session_adapter::engine::EngineConfig;
+use session_adapter::engine::sandbox::Layer;
 use tokio::time::timeout;
 
 async fn serve_warm(warm: usize) -> Served {
@@ -96,9 +97,8 @@ async fn a_program_finds_what_it_would_find_in_a_fresh_interpreter() {
                 // What differs between any two engines.
                 let text = run["stdout"].as_str().unwrap();
                 let text = text.replace(served.engine.data_dir().to_str().unwrap(), "DATA");
-                let folder = served.engine.work_dir().to_str().unwrap();
                 let text: String = text
-                    .split(folder)
+                    .split(&served.jobs_dir())
                     .map(|part| {
                         part.get(17..)
                             .filter(|_| part.starts_with('/'))
@@ -187,7 +187,7 @@ async fn each_job_has_an_interpreter_of_its_own() {
     let served = serve_warm(2).await;
     let code = "
 import os, random, sys, uuid
-print(os.getpid(), hash('x'), id(sys), random.random(), uuid.uuid4())
+print(hash('x'), id(sys), random.random(), uuid.uuid4())
 print('left' in globals(), os.path.exists(os.environ['HOME'] + '/left'))
 left = 1
 open(os.environ['HOME'] + '/left', 'w')
@@ -311,7 +311,13 @@ async fn futures(count: usize, served: &Served, asked: &Value) -> Vec<Value> {
 }
 
 async fn an_interpreter_that_dies_is_replaced() {
-    let served = serve_warm(2).await;
+    let served = serve(EngineConfig {
+        warm: 2,
+        // In namespaces nothing of a process tells from outside whose it is.
+        without: vec![Layer::Namespaces],
+        ..config()
+    })
+    .await;
     served.until_warm(2).await;
     let work = served.engine.work_dir().to_str().unwrap().to_owned();
     let killed = kill_those_with(&work);

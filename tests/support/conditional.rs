@@ -75,7 +75,7 @@ pub fn can_change_users() -> bool {
     rustix::process::geteuid().is_root() && has(needed)
 }
 
-fn has(needed: CapabilitySet) -> bool {
+pub fn has(needed: CapabilitySet) -> bool {
     capabilities(None).unwrap().effective.contains(needed)
 }
 

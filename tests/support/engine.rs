@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::eventually::{PATIENCE, eventually};
 use super::folder::open_folder;
 use serde_json::Value;
+use session_adapter::engine::sandbox::Layer;
 use session_adapter::engine::{Engine, EngineConfig, KernelSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,12 +17,19 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 /// The defaults, with this project's own program as the spawner, and as many interpreters that are
-/// started ahead as `WARM` says: none unless set. Every test must hold with them and without.
+/// started ahead as `WARM` says: none unless set. Every test must hold with them and without, and without
+/// namespaces, which `WITHOUT_NAMESPACES` leaves out.
 pub fn config() -> EngineConfig {
     let warm = std::env::var("WARM").ok().and_then(|n| n.parse().ok());
     EngineConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_session-adapter")),
         warm: warm.unwrap_or(0),
+        without: match std::env::var("WITHOUT_NAMESPACES") {
+            Ok(_) => vec![Layer::Namespaces],
+            Err(_) => Vec::new(),
+        },
+        // Not everybody may have namespaces. What they stop is tested where they are.
+        allow_weak_sandbox: !rustix::process::geteuid().is_root(),
         kernels: KernelSettings {
             max_kernels: 0,
             ..KernelSettings::default()
@@ -29,10 +38,15 @@ pub fn config() -> EngineConfig {
     }
 }
 
-/// An engine that serves until it is dropped.
+/// A client of an engine.
+pub struct Client {
+    pub address: SocketAddr,
+}
+
+/// An engine that serves until it is dropped, and its client.
 pub struct Served {
     pub engine: Engine,
-    pub address: SocketAddr,
+    client: Client,
     _stop: oneshot::Sender<()>,
 }
 
@@ -68,8 +82,16 @@ pub async fn serve(mut config: EngineConfig) -> Served {
     });
     Served {
         engine,
-        address,
+        client: Client { address },
         _stop: stop,
+    }
+}
+
+impl Deref for Served {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 
@@ -113,7 +135,7 @@ impl Response {
     }
 }
 
-impl Served {
+impl Client {
     /// Sends a request and reads its response.
     pub async fn send(
         &self,
@@ -169,16 +191,6 @@ impl Served {
         .await
     }
 
-    /// The languages of this machine. Those of the README's requirements must be there.
-    pub async fn languages(&self) -> BTreeSet<String> {
-        let runtimes = self.engine.runtimes().await;
-        let found: BTreeSet<_> = runtimes.into_iter().map(|one| one.language).collect();
-        for required in ["bash", "c", "python"] {
-            assert!(found.contains(required), "no {required}: {found:?}");
-        }
-        found
-    }
-
     /// A number that `GET /` says.
     pub async fn number(&self, path: &str) -> u64 {
         let about = self.send("GET", "/", &[], b"").await.json();
@@ -189,20 +201,6 @@ impl Served {
     pub async fn until_warm(&self, count: u64) {
         eventually("interpreters are ready", async || {
             self.number("/warm/waiting").await == count
-        })
-        .await;
-    }
-
-    /// Waits until no job runs, every job has been cleaned up after, and as many interpreters wait for
-    /// the next ones as may.
-    pub async fn settled(&self) {
-        eventually("jobs are cleaned up after", async || {
-            let about = self.send("GET", "/", &[], b"").await.json();
-            let jobs = std::fs::read_dir(self.engine.work_dir()).unwrap().count();
-            let waiting = about["warm"]["waiting"].as_u64().unwrap();
-            about["jobs"]["running"] == 0
-                && jobs as u64 == waiting
-                && about["warm"]["limit"] == waiting
         })
         .await;
     }
@@ -232,5 +230,39 @@ impl Served {
         let response = self.execute(&body).await;
         assert_eq!(response.status, 200, "{}", response.body);
         response.json()["run"].take()
+    }
+}
+
+impl Served {
+    /// The parent of the jobs' directories, as jobs see it.
+    pub fn jobs_dir(&self) -> String {
+        match self.engine.sandbox().namespaces {
+            true => "/jobs".to_owned(),
+            false => self.engine.work_dir().to_str().unwrap().to_owned(),
+        }
+    }
+
+    /// The languages of this machine. Those of the README's requirements must be there.
+    pub async fn languages(&self) -> BTreeSet<String> {
+        let runtimes = self.engine.runtimes().await;
+        let found: BTreeSet<_> = runtimes.into_iter().map(|one| one.language).collect();
+        for required in ["bash", "c", "python"] {
+            assert!(found.contains(required), "no {required}: {found:?}");
+        }
+        found
+    }
+
+    /// Waits until no job runs, every job has been cleaned up after, and as many interpreters wait for
+    /// the next ones as may.
+    pub async fn settled(&self) {
+        eventually("jobs are cleaned up after", async || {
+            let about = self.send("GET", "/", &[], b"").await.json();
+            let jobs = std::fs::read_dir(self.engine.work_dir()).unwrap().count();
+            let waiting = about["warm"]["waiting"].as_u64().unwrap();
+            about["jobs"]["running"] == 0
+                && jobs as u64 == waiting
+                && about["warm"]["limit"] == waiting
+        })
+        .await;
     }
 }

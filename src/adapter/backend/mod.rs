@@ -18,7 +18,7 @@ use crate::adapter::model::execution::Execution;
 use crate::adapter::model::identifier::Identifier;
 use crate::adapter::model::outcome::Outcome;
 use crate::config::EngineKind;
-use crate::piston::{Client, ClientError, ClientLimits, User, WorkingDirectory};
+use crate::piston::{Client, ClientError, ClientLimits, ExecuteRequest, User, WorkingDirectory};
 
 pub use job::Job;
 
@@ -107,8 +107,8 @@ impl Backend {
         let jupyter_format = execution.jupyter_format;
         let max_stream_bytes = execution.output_streams_max_length.unwrap_or(usize::MAX);
         let mut request = translate::piston_request(execution, language, limits);
+        self.start_in_data_dir(&mut request);
         if let Self::Embedded { .. } = self {
-            request.working_directory = Some(WorkingDirectory::Data);
             request.raw_stdin = true;
             // Shell commands follow one another even while programs run, and find each other's files.
             request.user = is_shell.then_some(User::Session);
@@ -118,6 +118,13 @@ impl Backend {
             request,
             jupyter_format,
             max_stream_bytes,
+        }
+    }
+
+    /// Makes a program start where those of clients do.
+    pub fn start_in_data_dir(&self, request: &mut ExecuteRequest) {
+        if let Self::Embedded { .. } = self {
+            request.working_directory = Some(WorkingDirectory::Data);
         }
     }
 

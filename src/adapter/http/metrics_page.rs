@@ -11,10 +11,11 @@ use crate::adapter::telemetry::exposition::{Kind, Page};
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What the engine may say of its sandbox under `GET /`, and is told.
-const LAYERS: [&str; 7] = [
+const LAYERS: [&str; 8] = [
     "as_root",
     "landlock",
     "limits",
+    "namespaces",
     "network",
     "no_new_privileges",
     "own_users",

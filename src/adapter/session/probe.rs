@@ -43,6 +43,7 @@ async fn check(app: &App) -> Result<(), String> {
     let client = app.backend.client();
     let runtimes = app.runtimes.refresh(client).await.map_err(|e| cause(&e))?;
     let mut request = program(&runtimes)?;
+    app.backend.start_in_data_dir(&mut request);
     let deadline = Instant::now() + CHECK_TIMEOUT + Duration::from_secs(5);
     let response = client.execute(&mut request, deadline).await;
     let outcome = response

@@ -56,10 +56,11 @@ impl Readiness {
     }
 
     /// Counts an execution of a client that succeeded as a proof, and takes a fault of the engine
-    /// as a reason to check again. A program that failed says nothing.
+    /// as a reason to check again. A program that failed says nothing, nor does a kernel that still runs: it
+    /// may be the last one that could be started.
     pub fn observe(&self, outcome: &Result<Outcome, ClientError>) {
         match outcome {
-            Ok(outcome) if outcome.exit_code == 0 => self.set(Ok(())),
+            Ok(outcome) if outcome.exit_code == 0 && outcome.kernel.is_none() => self.set(Ok(())),
             Ok(_) | Err(ClientError::Refused(_) | ClientError::Busy) => {}
             Err(_) => {
                 self.state().due = Instant::now();

@@ -109,7 +109,7 @@ impl KernelProcess {
         order
             .environment
             .push(("SESSION_PRELOAD".to_owned(), preload.to_string()));
-        if !context.spawner.report.own_users {
+        if !context.spawner.report.separates_jobs() {
             let shares_user = ("SESSION_SHARES_USER".to_owned(), "1".to_owned());
             order.environment.push(shares_user);
         }

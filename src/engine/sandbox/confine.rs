@@ -1,6 +1,7 @@
 //! Applies the layers of the sandbox to the calling process, before it becomes the job's program.
 //!
-//! The order matters. The out-of-memory score and the change of user need the keeper's privileges.
+//! The order matters. Namespaces come first: mounting takes rights, and what the other layers name is
+//! there only afterwards. The out-of-memory score and the change of user need the keeper's privileges.
 //! Without them, Landlock and seccomp require `no_new_privs`. The system call filters come last, so
 //! that they need not allow what the other steps do.
 //!
@@ -14,9 +15,13 @@ use rustix::process::{
     DumpableBehavior, Gid, Pid, Resource, Rlimit, Uid, getrlimit, prlimit, set_dumpable_behavior,
     setpriority_process, setrlimit,
 };
-use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities,
+    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
 use super::files::{self, RulesetError};
+use super::namespaces::{NamespaceError, View};
 use super::policy::Policy;
 use super::protocol::StageLimits;
 use super::seccomp::SeccompError;
@@ -30,10 +35,14 @@ const LOWEST_PRIORITY: i32 = 19;
 /// A layer of the sandbox that could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfineError {
+    #[error("cannot set up namespaces: {0}")]
+    Namespaces(#[from] NamespaceError),
     #[error("cannot set a resource limit: {0}")]
     Limits(#[source] io::Error),
     #[error("cannot change to the job's user: {0}")]
     User(#[source] io::Error),
+    #[error("cannot give up capabilities: {0}")]
+    Capabilities(#[source] io::Error),
     #[error("cannot set no_new_privs: {0}")]
     NoNewPrivileges(#[source] io::Error),
     #[error("cannot set the Landlock rules: {0}")]
@@ -59,9 +68,11 @@ pub(super) struct Subject<'a> {
     pub(super) ids: Option<JobIds>,
     /// How many processes the user already has, if the job shares one.
     pub(super) shared_processes: u64,
-    /// Directories that the program reads, besides those of the system.
+    /// What the program reads, besides the directories of the system.
     pub(super) readable: &'a [PathBuf],
     pub(super) workspace: &'a Workspace,
+    /// The same, as the job sees it.
+    pub(super) seen: &'a Workspace,
 }
 
 /// Gives up every right that a job does not need. This cannot be undone.
@@ -71,33 +82,49 @@ pub(super) struct Subject<'a> {
 /// # Errors
 /// If a layer of the policy cannot be applied. The process must exit then.
 pub(super) fn confine(policy: &Policy, subject: &Subject<'_>) -> Result<Option<u8>, ConfineError> {
+    let writable = policy.writable(subject.workspace, subject.seen);
+    let readable = [subject.readable, &policy.network_files].concat();
+    if let Some(namespaces) = &policy.namespaces {
+        namespaces.enter(&View {
+            mountpoint: &subject.workspace.root,
+            writable: &writable,
+            readable: &readable,
+            shared_memory: shared_memory(subject.limits),
+        })?;
+    }
     // When memory runs out, the kernel should kill jobs before the processes that contain them.
     set_oom_score();
     // All processes of a container share one scheduling group, so a job with many processes could
     // starve its keeper and the adapter.
     let _ = setpriority_process(None, LOWEST_PRIORITY);
     if policy.limits {
-        set_limits(subject).map_err(ConfineError::Limits)?;
+        set_limits(policy, subject).map_err(ConfineError::Limits)?;
     }
     if let Some(ids) = subject.ids {
         let shared_group = policy.block.as_ref().map(|block| block.service);
         become_user(ids, shared_group).map_err(ConfineError::User)?;
     }
+    drop_capabilities().map_err(ConfineError::Capabilities)?;
     set_no_new_privs(true).map_err(|error| ConfineError::NoNewPrivileges(error.into()))?;
     let mut landlock = None;
     if policy.landlock {
-        let writable = [subject.workspace.root.clone(), policy.data_dir.clone()];
         landlock = files::restrict(
             &policy.common_files,
-            subject.readable,
-            &writable,
-            policy.allow_network,
+            &readable,
+            writable.iter().map(|(_, seen)| *seen),
+            policy.has_network(),
         )?;
     }
     if let Some(filters) = &policy.filters {
         filters.apply()?;
     }
     Ok(landlock)
+}
+
+/// How large `/dev/shm` may be, in bytes and files. It is memory that no process has, so the limit on memory
+/// does not include it.
+fn shared_memory(limits: &StageLimits) -> (u64, u64) {
+    (limits.job_bytes.min(limits.memory / 2), limits.job_files)
 }
 
 /// Changes to a job's user and group for good, with the data directory's group as the only other one.
@@ -111,6 +138,18 @@ pub(super) fn become_user(ids: JobIds, shared_group: Option<u32>) -> io::Result<
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
     Ok(())
+}
+
+/// Gives up all capabilities. With `no_new_privs`, no program that is executed has more, not even as root.
+fn drop_capabilities() -> io::Result<()> {
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// The kernel's limits per process that a request can change.
@@ -176,10 +215,14 @@ pub(super) fn lower_limits(
     }
 }
 
-fn set_limits(subject: &Subject<'_>) -> io::Result<()> {
+fn set_limits(policy: &Policy, subject: &Subject<'_>) -> io::Result<()> {
     let limits = subject.limits;
-    // The kernel counts processes by user. Those that a shared user already has are not the job's.
-    let processes = limits.processes.saturating_add(subject.shared_processes);
+    // The kernel counts processes by user. Those that a shared user already has are not the job's, and one
+    // above the program is meant to be.
+    let not_counted = policy.processes_above_program().saturating_sub(1) as u64;
+    let processes = limits
+        .processes
+        .saturating_add(subject.shared_processes + not_counted);
     let [cpu, data] = request_limits(limits, subject.is_kernel);
     for (resource, limit) in [
         (Resource::Nproc, Some(processes)),

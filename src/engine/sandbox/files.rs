@@ -17,24 +17,26 @@ const MAX_ABI: ABI = ABI::V6;
 
 /// Directories with programs, their libraries and their configuration. Files in others, such as
 /// `/root`, `/home`, `/run`, `/srv` and `/mnt`, cannot be read.
-const SYSTEM_DIRS: [&str; 14] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix",
-    "/snap", "/proc", "/sys", "/dev",
+pub(super) const SYSTEM_DIRS: [&str; 11] = [
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/snap",
 ];
 
-/// Shared directories that programs expect to be writable. They are swept after each job.
+/// What the kernel says of processes and of the machine.
+const KERNEL_DIRS: [&str; 2] = ["/proc", "/sys"];
+
+/// Shared directories that programs expect to be writable.
 pub(super) const SHARED_DIRS: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-const WRITABLE_DEVICES: [&str; 8] = [
+/// The devices of every job. Others are the user's: terminals, cameras, disks.
+pub(super) const DEVICES: [&str; 5] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
     "/dev/random",
     "/dev/urandom",
-    "/dev/tty",
-    "/dev/ptmx",
-    "/dev/pts",
 ];
+
+const TERMINALS: [&str; 3] = ["/dev/tty", "/dev/ptmx", "/dev/pts"];
 
 /// What every job may reach, without what is not there or within something else, so that there are as few
 /// rules as possible: each job has to make its own.
@@ -45,17 +47,21 @@ pub(super) struct CommonFiles {
 }
 
 impl CommonFiles {
-    pub(super) fn find() -> Self {
+    /// `is_alone` tells whether others' files and terminals in shared places are out of reach anyway: they
+    /// have other owners, or are not mounted.
+    pub(super) fn find(is_alone: bool) -> Self {
         // `/bin` is mostly a link to `/usr/bin`, and so on.
         let is_within_usr = |path: &Path| path.starts_with("/usr") && path != Path::new("/usr");
-        let find = |paths: &[&'static str]| {
+        let find = |paths: Vec<&'static str>| {
             let is_needed =
                 |path: &&str| std::fs::canonicalize(path).is_ok_and(|real| !is_within_usr(&real));
-            paths.iter().copied().filter(is_needed).collect()
+            paths.into_iter().filter(is_needed).collect()
         };
+        let shared: &[&str] = if is_alone { &SHARED_DIRS } else { &[] };
+        let terminals: &[&str] = if is_alone { &TERMINALS } else { &[] };
         Self {
-            readable: find(&SYSTEM_DIRS),
-            writable: find(&[SHARED_DIRS.as_slice(), &WRITABLE_DEVICES].concat()),
+            readable: find([SYSTEM_DIRS.as_slice(), &KERNEL_DIRS].concat()),
+            writable: find([shared, &DEVICES, terminals].concat()),
         }
     }
 }
@@ -66,11 +72,11 @@ impl CommonFiles {
 ///
 /// # Errors
 /// If the kernel refuses rules that it claims to support.
-pub(super) fn restrict(
+pub(super) fn restrict<'a>(
     common: &CommonFiles,
     readable: &[PathBuf],
-    writable: &[PathBuf],
-    allow_network: bool,
+    writable: impl Iterator<Item = &'a Path>,
+    has_network: bool,
 ) -> Result<Option<u8>, RulesetError> {
     let read = AccessFs::from_read(MAX_ABI);
     let all = AccessFs::from_all(MAX_ABI);
@@ -78,7 +84,7 @@ pub(super) fn restrict(
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(all)?
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
-    if !allow_network {
+    if !has_network {
         ruleset = ruleset.handle_access(AccessNet::from_all(MAX_ABI))?;
     }
     let status = ruleset
@@ -96,39 +102,204 @@ pub(super) fn restrict(
     })
 }
 
-/// The directories that the program at `path` needs to read: its own, that of the file to which it is
-/// a link, and for each of these the prefix that it was installed to.
+/// What a program loads from the prefix that it is installed to. The file is that of a virtual environment
+/// of Python.
+const LIBRARIES: [&str; 6] = ["lib", "lib32", "lib64", "libexec", "include", "pyvenv.cfg"];
+
+/// Files of installations that need more, and share their prefix with nothing else: of a JDK and of Go.
+const INSTALLATION_MARKS: [&str; 2] = ["lib/modules", "src/runtime/proc.go"];
+
+/// How many links may lead to a program, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// What the program at `path` needs to read besides [`SYSTEM_DIRS`]: itself, each link on the way to it, and
+/// the libraries of the prefixes that it is installed to.
+///
+/// A prefix, the parent of a `bin`, may be shared with what is nobody's business, as `~/.local` and `~/.cargo`
+/// are, so it is opened as a whole only where it is known to hold one installation.
 pub(in crate::engine) fn installed_with(path: &Path) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    let real = std::fs::canonicalize(path);
-    for place in [Some(path), real.as_deref().ok()].into_iter().flatten() {
-        let Some(folder) = place.parent() else {
+    let (mut found, program) = links_to(path);
+    found.push(program);
+    let mut needed = Vec::new();
+    for place in found {
+        let folder = place.parent().filter(|folder| folder.ends_with("bin"));
+        let prefix = folder.and_then(Path::parent).filter(|_| !place.is_dir());
+        needed.push(place.clone());
+        let Some(prefix) = prefix else {
             continue;
         };
-        folders.push(folder.to_path_buf());
-        // A `bin` has `lib` and `share` next to it. But a `bin` in a home directory belongs to a person
-        // and not to one program, so the home stays closed.
-        let prefix = folder.parent().filter(|_| folder.ends_with("bin"));
-        let is_home = |path: &Path| {
-            path.parent().is_none()
-                || path == Path::new("/root")
-                || path.parent() == Some(Path::new("/home"))
-        };
-        folders.extend(prefix.filter(|path| !is_home(path)).map(Path::to_path_buf));
+        if INSTALLATION_MARKS
+            .iter()
+            .any(|mark| prefix.join(mark).is_file())
+        {
+            needed.push(prefix.to_path_buf());
+            continue;
+        }
+        for name in LIBRARIES {
+            let (links, library) = links_to(&prefix.join(name));
+            if library.exists() {
+                needed.extend(links);
+                needed.push(library);
+            }
+        }
     }
-    folders
+    needed.retain(|path| !is_in_system(path));
+    needed.sort();
+    needed.dedup();
+    needed
+}
+
+/// What names are resolved by, where it is outside of [`SYSTEM_DIRS`]: `/etc/resolv.conf` is often a link
+/// into `/run`.
+pub(super) fn resolver_files() -> Vec<PathBuf> {
+    let (mut needed, file) = links_to(Path::new("/etc/resolv.conf"));
+    needed.push(file);
+    needed.retain(|path| path.exists() && !is_in_system(path));
+    needed
+}
+
+fn is_in_system(path: &Path) -> bool {
+    SYSTEM_DIRS.iter().any(|system| path.starts_with(system))
+}
+
+/// The links on the way to a file, and its path without any.
+fn links_to(path: &Path) -> (Vec<PathBuf>, PathBuf) {
+    let mut links = Vec::new();
+    let mut walked = PathBuf::new();
+    let mut left: Vec<_> = path
+        .components()
+        .map(|step| step.as_os_str().to_owned())
+        .collect();
+    left.reverse();
+    while let Some(step) = left.pop() {
+        if step == ".." {
+            walked.pop();
+            continue;
+        }
+        walked.push(step);
+        if links.len() < MAX_LINKS
+            && let Ok(target) = std::fs::read_link(&walked)
+        {
+            links.push(walked.clone());
+            walked.pop();
+            left.extend(
+                target
+                    .components()
+                    .rev()
+                    .map(|step| step.as_os_str().to_owned()),
+            );
+        }
+    }
+    (links, walked)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn home_with(files: &[&str], links: &[(&str, &str)]) -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        let make_parent = |path: &Path| std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for file in files {
+            let path = home.path().join(file);
+            make_parent(&path);
+            std::fs::write(path, "").unwrap();
+        }
+        for (path, target) in links {
+            let path = home.path().join(path);
+            make_parent(&path);
+            symlink(target, path).unwrap();
+        }
+        home
+    }
+
+    fn needed(home: &tempfile::TempDir, program: &str) -> Vec<String> {
+        let needed = installed_with(&home.path().join(program));
+        let name = |path: &PathBuf| {
+            path.strip_prefix(home.path())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        };
+        needed.iter().map(name).collect()
+    }
 
     #[test]
-    fn a_home_is_not_opened_for_a_program_in_its_bin() {
-        assert_eq!(
-            installed_with(Path::new("/root/bin/x")),
-            [PathBuf::from("/root/bin")]
+    fn of_a_prefix_that_is_shared_only_libraries_are_opened() {
+        let home = home_with(
+            &[
+                ".local/bin/python3",
+                ".local/bin/other",
+                ".local/lib/python3.13/os.py",
+                ".local/share/keyrings/login.keyring",
+                ".cargo/bin/rustc",
+                ".cargo/credentials.toml",
+                "bin/mine",
+                ".ssh/id_ed25519",
+            ],
+            &[],
         );
-        assert!(installed_with(Path::new("/opt/py/bin/x")).contains(&PathBuf::from("/opt/py")));
+        assert_eq!(
+            needed(&home, ".local/bin/python3"),
+            [".local/bin/python3", ".local/lib"]
+        );
+        assert_eq!(needed(&home, ".cargo/bin/rustc"), [".cargo/bin/rustc"]);
+        assert_eq!(needed(&home, "bin/mine"), ["bin/mine"]);
+    }
+
+    #[test]
+    fn an_installation_of_its_own_is_opened_as_a_whole() {
+        let home = home_with(
+            &["jdk/bin/java", "jdk/lib/modules", "jdk/conf/net.properties"],
+            &[],
+        );
+        assert_eq!(needed(&home, "jdk/bin/java"), ["jdk", "jdk/bin/java"]);
+    }
+
+    #[test]
+    fn a_virtual_environment_is_opened_without_the_project_around_it() {
+        let project = [
+            "bin/python",
+            "lib/python3.13/site.py",
+            "pyvenv.cfg",
+            ".env",
+            "main.py",
+        ];
+        let home = home_with(&project, &[]);
+        assert_eq!(
+            needed(&home, "bin/python"),
+            ["bin/python", "lib", "pyvenv.cfg"]
+        );
+    }
+
+    #[test]
+    fn links_lead_to_the_libraries_of_what_they_point_to() {
+        let home = home_with(
+            &[
+                "tools/python-3.13.1/bin/python3.13",
+                "tools/python-3.13.1/lib/os.py",
+                "tools/secret",
+            ],
+            &[
+                ("bin/python", "python3"),
+                ("bin/python3", "../tools/python-3/bin/python3.13"),
+                ("tools/python-3", "python-3.13.1"),
+            ],
+        );
+        let expected = [
+            "bin/python",
+            "bin/python3",
+            "tools/python-3",
+            "tools/python-3.13.1/bin/python3.13",
+            "tools/python-3.13.1/lib",
+        ];
+        assert_eq!(needed(&home, "bin/python"), expected);
+    }
+
+    #[test]
+    fn what_is_in_the_system_is_open_anyway() {
+        assert!(installed_with(Path::new("/usr/bin/env")).is_empty());
     }
 }

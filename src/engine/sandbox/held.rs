@@ -16,10 +16,11 @@ use super::confine::become_user;
 use super::probe::run_in_child;
 use super::process_tree::{Process, Usage, descriptors_of};
 use super::slots::JobIds;
-use super::sys::SingleThreaded;
+use super::sys::{self, SingleThreaded};
 
-/// What a socket can hold in bytes: the kernel's default, which jobs cannot raise (`net.core.wmem_default`).
-const SOCKET_BYTES: u64 = 212_992;
+/// What a socket can hold in bytes in one direction: the kernel's default, which jobs cannot raise
+/// (`net.core.wmem_default`).
+const BUFFER_BYTES: u64 = 212_992;
 /// What a pipe can hold in bytes, see pipe(7). Jobs cannot raise it.
 const PIPE_BYTES: u64 = 65_536;
 /// Terminals that a job may have. All users of a machine share a few thousand.
@@ -50,6 +51,8 @@ impl Surroundings {
 pub(super) struct HeldWatch {
     before: Surroundings,
     held: Held,
+    /// What one socket can hold.
+    socket_bytes: u64,
     next_look: Instant,
 }
 
@@ -61,10 +64,13 @@ struct Held {
 }
 
 impl HeldWatch {
-    pub(super) fn new(before: Surroundings) -> Self {
+    /// `has_network` tells whether there are sockets that hold what they have received, too. A Unix socket
+    /// holds what it has sent.
+    pub(super) fn new(before: Surroundings, has_network: bool) -> Self {
         Self {
             before,
             held: Held::default(),
+            socket_bytes: BUFFER_BYTES * if has_network { 2 } else { 1 },
             next_look: Instant::now(),
         }
     }
@@ -77,7 +83,7 @@ impl HeldWatch {
         proof: SingleThreaded,
         ids: Option<JobIds>,
     ) {
-        let buffers = usage.descriptors.saturating_mul(SOCKET_BYTES);
+        let buffers = usage.descriptors.saturating_mul(self.socket_bytes);
         let files = shared_memory().saturating_sub(self.before.shared_memory);
         let upper_bound = usage.memory.saturating_add(buffers).saturating_add(files);
         let new_terminals = terminals().saturating_sub(self.before.terminals);
@@ -89,7 +95,7 @@ impl HeldWatch {
                 memory: upper_bound.saturating_sub(usage.memory),
                 terminals: new_terminals,
             };
-            self.held = look(&usage.processes, proof, ids).unwrap_or(worst);
+            self.held = look(&usage.processes, self.socket_bytes, proof, ids).unwrap_or(worst);
             self.next_look = Instant::now() + LOOK_INTERVAL;
         }
         usage.memory = usage.memory.saturating_add(self.held.memory);
@@ -102,16 +108,24 @@ impl HeldWatch {
 }
 
 /// Looks at the descriptors of these processes as their user.
-fn look(processes: &[Process], proof: SingleThreaded, ids: Option<JobIds>) -> Option<Held> {
-    let output = run_in_child(proof, |pipe: &OwnedFd| {
-        if let Some(ids) = ids {
-            become_user(ids, None)?;
-        }
-        let held = held_by(processes);
-        let mut pipe = std::fs::File::from(pipe.try_clone()?);
-        write!(pipe, "{} {}", held.memory, held.terminals)?;
-        io::Result::Ok(())
-    });
+fn look(
+    processes: &[Process],
+    socket_bytes: u64,
+    proof: SingleThreaded,
+    ids: Option<JobIds>,
+) -> Option<Held> {
+    let output = run_in_child(
+        || sys::fork(proof),
+        |pipe: &OwnedFd| {
+            if let Some(ids) = ids {
+                become_user(ids, None)?;
+            }
+            let held = held_by(processes, socket_bytes);
+            let mut pipe = std::fs::File::from(pipe.try_clone()?);
+            write!(pipe, "{} {}", held.memory, held.terminals)?;
+            io::Result::Ok(())
+        },
+    );
     let output = String::from_utf8(output.ok()?).ok()?;
     let (memory, terminals) = output.split_once(' ')?;
     Some(Held {
@@ -120,14 +134,14 @@ fn look(processes: &[Process], proof: SingleThreaded, ids: Option<JobIds>) -> Op
     })
 }
 
-fn held_by(processes: &[Process]) -> Held {
+fn held_by(processes: &[Process], socket_bytes: u64) -> Held {
     let mut held = Held::default();
     let mut seen = HashSet::new();
     for Process { pid, .. } in processes {
         let folder = format!("/proc/{pid}/fd");
         let Ok(descriptors) = std::fs::read_dir(&folder) else {
             // It has ended, or does not let itself be inspected: then each may be a full socket.
-            let sockets = descriptors_of(*pid).saturating_mul(SOCKET_BYTES);
+            let sockets = descriptors_of(*pid).saturating_mul(socket_bytes);
             held.memory = held.memory.saturating_add(sockets);
             continue;
         };
@@ -138,7 +152,7 @@ fn held_by(processes: &[Process]) -> Held {
             };
             let target = target.to_string_lossy().into_owned();
             let (bytes, name) = if target.starts_with("socket:") {
-                (SOCKET_BYTES, target)
+                (socket_bytes, target)
             } else if target.starts_with("pipe:") {
                 (PIPE_BYTES, target)
             } else if target.starts_with("/memfd:") {
@@ -198,7 +212,7 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         let found = running_below(me, &[]);
         let found: Vec<_> = found.into_iter().filter(|one| one.pid == pid).collect();
-        let held = held_by(&found);
+        let held = held_by(&found, BUFFER_BYTES);
         child.kill().unwrap();
         child.wait().unwrap();
         held
@@ -213,7 +227,7 @@ mod tests {
              os.write(c, b'x' * 1_000_000); os.dup(c); os.dup(a[0].fileno()); os.dup(d[0])",
         );
         let more = after.memory - before.memory;
-        let buffers = 2 * SOCKET_BYTES + PIPE_BYTES;
+        let buffers = 2 * BUFFER_BYTES + PIPE_BYTES;
         assert!(
             (buffers + 1_000_000..buffers + 1_100_000).contains(&more),
             "{more}"

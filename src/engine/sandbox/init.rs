@@ -6,23 +6,25 @@
 //! kills its parent kills this process and not the keeper, which has other rights.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::confine::{ConfineError, Subject, confine};
 use super::policy::Policy;
 use super::protocol::StageOrder;
 use super::slots::JobIds;
-use super::sys::{self, ExitStatus, Reaped, Wait, WaitMode};
+use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
 use super::workspace::Workspace;
 use crate::piston::{Signal, WorkingDirectory};
 
 /// What init gets from the keeper.
 pub(super) struct InitContext<'a> {
+    pub(super) proof: SingleThreaded,
     pub(super) policy: &'a Policy,
     pub(super) order: &'a StageOrder,
     pub(super) workspace: &'a Workspace,
@@ -32,16 +34,27 @@ pub(super) struct InitContext<'a> {
     pub(super) ids: Option<JobIds>,
     /// How many processes the user already has, if the job shares one.
     pub(super) shared_processes: u64,
-    /// Where to write, as text, what failed before the program was started.
-    pub(super) failure: &'a OwnedFd,
+    /// Where to write an [`InitReport`].
+    pub(super) report: &'a OwnedFd,
 }
 
 /// The first descriptor beyond those that a program gets.
 pub(super) const FIRST_FREE: libc::c_int = 4;
 
-/// What failed before the program was started. It reaches the keeper as text.
+/// What the keeper does not see by init's exit code.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum InitReport {
+    /// What failed before the program was started.
+    Failed(String),
+    /// The signal that killed init within its namespaces.
+    Killed(i32),
+}
+
+/// What failed before the program was started.
 #[derive(Debug, thiserror::Error)]
 enum InitError {
+    #[error("cannot fork: {0}")]
+    Fork(#[source] io::Error),
     #[error("cannot start a session: {0}")]
     Session(#[source] Errno),
     #[error("cannot set up the standard streams: {0}")]
@@ -57,7 +70,10 @@ enum InitError {
 /// Runs as the job's init in a process just forked from the keeper.
 pub(super) fn run_init(context: &InitContext<'_>) -> ! {
     if let Err(error) = prepare(context) {
-        let _ = rustix::io::write(context.failure, error.to_string().as_bytes());
+        send(
+            context.report.as_fd(),
+            &InitReport::Failed(error.to_string()),
+        );
         sys::exit_now(125);
     }
     // From here on only the program's descriptors are open.
@@ -99,6 +115,47 @@ pub(super) fn run_init(context: &InitContext<'_>) -> ! {
     sys::exit_now(code)
 }
 
+/// Runs as the first process of the job's namespaces, above the job's init: reaps what loses its parent, and
+/// when init has ended kills what is left.
+///
+/// Init could not be that process itself, which no signal from within ends: in Piston a program can kill its
+/// parent.
+fn run_reaper(init: Pid, report: &OwnedFd) -> ! {
+    // Holds none of the job's descriptors, whose ends the engine waits for, and keeps its own below.
+    let _ = sys::duplicate_to(report.as_fd(), 0);
+    let _ = sys::close_from(1);
+    let end = wait_for(init);
+    // The kernel would do so, too, but lose their CPU time.
+    sys::kill_all_permitted();
+    while let Wait::Ended(_) = sys::wait(None, WaitMode::Block) {}
+    match end {
+        Some(ExitStatus::Exit(code)) => sys::exit_now(code),
+        Some(ExitStatus::Signal(signal)) => {
+            send(io::stdin().as_fd(), &InitReport::Killed(signal));
+            sys::exit_now(128 + signal)
+        }
+        None => sys::exit_now(126),
+    }
+}
+
+/// Waits for a child to end, and reaps others meanwhile.
+fn wait_for(child: Pid) -> Option<ExitStatus> {
+    loop {
+        match sys::wait(None, WaitMode::Block) {
+            Wait::Ended(ended) if ended.pid == child.as_raw_nonzero().get() => {
+                return Some(ended.end);
+            }
+            Wait::Ended(_) => {}
+            Wait::Running | Wait::NoChildren => return None,
+        }
+    }
+}
+
+/// Fails if the keeper has ended, which then needs no report.
+fn send(to: BorrowedFd<'_>, report: &InitReport) {
+    let _ = rustix::io::write(to, &serde_json::to_vec(report).unwrap_or_default());
+}
+
 fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
     sys::default_sigpipe();
     rustix::process::setsid().map_err(InitError::Session)?;
@@ -118,6 +175,7 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
         sys::duplicate_to(fd.as_fd(), number).map_err(InitError::Streams)?;
     }
     drop(moved);
+    let seen = context.policy.seen_by_job(context.workspace);
     confine(
         context.policy,
         &Subject {
@@ -127,19 +185,26 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
             shared_processes: context.shared_processes,
             readable: &context.order.readable,
             workspace: context.workspace,
+            seen: &seen,
         },
     )?;
+    if context.policy.namespaces.is_some() {
+        match sys::fork(context.proof).map_err(InitError::Fork)? {
+            Fork::Parent(init) => run_reaper(init, context.report),
+            Fork::Child => {}
+        }
+    }
     // After giving up the keeper's rights: an earlier stage or job may have replaced the directory by
     // a link, which must not lead anywhere that the program could not go by itself.
-    rustix::process::chdir(directory(context)).map_err(InitError::WorkingDirectory)?;
+    rustix::process::chdir(directory(context, &seen)).map_err(InitError::WorkingDirectory)?;
     sys::close_from(context.descriptors.len() as libc::c_uint).map_err(InitError::Close)
 }
 
 /// The program's working directory.
-fn directory<'a>(context: &InitContext<'a>) -> &'a Path {
+fn directory<'a>(context: &InitContext<'a>, seen: &'a Workspace) -> &'a Path {
     match context.order.working_directory {
         Some(WorkingDirectory::Data) => &context.policy.data_dir,
-        None => &context.workspace.box_dir,
+        None => &seen.box_dir,
     }
 }
 
@@ -148,6 +213,7 @@ fn start_program(context: &InitContext<'_>) -> io::Result<Pid> {
     let Some((program, arguments)) = context.order.command.split_first() else {
         return Err(io::ErrorKind::NotFound.into());
     };
+    let seen = context.policy.seen_by_job(context.workspace);
     let child = Command::new(program)
         .args(arguments)
         .env_clear()
@@ -158,9 +224,9 @@ fn start_program(context: &InitContext<'_>) -> io::Result<Pid> {
                 .iter()
                 .map(|(name, value)| (name, value)),
         )
-        .env("HOME", &context.workspace.temp_dir)
-        .env("TMPDIR", &context.workspace.temp_dir)
-        .env("PWD", directory(context))
+        .env("HOME", &seen.temp_dir)
+        .env("TMPDIR", &seen.temp_dir)
+        .env("PWD", directory(context, &seen))
         .spawn()?;
     Ok(Pid::from_child(&child))
 }

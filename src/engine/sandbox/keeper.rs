@@ -135,6 +135,10 @@ pub(super) struct RunningJob<'a> {
 impl RunningJob<'_> {
     /// What it leaves in shared directories, if that can be told from the files of others.
     fn leftovers(&self) -> Option<Leftovers> {
+        if self.policy.namespaces.is_some() {
+            // They are the job's own.
+            return None;
+        }
         let (block, ids) = (self.policy.block.as_ref()?, self.slot.ids?);
         Some(Leftovers::new(
             block,

@@ -40,8 +40,8 @@ struct RunningCell {
 struct KernelSupervisor<'a> {
     stage: Stage<'a>,
     program: Program,
-    /// The Python process, once it was needed.
-    pid: Option<i32>,
+    /// The processes above the Python process, and that one, once they were needed.
+    pids: Option<(Vec<i32>, i32)>,
     reaped: ReapedChildren,
     ticks_per_second: u64,
     cell: Option<RunningCell>,
@@ -69,11 +69,11 @@ pub(super) fn run_kernel(
     let program = stage.start(&descriptors)?;
     drop(descriptors);
     let disk = disk_watch(&stage);
-    let held = HeldWatch::new(stage.surroundings);
+    let held = HeldWatch::new(stage.surroundings, stage.policy.has_network());
     let mut kernel = KernelSupervisor {
         stage,
         program,
-        pid: None,
+        pids: None,
         reaped: ReapedChildren::default(),
         ticks_per_second: sys::ticks_per_second(),
         cell: None,
@@ -94,7 +94,7 @@ pub(super) fn run_kernel(
     let Some(mut cause) = cause? else {
         return Ok(None);
     };
-    kernel.program.check_started()?;
+    cause = kernel.program.checked(cause)?;
     if matches!(cause, Cause::Exit(_) | Cause::Signal(_)) && kernel.disk.ends_over_limit() {
         cause = Cause::DiskLimit;
     }
@@ -205,8 +205,8 @@ impl KernelSupervisor<'_> {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let mut usage = usage_below(me, self.ticks_per_second);
         usage.cpu += self.reaped.cpu;
-        // Its init and itself are not others.
-        self.has_others = usage.processes.len() > 2;
+        // Itself and those above it are not others.
+        self.has_others = usage.processes.len() > 1 + self.stage.policy.processes_above_program();
         usage
     }
 
@@ -220,11 +220,16 @@ impl KernelSupervisor<'_> {
     }
 
     fn pid(&mut self) -> Option<i32> {
-        if self.pid.is_none() {
-            let init = self.program.init.as_raw_nonzero().get();
-            self.pid = children_of(init).first().copied();
+        if self.pids.is_none() {
+            let mut pid = self.program.init.as_raw_nonzero().get();
+            let mut above = Vec::new();
+            for _ in 0..self.stage.policy.processes_above_program() {
+                above.push(pid);
+                pid = *children_of(pid).first()?;
+            }
+            self.pids = Some((above, pid));
         }
-        self.pid
+        self.pids.as_ref().map(|(_, pid)| *pid)
     }
 
     /// Measures all processes once. Returns the limit that ends the kernel.
@@ -266,9 +271,11 @@ impl KernelSupervisor<'_> {
             return Ok(());
         };
         let me = rustix::process::getpid().as_raw_nonzero().get();
-        let init = self.program.init.as_raw_nonzero().get();
+        let above = self.pids.as_ref().map_or(&[][..], |(above, _)| above);
         let mut foreground = running_below(me, &[]);
-        foreground.retain(|process| process.pid != init && group_of(process.pid) == Some(group));
+        foreground.retain(|process| {
+            !above.contains(&process.pid) && group_of(process.pid) == Some(group)
+        });
         // Without CAP_KILL only the user itself may signal its processes.
         as_user(self.stage.proof, self.stage.slot.ids, || {
             for process in foreground {

@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::{Handle, TryCurrentError};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::namespaces::WORK_DIR;
 use super::protocol::{
     Cause, CellLimits, CellUsage, Ended, FileHeader, JobUser, Opening, Order, PrestartOrder, Ready,
     Report, ServiceIds, Setup, StageOrder,
@@ -231,7 +232,10 @@ impl SpawnerHandle {
         Ok(JobLink {
             stream: UnixStream::from_std(stream)?,
             received: Vec::new(),
-            root: self.work.join(name),
+            root: match self.report.namespaces {
+                true => Path::new(WORK_DIR).join(name),
+                false => self.work.join(name),
+            },
             is_running: false,
             permit,
         })

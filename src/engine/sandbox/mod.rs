@@ -25,6 +25,7 @@ mod keeper;
 mod kernel;
 mod link;
 mod log;
+mod namespaces;
 mod policy;
 mod prestart;
 mod probe;

@@ -3,26 +3,36 @@
 //! The policy starts as what the setup asks for; [`probe`](super::probe) removes what the machine
 //! does not have. It is fixed before the first job.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use super::files::CommonFiles;
+use super::files::{CommonFiles, resolver_files};
+use super::namespaces::{DATA_DIR, Namespaces, SHARED_DIRS, WORK_DIR};
 use super::protocol::Setup;
 use super::report::Layer;
 use super::seccomp::Filters;
 use super::slots::Block;
+use super::sys::{self, Fork, SingleThreaded};
+use super::workspace::Workspace;
 
 /// How every job of a spawner is contained.
 #[derive(Debug)]
 pub(super) struct Policy {
+    pub(super) namespaces: Option<Namespaces>,
+    /// Why jobs have no namespaces.
+    pub(super) no_namespaces: Option<String>,
     pub(super) filters: Option<Filters>,
     pub(super) landlock: bool,
     pub(super) common_files: CommonFiles,
     pub(super) limits: bool,
     pub(super) sweep: bool,
     pub(super) allow_network: bool,
+    /// What a job reads to use the network.
+    pub(super) network_files: Vec<PathBuf>,
     pub(super) data_dir: PathBuf,
     /// The ids that jobs run with, if they have users of their own.
     pub(super) block: Option<Block>,
+    wants_filters: bool,
 }
 
 impl Policy {
@@ -30,17 +40,111 @@ impl Policy {
     /// which the engine then judges like any other.
     pub(super) fn new(setup: &Setup, data_dir: PathBuf, block: Option<Block>) -> Self {
         let wants = |layer| !setup.without.contains(&layer);
-        Self {
-            filters: wants(Layer::Seccomp)
-                .then(|| Filters::compile(setup.allow_network).ok())
-                .flatten(),
+        let namespaces = match wants(Layer::Namespaces) {
+            true => Namespaces::find(setup.allow_network),
+            false => Err("left out".to_owned()),
+        };
+        let mut policy = Self {
+            no_namespaces: namespaces.as_ref().err().cloned(),
+            namespaces: namespaces.ok(),
+            filters: None,
             landlock: wants(Layer::Landlock),
-            common_files: CommonFiles::find(),
+            common_files: CommonFiles::find(true),
             limits: wants(Layer::Limits),
             sweep: wants(Layer::Sweep),
             allow_network: setup.allow_network,
+            network_files: match setup.allow_network {
+                true => resolver_files(),
+                false => Vec::new(),
+            },
             data_dir,
             block,
+            wants_filters: wants(Layer::Seccomp),
+        };
+        policy.fit_to_namespaces();
+        policy
+    }
+
+    /// Does without namespaces from now on.
+    pub(super) fn leave_out_namespaces(&mut self, reason: String) {
+        self.namespaces = None;
+        self.no_namespaces = Some(reason);
+        self.fit_to_namespaces();
+    }
+
+    /// Whether the kernel counts the processes of each job, rather than those of its user.
+    pub(super) fn counts_processes(&self) -> bool {
+        self.namespaces
+            .as_ref()
+            .is_some_and(Namespaces::counts_processes)
+    }
+
+    /// How many processes of this program's own are above a job's program and count as the job's.
+    pub(super) fn processes_above_program(&self) -> usize {
+        // Init, and in namespaces their first process.
+        1 + usize::from(self.namespaces.is_some())
+    }
+
+    /// Forks a process that is going to be confined by this policy.
+    ///
+    /// # Errors
+    /// If there can be no process, or no namespaces for it.
+    pub(super) fn fork(&self, proof: SingleThreaded) -> io::Result<Fork> {
+        match &self.namespaces {
+            Some(namespaces) => namespaces.fork(proof),
+            None => sys::fork(proof),
         }
+    }
+
+    /// What the other layers must do depends on whether there are namespaces.
+    fn fit_to_namespaces(&mut self) {
+        let is_alone = self.namespaces.is_some() || self.block.is_some();
+        self.common_files = CommonFiles::find(is_alone);
+        let has_network = self.has_network();
+        let protects_attributes = !is_alone;
+        self.filters = self
+            .wants_filters
+            .then(|| Filters::compile(has_network, protects_attributes).ok())
+            .flatten();
+    }
+
+    /// Whether jobs may open internet sockets: of the machine's network, or of a loopback interface of
+    /// their own.
+    pub(super) fn has_network(&self) -> bool {
+        self.allow_network || self.namespaces.is_some()
+    }
+
+    /// The directories of a job, as the job sees them.
+    pub(super) fn seen_by_job(&self, workspace: &Workspace) -> Workspace {
+        match workspace.root.file_name() {
+            Some(name) if self.namespaces.is_some() => Workspace {
+                shared_dirs: SHARED_DIRS.map(PathBuf::from),
+                ..Workspace::of(Path::new(WORK_DIR), name)
+            },
+            _ => workspace.clone(),
+        }
+    }
+
+    /// Everything that a job may write: where it is, and where the job sees it.
+    pub(super) fn writable<'a>(
+        &'a self,
+        workspace: &'a Workspace,
+        seen: &'a Workspace,
+    ) -> Vec<(&'a Path, &'a Path)> {
+        let mut writable = vec![
+            (workspace.box_dir.as_path(), seen.box_dir.as_path()),
+            (&workspace.temp_dir, &seen.temp_dir),
+            (&self.data_dir, &self.data_dir),
+        ];
+        if self.namespaces.is_some() {
+            for (folder, seen) in workspace.shared_dirs.iter().zip(&seen.shared_dirs) {
+                writable.push((folder, seen));
+            }
+            let usual = Path::new(DATA_DIR);
+            if self.data_dir != usual {
+                writable.push((&self.data_dir, usual));
+            }
+        }
+        writable
     }
 }

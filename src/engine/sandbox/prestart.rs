@@ -29,7 +29,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::confine::{LowerLimitsError, lower_limits};
 use super::process_tree::running_below;
-use super::protocol::{Ended, PrestartOrder, Report, StageLimits, StageOrder};
+use super::protocol::{Cause, Ended, PrestartOrder, Report, StageLimits, StageOrder};
 use super::slots::Slot;
 use super::stage::{Baseline, Program, Stage, StageError, kill_all, poll_for};
 use super::sys;
@@ -274,7 +274,7 @@ fn wait_for_reader(
             return Ok(None);
         }
         if ended {
-            program.check_started()?;
+            program.checked(Cause::Killed)?;
             return Err(PrestartError::Ended);
         }
     }

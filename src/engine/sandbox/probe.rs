@@ -55,22 +55,49 @@ pub(super) fn probe(
     work: &std::path::Path,
     slot: Slot,
 ) -> Result<SandboxReport, ProbeError> {
+    let workspace =
+        Workspace::create(work, "probe", slot.ids).map_err(ProbeError::CreateWorkspace)?;
+    let report = probe_layers(policy, proof, slot, &workspace);
+    workspace.delete().map_err(ProbeError::DeleteWorkspace)?;
+    report
+}
+
+fn probe_layers(
+    policy: &mut Policy,
+    proof: SingleThreaded,
+    slot: Slot,
+    workspace: &Workspace,
+) -> Result<SandboxReport, ProbeError> {
     if let Some(filters) = &policy.filters
-        && !run_in_child(proof, |_| filters.apply())?.is_empty()
+        && !run_in_child(|| sys::fork(proof), |_| filters.apply())?.is_empty()
     {
         policy.filters = None;
     }
-    let workspace =
-        Workspace::create(work, "probe", slot.ids).map_err(ProbeError::CreateWorkspace)?;
-    let output = run_in_child(proof, |pipe| {
-        let report = confine_this_process(policy, slot, &workspace)?;
+    let probed = probe_once(policy, proof, slot, workspace);
+    let has_namespaces = policy.namespaces.is_some();
+    match probed {
+        Err(error) if has_namespaces => {
+            policy.leave_out_namespaces(error.to_string());
+            probe_once(policy, proof, slot, workspace)
+        }
+        probed => probed,
+    }
+}
+
+fn probe_once(
+    policy: &Policy,
+    proof: SingleThreaded,
+    slot: Slot,
+    workspace: &Workspace,
+) -> Result<SandboxReport, ProbeError> {
+    let confine = |pipe: &OwnedFd| {
+        let report = confine_this_process(policy, slot, workspace)?;
         let report =
             serde_json::to_vec(&report).map_err(|error| ProbeError::Report(error.into()))?;
         rustix::io::write(pipe, &report).map_err(|error| ProbeError::Report(error.into()))?;
         Ok::<_, ProbeError>(())
-    });
-    workspace.delete().map_err(ProbeError::DeleteWorkspace)?;
-    let output = output?;
+    };
+    let output = run_in_child(|| policy.fork(proof), confine)?;
     serde_json::from_slice(&output)
         .map_err(|_| ProbeError::Child(String::from_utf8_lossy(&output).into_owned()))
 }
@@ -81,6 +108,7 @@ fn confine_this_process(
     workspace: &Workspace,
 ) -> Result<SandboxReport, ProbeError> {
     let limits = StageLimits::for_probe();
+    let seen = policy.seen_by_job(workspace);
     let landlock = confine(
         policy,
         &Subject {
@@ -90,10 +118,11 @@ fn confine_this_process(
             shared_processes: 0,
             readable: &[],
             workspace,
+            seen: &seen,
         },
     )?;
     // A job must be able to work in its directory.
-    std::fs::write(workspace.box_dir.join("probe"), "").map_err(|source| {
+    std::fs::write(seen.box_dir.join("probe"), "").map_err(|source| {
         ProbeError::UnusableDirectory {
             path: workspace.box_dir.clone(),
             source,
@@ -107,19 +136,21 @@ fn confine_this_process(
         no_new_privileges: rustix::thread::no_new_privs().unwrap_or(false),
         seccomp: policy.filters.is_some(),
         landlock,
+        namespaces: policy.namespaces.is_some(),
+        no_namespaces: policy.no_namespaces.clone(),
         network: policy.allow_network,
         lacking: Vec::new(),
     })
 }
 
-/// Runs `act` in a child process, and returns what it wrote to the pipe, or the text of its error.
+/// Runs `act` in the child process that `fork` makes, and returns what it wrote to the pipe, or the text of its error.
 pub(super) fn run_in_child<E: Error>(
-    proof: SingleThreaded,
+    fork: impl FnOnce() -> io::Result<Fork>,
     act: impl FnOnce(&OwnedFd) -> Result<(), E>,
 ) -> Result<Vec<u8>, ProbeError> {
     let (read, write) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| ProbeError::Process(error.into()))?;
-    match sys::fork(proof).map_err(ProbeError::Process)? {
+    match fork().map_err(ProbeError::Process)? {
         Fork::Child => {
             if let Err(error) = act(&write) {
                 let _ = rustix::io::write(&write, error.to_string().as_bytes());

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
+    /// Namespaces for each job.
+    Namespaces,
     /// A separate user for each job slot.
     OwnUsers,
     /// The kernel's resource limits.
@@ -29,6 +31,12 @@ pub struct SandboxReport {
     /// Jobs have groups of their own, and users of their own or the session's, by which their processes and
     /// files are told apart and the kernel counts processes.
     pub own_users: bool,
+    /// Each job has a file system with the little that it needs, and processes, loopback network and shared
+    /// memory of its own.
+    pub namespaces: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_namespaces: Option<String>,
     /// Jobs run as root, to which the limit on processes does not apply.
     pub as_root: bool,
     /// Resource limits are in force.
@@ -52,6 +60,7 @@ impl fmt::Display for SandboxReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = [
             (self.own_users, "own users"),
+            (self.namespaces, "namespaces"),
             (self.limits, "limits"),
             (self.no_new_privileges, "no_new_privs"),
             (self.seccomp, "seccomp"),
@@ -70,20 +79,28 @@ impl fmt::Display for SandboxReport {
 }
 
 impl SandboxReport {
+    /// Whether jobs cannot reach each other, nor what else runs as their user.
+    pub fn separates_jobs(&self) -> bool {
+        self.own_users || self.namespaces
+    }
+
     /// The layers that are missing and without which hostile code is not contained.
     ///
-    /// Separate users are required only of an engine that runs as root: without root they cannot be
-    /// had, and a job then has no more rights than the engine's own ordinary user.
+    /// Something must keep jobs from each other, and from what else its user owns: separate users if the
+    /// engine runs as root, else namespaces.
     pub fn missing_required_layers(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if self.as_root && !self.own_users {
             missing.push(match self.lacking.as_slice() {
-                [] => "a user of its own for each job".to_owned(),
+                [] => "users of their own for jobs".to_owned(),
                 lacking => format!(
-                    "a user of its own for each job ({} missing)",
+                    "users of their own for jobs ({} missing)",
                     lacking.join(", ")
                 ),
             });
+        } else if !self.separates_jobs() {
+            let reason = self.no_namespaces.as_deref().unwrap_or("unknown reason");
+            missing.push(format!("namespaces ({reason})"));
         }
         let layers = [
             (self.limits, "resource limits"),
@@ -93,5 +110,14 @@ impl SandboxReport {
         let absent = layers.into_iter().filter(|(here, _)| !here);
         missing.extend(absent.map(|(_, name)| name.to_owned()));
         missing
+    }
+
+    /// What an operator can do about missing layers.
+    pub fn advice(&self) -> Option<&'static str> {
+        let lacks_namespaces = !self.as_root && !self.separates_jobs();
+        lacks_namespaces.then_some(
+            "start it as root, which in a container needs no privileges; or allow user namespaces: see \
+             \"Namespaces for ordinary users\" in docs/OPERATIONS.md",
+        )
     }
 }

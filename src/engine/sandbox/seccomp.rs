@@ -31,11 +31,16 @@ pub(super) enum SeccompError {
 pub(super) struct Filters(BpfProgram);
 
 impl Filters {
-    /// Compiles the filter for this machine's architecture.
+    /// Compiles the filter for this machine's architecture. `has_network` tells whether jobs have a network,
+    /// be it the machine's or a loopback interface of their own; `protects_attributes` whether they may not
+    /// change extended attributes and flags of files, because they see files of others that they own.
     ///
     /// # Errors
     /// If the architecture is not supported.
-    pub(super) fn compile(allow_network: bool) -> Result<Self, SeccompError> {
+    pub(super) fn compile(
+        has_network: bool,
+        protects_attributes: bool,
+    ) -> Result<Self, SeccompError> {
         // `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_AARCH64` of the kernel's `linux/audit.h`.
         let architecture = match std::env::consts::ARCH {
             "x86_64" => 0xC000_003E,
@@ -44,7 +49,10 @@ impl Filters {
         };
         // Numbers mean something only together with the architecture: on x86-64, `int 0x80` makes
         // 32-bit calls, which have others.
-        let by_number = load(NUMBER, search(&ranges(denied(allow_network))));
+        let by_number = load(
+            NUMBER,
+            search(&ranges(denied(has_network, protects_attributes))),
+        );
         let kill = end(libc::SECCOMP_RET_KILL_PROCESS);
         let filter = load(ARCHITECTURE, branch(EQUAL, architecture, by_number, kill));
         Ok(Self(filter))
@@ -163,7 +171,7 @@ fn ranges(denied: BTreeMap<u32, Code>) -> Vec<(u32, Code)> {
 const NEWEST: u32 = 469;
 
 /// What to do for calls that are not allowed with any arguments.
-fn denied(allow_network: bool) -> BTreeMap<u32, Code> {
+fn denied(has_network: bool, protects_attributes: bool) -> BTreeMap<u32, Code> {
     let refuse = || fail(libc::EPERM);
     // New namespaces: in a user namespace an ordinary user is root, which opens large parts of the
     // kernel to it.
@@ -180,14 +188,26 @@ fn denied(allow_network: bool) -> BTreeMap<u32, Code> {
     // Both push input into the terminal from which the engine was started.
     const TIOCSTI: i32 = 0x5412;
     const TIOCLINUX: i32 = 0x541C;
-    let typing = equal(TIOCSTI, refuse(), equal(TIOCLINUX, refuse(), allow()));
+    // What `chattr` does, by `linux/fs.h`.
+    const FS_IOC_SETFLAGS: i32 = 0x4008_6602;
+    const FS_IOC_FSSETXATTR: i32 = 0x401c_5820;
+    let flags = match protects_attributes {
+        true => equal(
+            FS_IOC_SETFLAGS,
+            refuse(),
+            equal(FS_IOC_FSSETXATTR, refuse(), allow()),
+        ),
+        false => allow(),
+    };
+    let attributes = if protects_attributes { ATTRIBUTES } else { &[] };
+    let controls = equal(TIOCSTI, refuse(), equal(TIOCLINUX, refuse(), flags));
     // Limits and priorities of other processes. Scheduling calls take thread ids, which a filter
     // cannot tell from process ids, so they have to stay allowed.
     let own_only = |index| argument(index, equal(0, allow(), refuse()));
     let others = [
         (libc::SYS_clone3, fail(libc::ENOSYS)),
         (libc::SYS_io_setup, fail(libc::ENOSYS)),
-        (libc::SYS_socket, socket(allow_network)),
+        (libc::SYS_socket, socket(has_network)),
         (
             libc::SYS_clone,
             argument(0, any_bit(namespaces, refuse(), allow())),
@@ -196,27 +216,28 @@ fn denied(allow_network: bool) -> BTreeMap<u32, Code> {
             libc::SYS_unshare,
             argument(0, any_bit(namespaces | CLONE_NEWTIME, refuse(), allow())),
         ),
-        (libc::SYS_ioctl, argument(1, typing)),
+        (libc::SYS_ioctl, argument(1, controls)),
         (libc::SYS_fcntl, pipe_size()),
-        (libc::SYS_setsockopt, send_buffer_size()),
+        (libc::SYS_setsockopt, socket_buffer_size()),
         (libc::SYS_prlimit64, own_only(0)),
         (libc::SYS_setpriority, own_only(1)),
         (libc::SYS_ioprio_set, own_only(1)),
     ];
     ALWAYS
         .iter()
+        .chain(attributes)
         .map(|number| (*number, refuse()))
         .chain(others)
         .map(|(number, code)| (number as u32, code))
         .collect()
 }
 
-/// Only Unix sockets, and if the network is allowed IPv4, IPv6 and the netlink of addresses and routes.
+/// Only Unix sockets, and if there is a network IPv4, IPv6 and the netlink of addresses and routes.
 /// `socketpair` stays allowed because it creates Unix sockets only.
-fn socket(allow_network: bool) -> Code {
+fn socket(has_network: bool) -> Code {
     let refuse = || fail(libc::EPERM);
     let internet = || {
-        if allow_network {
+        if has_network {
             // Raw sockets could read other programs' packets.
             let raw = equal(libc::SOCK_RAW, refuse(), allow());
             argument(1, masked(SOCKET_TYPES, raw))
@@ -224,7 +245,7 @@ fn socket(allow_network: bool) -> Code {
             fail(libc::ENETUNREACH)
         }
     };
-    let netlink = if allow_network {
+    let netlink = if has_network {
         // C libraries list the machine's addresses when they resolve names. Other protocols lead to
         // large parts of the kernel: firewalls, IPsec, sockets of others.
         argument(2, equal(libc::NETLINK_ROUTE, allow(), refuse()))
@@ -245,8 +266,10 @@ fn pipe_size() -> Code {
 
 /// Asking for another size of a socket's buffer changes nothing, so that none holds more than a job's memory is
 /// charged for. It is no error: the kernel, too, takes the size for a hint.
-fn send_buffer_size() -> Code {
-    let size = argument(2, equal(libc::SO_SNDBUF, fail(0), allow()));
+fn socket_buffer_size() -> Code {
+    let ignored = || fail(0);
+    let receive = equal(libc::SO_RCVBUF, ignored(), allow());
+    let size = argument(2, equal(libc::SO_SNDBUF, ignored(), receive));
     argument(1, equal(libc::SOL_SOCKET, size, allow()))
 }
 
@@ -348,6 +371,24 @@ const ALWAYS: &[i64] = &[
     libc::SYS_uselib,
 ];
 
+/// Calls that change extended attributes and flags of files.
+const ATTRIBUTES: &[i64] = &[
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    SYS_SETXATTRAT,
+    SYS_REMOVEXATTRAT,
+    SYS_FILE_SETATTR,
+];
+
+/// Since Linux 6.13 and 6.17.
+const SYS_SETXATTRAT: i64 = 463;
+const SYS_REMOVEXATTRAT: i64 = 466;
+const SYS_FILE_SETATTR: i64 = 469;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,7 +440,7 @@ mod tests {
     /// What a job gets from a call, without the network and with it.
     fn both(number: i64, arguments: &[u64]) -> [u32; 2] {
         [false, true].map(|network| {
-            let filters = Filters::compile(network).unwrap();
+            let filters = Filters::compile(network, false).unwrap();
             run(&filters, architecture(), number as u32, arguments)
         })
     }
@@ -410,8 +451,8 @@ mod tests {
 
     #[test]
     fn calls_are_judged_by_their_number_alone_or_by_their_arguments() {
-        let judged = denied(true);
-        let filters = Filters::compile(true).unwrap();
+        let judged = denied(true, true);
+        let filters = Filters::compile(true, true).unwrap();
         for number in 0..=NEWEST {
             let expected = match judged.get(&number).map(Vec::as_slice) {
                 None => ALLOW,
@@ -432,7 +473,7 @@ mod tests {
 
     #[test]
     fn calls_of_other_architectures_kill() {
-        let filters = Filters::compile(false).unwrap();
+        let filters = Filters::compile(false, false).unwrap();
         const I386: u32 = 0x4000_0003;
         const ARM: u32 = 0x4000_0028;
         for architecture in [0, I386, ARM, architecture() ^ 1] {
@@ -501,8 +542,25 @@ mod tests {
         const IGNORED: u32 = libc::SECCOMP_RET_ERRNO;
         let set = |level, name| both(libc::SYS_setsockopt, &[9, signed(level), signed(name)]);
         assert_eq!(set(libc::SOL_SOCKET, libc::SO_SNDBUF), [IGNORED; 2]);
+        assert_eq!(set(libc::SOL_SOCKET, libc::SO_RCVBUF), [IGNORED; 2]);
         assert_eq!(set(libc::SOL_SOCKET, libc::SO_REUSEADDR), [ALLOW; 2]);
         assert_eq!(set(libc::IPPROTO_TCP, libc::SO_SNDBUF), [ALLOW; 2]);
+    }
+
+    #[test]
+    fn attributes_are_protected_where_jobs_see_files_of_others_that_they_own() {
+        for (is_protected, action) in [(false, ALLOW), (true, EPERM)] {
+            let filters = Filters::compile(false, is_protected).unwrap();
+            let judge = |number: i64, arguments: &[u64]| {
+                run(&filters, architecture(), number as u32, arguments)
+            };
+            for number in ATTRIBUTES {
+                assert_eq!(judge(*number, &[]), action, "{number}");
+            }
+            assert_eq!(judge(libc::SYS_ioctl, &[9, 0x4008_6602]), action);
+            assert_eq!(judge(libc::SYS_ioctl, &[9, 0x401c_5820]), action);
+            assert_eq!(judge(libc::SYS_getxattr, &[]), ALLOW);
+        }
     }
 
     #[test]

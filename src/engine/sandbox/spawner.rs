@@ -359,7 +359,9 @@ impl JobSetting {
 
     /// Refreshes the measurements if they are old. Measuring for each job would cost more than a short job.
     fn refresh(&mut self) {
-        self.places.refresh(&self.policy.data_dir);
+        if self.policy.namespaces.is_none() {
+            self.places.refresh(&self.policy.data_dir);
+        }
         if self.surroundings_measured.elapsed() > SURROUNDINGS_INTERVAL {
             self.surroundings = Surroundings::measure();
             self.surroundings_measured = Instant::now();

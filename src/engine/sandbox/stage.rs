@@ -19,7 +19,7 @@ use super::confine::become_user;
 use super::disk::Leftovers;
 use super::disk_watch::{DiskUsage, DiskWatch, JobFiles};
 use super::held::{HeldWatch, Surroundings};
-use super::init::{FIRST_FREE, InitContext, run_init};
+use super::init::{FIRST_FREE, InitContext, InitReport, run_init};
 use super::log;
 use super::policy::Policy;
 use super::process_tree::{Process, running_below, task_count, usage_below};
@@ -119,35 +119,37 @@ impl Stage<'_> {
     /// Starts the job's init, which starts the program.
     ///
     /// # Errors
-    /// If there is no new process. [`Program::check_started`] returns what fails within it.
+    /// If there is no new process. [`Program::checked`] returns what fails within it.
     pub(super) fn start(&self, descriptors: &[OwnedFd]) -> Result<Program, StageError> {
         for fd in descriptors.iter().take(3) {
             // Opening /dev/stdout opens this pipe by path, for which the job's user needs to own it.
             give(fd, self.slot.ids).map_err(StageError::Streams)?;
         }
         let shared_processes = match self.slot.ids {
+            _ if self.policy.counts_processes() => 0,
             Some(ids) if ids.is_sole_user || !self.shares_user_now => 0,
             Some(ids) => task_count(ids.uid),
             None => task_count(rustix::process::getuid().as_raw()),
         };
         let start_failed = |error: rustix::io::Errno| StageError::Start(error.into());
-        let (failure_reader, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(start_failed)?;
+        let (report_reader, report) = pipe_with(PipeFlags::CLOEXEC).map_err(start_failed)?;
         // None of the numbers that init gives to the program's descriptors.
-        let failure = fcntl_dupfd_cloexec(failure, FIRST_FREE).map_err(start_failed)?;
-        match sys::fork(self.proof).map_err(StageError::Start)? {
+        let report = fcntl_dupfd_cloexec(report, FIRST_FREE).map_err(start_failed)?;
+        match self.policy.fork(self.proof).map_err(StageError::Start)? {
             Fork::Parent(init) => Ok(Program {
                 init,
                 exit_fd: pidfd_open(init, PidfdFlags::empty()).map_err(start_failed)?,
-                failure: failure_reader.into(),
+                report: report_reader.into(),
             }),
             Fork::Child => run_init(&InitContext {
+                proof: self.proof,
                 policy: self.policy,
                 order: self.order,
                 workspace: self.workspace,
                 descriptors,
                 ids: self.slot.ids,
                 shared_processes,
-                failure: &failure,
+                report: &report,
             }),
         }
     }
@@ -170,7 +172,7 @@ impl Stage<'_> {
         let Some(cause) = cause? else {
             return Ok(None);
         };
-        program.check_started()?;
+        let cause = program.checked(cause)?;
         Ok(Some(watch.verdict(cause, wall, &reaped)))
     }
 }
@@ -190,25 +192,27 @@ pub(super) struct Program {
     pub(super) init: Pid,
     /// Readable once init has ended.
     pub(super) exit_fd: OwnedFd,
-    /// Where init writes what failed before the program was started.
-    failure: std::fs::File,
+    /// Where init writes its [`InitReport`].
+    report: std::fs::File,
 }
 
 impl Program {
-    /// Whether init got as far as starting the program. To be called once it has ended, as it blocks
-    /// until then.
+    /// The cause of a stage's end, with what init's exit code does not say. To be called once init has ended,
+    /// as it blocks until then.
     ///
     /// # Errors
-    /// What failed before.
-    pub(super) fn check_started(&mut self) -> Result<(), StageError> {
-        let mut failure = String::new();
-        self.failure
-            .read_to_string(&mut failure)
+    /// What failed before the program was started.
+    pub(super) fn checked(&mut self, cause: Cause) -> Result<Cause, StageError> {
+        let mut report = Vec::new();
+        self.report
+            .read_to_end(&mut report)
             .map_err(StageError::Watch)?;
-        if failure.is_empty() {
-            Ok(())
-        } else {
-            Err(StageError::Init(failure))
+        match serde_json::from_slice(&report) {
+            Ok(InitReport::Failed(failure)) => Err(StageError::Init(failure)),
+            Ok(InitReport::Killed(signal)) if matches!(cause, Cause::Exit(_)) => {
+                Ok(Cause::Signal(signal))
+            }
+            _ => Ok(cause),
         }
     }
 }
@@ -251,7 +255,7 @@ impl Watch {
             ids: stage.slot.ids,
             limits: stage.order.limits,
             disk: DiskWatch::new(stage.order.limits, stage.files(), stage.before),
-            held: HeldWatch::new(stage.surroundings),
+            held: HeldWatch::new(stage.surroundings, stage.policy.has_network()),
             baseline,
             ticks_per_second: sys::ticks_per_second(),
             peak_cpu: Duration::ZERO,

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
@@ -64,6 +65,79 @@ pub(super) fn fork(_proof: SingleThreaded) -> io::Result<Fork> {
         return Err(io::Error::last_os_error());
     }
     Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// Forks this process into new namespaces, which `flags` of clone(2) choose.
+///
+/// # Errors
+/// Those of `clone`: `EPERM` and `ENOSPC` where this process may not have such namespaces.
+pub(super) fn fork_into(_proof: SingleThreaded, flags: libc::c_int) -> io::Result<Fork> {
+    let flags = libc::c_long::from(flags | libc::SIGCHLD);
+    let none: libc::c_long = 0;
+    // SAFETY: as for `fork`; without a stack of its own, and without CLONE_VM, the child goes on with a
+    // copy of this process's memory. The C library is not told: it takes the child's thread id for the
+    // parent's, which matters to `abort` alone.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Ok(pid.map_or(Fork::Child, Fork::Parent))
+}
+
+/// Adds attributes (`MOUNT_ATTR_…`) to a mount, and to those below it if `is_recursive`.
+///
+/// # Errors
+/// Those of `mount_setattr`.
+pub(super) fn restrict_mount(
+    mount: BorrowedFd<'_>,
+    attributes: u64,
+    is_recursive: bool,
+) -> Result<(), Errno> {
+    let attributes = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let recursive = if is_recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a string that ends with zero, and the structure is as large as it is said to be.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursive,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)),
+    }
+}
+
+/// Brings the loopback interface of this process's network namespace up.
+///
+/// # Errors
+/// Those of `ioctl`. `socket` is any internet socket.
+pub(super) fn bring_loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(*b"lo") {
+        *to = from.cast_signed();
+    }
+    let request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short,
+        },
+    };
+    // SAFETY: the request reads a name that ends with zero, and the flags.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Exits at once. No destructor runs, and no buffer inherited from the parent is flushed twice.

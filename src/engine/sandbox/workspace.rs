@@ -16,14 +16,16 @@ use super::slots::JobIds;
 use crate::tree::{OPEN_DIR, delete_tree};
 
 /// The paths of one job's directories.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Workspace {
-    /// The parent of the other two.
+    /// The parent of the others.
     pub(super) root: PathBuf,
     /// Where the request's files are and the program starts.
     pub(super) box_dir: PathBuf,
     /// `HOME` and `TMPDIR`.
     pub(super) temp_dir: PathBuf,
+    /// What the job sees as `/tmp` and `/var/tmp`, where it has namespaces.
+    pub(super) shared_dirs: [PathBuf; 2],
 }
 
 /// Name of [`Workspace::box_dir`] below the root.
@@ -31,11 +33,12 @@ pub(super) const BOX: &str = "box";
 
 impl Workspace {
     /// The paths for a job of this name, whether they exist or not.
-    pub(super) fn of(work: &Path, name: &str) -> Self {
+    pub(super) fn of(work: &Path, name: impl AsRef<Path>) -> Self {
         let root = work.join(name);
         Self {
             box_dir: root.join(BOX),
             temp_dir: root.join("tmp"),
+            shared_dirs: ["shared-tmp", "shared-var-tmp"].map(|name| root.join(name)),
             root,
         }
     }
@@ -47,13 +50,17 @@ impl Workspace {
     /// If the disk is full or permissions are missing.
     pub(super) fn create(work: &Path, name: &str, owner: Option<JobIds>) -> io::Result<Self> {
         let this = Self::of(work, name);
-        for folder in [&this.root, &this.box_dir, &this.temp_dir] {
+        mkdirat(CWD, &this.root, Mode::RWXU)?;
+        for folder in [&this.box_dir, &this.temp_dir]
+            .into_iter()
+            .chain(&this.shared_dirs)
+        {
             mkdirat(CWD, folder, Mode::RWXU)?;
-        }
-        if let Some(ids) = owner {
-            for folder in [&this.box_dir, &this.temp_dir] {
+            if let Some(ids) = owner {
                 chown_path(folder, ids)?;
             }
+        }
+        if let Some(ids) = owner {
             let root = openat(CWD, &this.root, OPEN_DIR, Mode::empty())?;
             fchown(&root, None, Some(Gid::from_raw(ids.gid)))?;
             fchmod(&root, Mode::RWXU | Mode::XGRP)?;
