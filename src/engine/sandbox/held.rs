@@ -12,9 +12,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use super::confine::become_user;
+use super::policy::Policy;
 use super::probe::run_in_child;
-use super::process_tree::{Process, Usage, descriptors_of};
+use super::process_tree::{Process, Usage, descriptors_of, oldest_child};
 use super::slots::JobIds;
 use super::sys::{self, SingleThreaded};
 
@@ -53,6 +56,7 @@ pub(super) struct HeldWatch {
     held: Held,
     /// What one socket can hold.
     socket_bytes: u64,
+    processes_above_program: usize,
     next_look: Instant,
 }
 
@@ -64,22 +68,25 @@ struct Held {
 }
 
 impl HeldWatch {
-    /// `has_network` tells whether there are sockets that hold what they have received, too. A Unix socket
-    /// holds what it has sent.
-    pub(super) fn new(before: Surroundings, has_network: bool) -> Self {
+    pub(super) fn new(before: Surroundings, policy: &Policy) -> Self {
+        // A Unix socket holds what it has sent, others also what they have received.
+        let directions = if policy.has_network() { 2 } else { 1 };
         Self {
             before,
             held: Held::default(),
-            socket_bytes: BUFFER_BYTES * if has_network { 2 } else { 1 },
+            socket_bytes: BUFFER_BYTES * directions,
+            processes_above_program: policy.processes_above_program(),
             next_look: Instant::now(),
         }
     }
 
-    /// Adds to the memory of `usage` what the processes hold, if it could exceed `limit` with it.
+    /// Adds to the memory of `usage` what the processes hold, if it could exceed `limit` with it. `init` and
+    /// others above the program cannot be inspected, and hold nothing.
     pub(super) fn add_to(
         &mut self,
         usage: &mut Usage,
         limit: u64,
+        init: Pid,
         proof: SingleThreaded,
         ids: Option<JobIds>,
     ) {
@@ -95,7 +102,13 @@ impl HeldWatch {
                 memory: upper_bound.saturating_sub(usage.memory),
                 terminals: new_terminals,
             };
-            self.held = look(&usage.processes, self.socket_bytes, proof, ids).unwrap_or(worst);
+            let mut processes = usage.processes.clone();
+            let mut above = Some(init.as_raw_nonzero().get());
+            for _ in 0..self.processes_above_program {
+                processes.retain(|process| Some(process.pid) != above);
+                above = above.and_then(oldest_child);
+            }
+            self.held = look(&processes, self.socket_bytes, proof, ids).unwrap_or(worst);
             self.next_look = Instant::now() + LOOK_INTERVAL;
         }
         usage.memory = usage.memory.saturating_add(self.held.memory);

@@ -15,7 +15,7 @@ use super::disk_watch::{DiskUsage, DiskWatch};
 use super::held::HeldWatch;
 use super::log;
 use super::process_tree::{
-    Usage, children_of, current_memory, group_of, reaped_cpu, running_below, usage_below,
+    Usage, current_memory, group_of, oldest_child, reaped_cpu, running_below, usage_below,
 };
 use super::protocol::{Cause, CellLimits, CellUsage, Ended, Order, Report};
 use super::stage::{
@@ -69,7 +69,7 @@ pub(super) fn run_kernel(
     let program = stage.start(&descriptors)?;
     drop(descriptors);
     let disk = disk_watch(&stage);
-    let held = HeldWatch::new(stage.surroundings, stage.policy.has_network());
+    let held = HeldWatch::new(stage.surroundings, stage.policy);
     let mut kernel = KernelSupervisor {
         stage,
         program,
@@ -225,7 +225,7 @@ impl KernelSupervisor<'_> {
             let mut above = Vec::new();
             for _ in 0..self.stage.policy.processes_above_program() {
                 above.push(pid);
-                pid = *children_of(pid).first()?;
+                pid = oldest_child(pid)?;
             }
             self.pids = Some((above, pid));
         }
@@ -237,7 +237,8 @@ impl KernelSupervisor<'_> {
         let mut usage = self.usage();
         let limit = self.stage.order.limits.memory;
         let (proof, ids) = (self.stage.proof, self.stage.slot.ids);
-        self.held.add_to(&mut usage, limit, proof, ids);
+        self.held
+            .add_to(&mut usage, limit, self.program.init, proof, ids);
         if usage.memory > limit {
             return Ok(Some(Cause::MemoryLimit));
         }

@@ -269,29 +269,22 @@ fn mount_kernel_files(root: &OwnedFd, (bytes, files): (u64, u64)) -> Result<(), 
     let tree = copy_of(PROCESSORS, read_only())?;
     make_and_attach(&tree, root, PROCESSORS).map_err(mount_failed(PROCESSORS))?;
 
-    let (bytes, files) = (bytes.to_string(), files.to_string());
-    let shared = [
-        ("size", bytes.as_str()),
-        ("nr_inodes", &files),
-        ("mode", "1777"),
-    ];
-    let terminals = [("ptmxmode", "0666"), ("mode", "0620")];
-    let mounts: [(&str, &str, &[(&str, &str)], MountAttrFlags); 3] = [
-        ("proc", "/proc", &[], no_devices()),
-        (
-            "devpts",
-            "/dev/pts",
-            &terminals,
-            MountAttrFlags::MOUNT_ATTR_NOSUID,
-        ),
-        ("tmpfs", "/dev/shm", &shared, no_devices()),
-    ];
-    for (kind, path, options, attributes) in mounts {
+    let mount = |kind: &str, path: &str, options: &[(&str, &str)], attributes| {
         new_mount(kind, options, attributes)
             .and_then(|mount| make_and_attach(&mount, root, path))
-            .map_err(mount_failed(path))?;
-    }
-    Ok(())
+            .map_err(mount_failed(path))
+    };
+    mount("proc", "/proc", &[], no_devices())?;
+    let options = [("ptmxmode", "0666"), ("mode", "0620")];
+    mount(
+        "devpts",
+        "/dev/pts",
+        &options,
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+    )?;
+    let (bytes, files) = (bytes.to_string(), files.to_string());
+    let options = [("mode", "1777"), ("size", &bytes), ("nr_inodes", &files)];
+    mount("tmpfs", "/dev/shm", &options, no_devices())
 }
 
 /// Where C libraries and runtimes read how many processors there are.

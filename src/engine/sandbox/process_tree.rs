@@ -120,12 +120,13 @@ fn all_processes() -> impl Iterator<Item = (i32, ProcessStat)> {
         })
 }
 
-/// The children of a process that have not ended.
-pub(super) fn children_of(parent: i32) -> Vec<i32> {
+/// The child of a process that was started first, of those that have not ended. Orphans that a reaper has
+/// adopted were started after its own child.
+pub(super) fn oldest_child(parent: i32) -> Option<i32> {
     all_processes()
         .filter(|(_, stat)| stat.parent == parent && !stat.has_ended())
+        .min_by_key(|(pid, stat)| (stat.started, *pid))
         .map(|(pid, _)| pid)
-        .collect()
 }
 
 /// Memory of one process in bytes, as in [`Usage::memory`].

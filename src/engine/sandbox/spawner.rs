@@ -274,7 +274,7 @@ fn create_work_dir(parent: &Path, own_uids: bool) -> io::Result<(PathBuf, PathBu
     Ok((root, work, lock))
 }
 
-/// The names of the missing capabilities that root needs to run each job as a user of its own, and to
+/// The names of the missing capabilities that root needs to run jobs as users of their own, and to
 /// clean up what such a user leaves.
 fn missing_capabilities() -> Vec<String> {
     use rustix::thread::{CapabilitySet, capabilities};

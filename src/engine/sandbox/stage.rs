@@ -255,7 +255,7 @@ impl Watch {
             ids: stage.slot.ids,
             limits: stage.order.limits,
             disk: DiskWatch::new(stage.order.limits, stage.files(), stage.before),
-            held: HeldWatch::new(stage.surroundings, stage.policy.has_network()),
+            held: HeldWatch::new(stage.surroundings, stage.policy),
             baseline,
             ticks_per_second: sys::ticks_per_second(),
             peak_cpu: Duration::ZERO,
@@ -303,7 +303,7 @@ impl Watch {
             }
             if ready == 0 {
                 reap(reaped, Some(init));
-                if let Some(cause) = self.measure(reaped) {
+                if let Some(cause) = self.measure(init, reaped) {
                     return Ok(Some(cause));
                 }
                 interval = poll_interval(self.peak_memory, self.limits.memory);
@@ -312,11 +312,12 @@ impl Watch {
     }
 
     /// Measures the processes once. Returns the limit that they exceed.
-    fn measure(&mut self, reaped: &ReapedChildren) -> Option<Cause> {
+    fn measure(&mut self, init: Pid, reaped: &ReapedChildren) -> Option<Cause> {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let mut usage = usage_below(me, self.ticks_per_second);
+        let limit = self.limits.memory;
         self.held
-            .add_to(&mut usage, self.limits.memory, self.proof, self.ids);
+            .add_to(&mut usage, limit, init, self.proof, self.ids);
         let cpu = (usage.cpu + reaped.cpu).saturating_sub(self.baseline.cpu);
         self.peak_cpu = self.peak_cpu.max(cpu);
         self.peak_memory = self.peak_memory.max(usage.memory);
