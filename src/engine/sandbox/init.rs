@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use super::confine::{ConfineError, Subject, confine};
@@ -121,6 +121,8 @@ pub(super) fn run_init(context: &InitContext<'_>) -> ! {
 /// Init could not be that process itself, which no signal from within ends: in Piston a program can kill its
 /// parent.
 fn run_reaper(init: Pid, report: &OwnedFd) -> ! {
+    // When the keeper is killed, so is all of the job.
+    let _ = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     // Holds none of the job's descriptors, whose ends the engine waits for, and keeps its own below.
     let _ = sys::duplicate_to(report.as_fd(), 0);
     let _ = sys::close_from(1);

@@ -203,7 +203,9 @@ impl Namespaces {
         for path in view.readable {
             match std::fs::read_link(path) {
                 Ok(target) => links.push((path, target)),
-                Err(_) => binds.push((path, copy_of(path, read_only())?)),
+                Err(_) if path.exists() => binds.push((path, copy_of(path, read_only())?)),
+                // It has been uninstalled; the program says so.
+                Err(_) => {}
             }
         }
         // What is within something else comes after it.
@@ -314,8 +316,7 @@ fn copy_of(path: impl AsRef<Path>, attributes: MountAttrFlags) -> Result<OwnedFd
     let path = path.as_ref();
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags)
         .and_then(|tree| restrict(&tree, attributes, true).map(|()| tree))
         .map_err(mount_failed(path))
