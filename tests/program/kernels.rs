@@ -570,8 +570,13 @@ worker = subprocess.Popen([sys.executable, 'worker.py'], stdin=-1, stdout=-1, te
 #[tokio::test]
 async fn the_notice_of_a_restart_is_not_cut() {
     let program = Program::start(&[]).await;
-    let code = "import threading, os\nthreading.Timer(0.1, os._exit, (1,)).start()";
+    let code = "import os, threading, time
+def end():
+    while not os.path.exists('end'): time.sleep(0.01)
+    os._exit(1)
+threading.Thread(target=end).start()";
     cell(&program, code).await;
+    run_python(&program, "open('end', 'w')").await;
     eventually("the kernel has ended", async || {
         raw::get(program.addr, "/").await.json()["kernels"]["running"] == 0
     })
