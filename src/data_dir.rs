@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use crate::tree::{
-    OPEN_DIR, Space, Undeleted, delete_contents, delete_tree, temp_dir, temporary_folder,
+    Measured, OPEN_DIR, Space, Undeleted, delete_contents, delete_tree, temp_dir, temporary_folder,
 };
 
 /// The directory in a data directory that holds what is not the session's: the mark, and uploads
@@ -369,7 +369,7 @@ pub fn is_reserved(name: &CStr) -> bool {
 
 /// What the session keeps in its data directory, uploads under way included; without what is always
 /// there.
-pub fn used_space(data_dir: OwnedFd) -> Space {
+pub fn used_space(data_dir: OwnedFd) -> Measured {
     let mut in_reserved = false;
     Space::of_some(data_dir, |name, found, depth| {
         if depth == 0 {
@@ -381,9 +381,9 @@ pub fn used_space(data_dir: OwnedFd) -> Space {
     })
 }
 
-/// The same for a path; nothing where it cannot be opened.
-pub fn used_space_at(data_dir: &Path) -> Space {
-    openat(CWD, data_dir, OPEN_DIR, Mode::empty()).map_or_else(|_| Space::default(), used_space)
+/// The same for a path.
+pub fn used_space_at(data_dir: &Path) -> Measured {
+    Measured::at(data_dir, used_space)
 }
 
 fn give_reserved(reserved: &OwnedFd, server: ReservedFor) -> io::Result<()> {
@@ -503,15 +503,15 @@ mod tests {
     fn what_is_always_there_does_not_count() {
         let temp = tempfile::tempdir().unwrap();
         open_and_mark(temp.path(), false);
-        assert_eq!(used_space_at(temp.path()), Space::default());
+        assert_eq!(used_space_at(temp.path()).space, Space::default());
         std::fs::write(temp.path().join(RESERVED).join("upload"), [1; 10_000]).unwrap();
         std::fs::write(temp.path().join("file"), [1; 10_000]).unwrap();
-        let used = used_space_at(temp.path());
+        let used = used_space_at(temp.path()).space;
         assert_eq!(used.entries, 2);
         assert!(used.bytes >= 20_000);
         // Not a place to hide something in.
         std::fs::write(temp.path().join(RESERVED).join(MARK), [1; 10_000]).unwrap();
-        assert_eq!(used_space_at(temp.path()).entries, 3);
+        assert_eq!(used_space_at(temp.path()).space.entries, 3);
     }
 
     #[test]

@@ -166,7 +166,7 @@ pub struct Endpoints {
 /// A sandbox that lacks a layer is worth a line of warning.
 pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoints: Endpoints) {
     if let Some(sandbox) = &endpoints.sandbox {
-        let missing = sandbox.missing_required_layers().join(", ");
+        let missing = sandbox.missing.join(", ");
         if !missing.is_empty() {
             let hint = sandbox.advice();
             tracing::warn!(%sandbox, missing, hint, "weak sandbox: hostile code is not contained");

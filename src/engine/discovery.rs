@@ -91,7 +91,7 @@ impl Discovery {
     /// Logs which of the operator's runtimes have no program here. Built-in ones may well be missing.
     fn warn_of_missing(&self, context: &JobContext<'_>) {
         for entry in self.table.iter().filter(|entry| entry.is_added) {
-            if candidates(entry, context.path).is_empty() {
+            if candidates(entry, context.path, &context.spawner.data_dir).is_empty() {
                 let (language, programs) = (&entry.language, entry.programs.join(", "));
                 tracing::warn!(
                     language,
@@ -142,7 +142,7 @@ async fn probe(
     context: &JobContext<'_>,
     entry: &TableEntry,
 ) -> Result<Option<Installed>, LinkError> {
-    for program in candidates(entry, context.path) {
+    for program in candidates(entry, context.path, &context.spawner.data_dir) {
         let Some(text) = context.version_output(&program, &entry.version).await? else {
             continue;
         };

@@ -349,13 +349,11 @@ impl JobContext<'_> {
 
     /// What a job may know of this process's surroundings: where programs are, and no more.
     fn environment(&self, program: &std::path::Path) -> Vec<(String, String)> {
-        let mut path: Vec<&std::path::Path> = program.parent().into_iter().collect();
-        path.extend(
-            self.path
-                .iter()
-                .map(PathBuf::as_path)
-                .filter(|folder| Some(*folder) != program.parent()),
-        );
+        let known = self.path.iter().map(PathBuf::as_path);
+        let own = program
+            .parent()
+            .filter(|own| known.clone().all(|folder| folder != *own));
+        let path: Vec<_> = own.into_iter().chain(known).collect();
         let path = path
             .iter()
             .map(|folder| folder.to_string_lossy())

@@ -65,7 +65,7 @@ pub enum EngineError {
     /// Layers are missing without which hostile code is not contained, and
     /// [`EngineConfig::allow_weak_sandbox`] is not set.
     #[error(
-        "jobs cannot be contained here, for want of: {missing}{advice}; --allow-weak-sandbox runs them all the same"
+        "jobs cannot be contained here, for want of: {missing}{advice}; --allow-weak-sandbox runs them all the same, for code that you trust"
     )]
     WeakSandbox {
         /// The missing layers, as text.
@@ -99,7 +99,7 @@ impl Engine {
             .transpose()?;
         let lock = data_dir.as_ref().map(DataDir::lock);
         let spawner = SpawnerHandle::start(&config.program, &config.setup(), lock)?;
-        let missing = spawner.report.missing_required_layers();
+        let missing = &spawner.report.missing;
         if !missing.is_empty() && !config.allow_weak_sandbox {
             return Err(EngineError::WeakSandbox {
                 missing: missing.join(", "),

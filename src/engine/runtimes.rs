@@ -207,8 +207,9 @@ pub(super) fn choose<'a>(
         .max_by(|a, b| a.version.cmp(&b.version))
 }
 
-/// The executable files that an entry's programs may refer to, best first.
-pub(super) fn candidates(entry: &TableEntry, path: &[PathBuf]) -> Vec<PathBuf> {
+/// The executable files that an entry's programs may refer to, best first. Those in the data directory are
+/// none: jobs could replace them, and with them what is opened to later jobs.
+pub(super) fn candidates(entry: &TableEntry, path: &[PathBuf], data_dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for program in &entry.programs {
         if program.contains('/') {
@@ -217,8 +218,23 @@ pub(super) fn candidates(entry: &TableEntry, path: &[PathBuf]) -> Vec<PathBuf> {
         }
         found.extend(path.iter().map(|folder| folder.join(program)));
     }
-    found.retain(|program| is_executable(program));
+    found.retain(|program| is_executable(program) && !is_within(program, data_dir));
     found
+}
+
+/// Whether a file, or what it is a link to, is within a folder.
+fn is_within(file: &Path, folder: &Path) -> bool {
+    let Ok(folder) = std::fs::canonicalize(folder) else {
+        return false;
+    };
+    let place = file
+        .parent()
+        .and_then(|parent| std::fs::canonicalize(parent).ok());
+    let places = [place, std::fs::canonicalize(file).ok()];
+    places
+        .iter()
+        .flatten()
+        .any(|place| place.starts_with(&folder))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -287,6 +303,25 @@ mod tests {
             assert_eq!(version_in(text).unwrap().to_string(), version);
         }
         assert!(version_in("no version").is_none());
+    }
+
+    #[test]
+    fn a_program_that_jobs_could_replace_is_no_candidate() {
+        let temp = tempfile::tempdir().unwrap();
+        let (bin, data) = (temp.path().join("bin"), temp.path().join("data"));
+        for folder in [&bin, &data] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let make_program = |path: &Path| {
+            std::fs::write(path, "").unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        };
+        make_program(&bin.join("python3"));
+        make_program(&data.join("python3"));
+        std::os::unix::fs::symlink(data.join("python3"), bin.join("python")).unwrap();
+        let entry = &python("3.11.2").entry;
+        let found = candidates(entry, &[data.clone(), bin.clone()], &data);
+        assert_eq!(found, [bin.join("python3")]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, Stat, openat, statvfs};
+use rustix::io::Errno;
 
 use super::{Next, OPEN_DIR, walk};
 
@@ -21,25 +22,54 @@ pub struct Space {
 impl Space {
     /// The usage of everything in a directory. If something is nested too deeply to be counted, the
     /// number of entries is `u64::MAX`, which exceeds every limit.
-    pub fn of(folder: OwnedFd) -> Self {
+    pub fn of(folder: OwnedFd) -> Measured {
         Self::of_some(folder, |_, _, _| true)
     }
 
     /// As [`Self::of`], but only of entries for which `counts` returns true. All directories are
     /// entered.
-    pub fn of_some(folder: OwnedFd, mut counts: impl FnMut(&CStr, &Stat, usize) -> bool) -> Self {
+    pub fn of_some(
+        folder: OwnedFd,
+        mut counts: impl FnMut(&CStr, &Stat, usize) -> bool,
+    ) -> Measured {
         let mut counter = SpaceCounter::default();
-        let complete = walk(folder, |_, name, found, depth| {
+        let missed = walk(folder, |_, name, found, depth| {
             if counts(name, found, depth) {
                 counter.add(found);
             }
             Ok(Next::Enter)
         });
+        let missed = missed.unwrap_or_default();
         let mut space = counter.space();
-        if !matches!(complete, Ok(true)) {
+        if missed.too_deep {
             space.entries = u64::MAX;
         }
-        space
+        Measured {
+            space,
+            is_whole: !missed.unreadable,
+        }
+    }
+}
+
+/// What was measured of a directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// What this process can see.
+    pub space: Space,
+    /// Whether that is everything: no directory's mode kept this process out.
+    pub is_whole: bool,
+}
+
+impl Measured {
+    /// Opens a directory, and measures it. Nothing, if it is not there.
+    pub fn at(path: &Path, measure: impl FnOnce(OwnedFd) -> Self) -> Self {
+        match openat(CWD, path, OPEN_DIR, Mode::empty()) {
+            Ok(folder) => measure(folder),
+            Err(error) => Self {
+                space: Space::default(),
+                is_whole: error != Errno::ACCESS,
+            },
+        }
     }
 }
 
@@ -74,9 +104,9 @@ impl SpaceCounter {
     }
 }
 
-/// The usage of everything in a directory. None if it cannot be opened.
-pub fn in_folder(path: &Path) -> Space {
-    openat(CWD, path, OPEN_DIR, Mode::empty()).map_or_else(|_| Space::default(), Space::of)
+/// The usage of everything in a directory. Nothing, if it is not there.
+pub fn in_folder(path: &Path) -> Measured {
+    Measured::at(path, Space::of)
 }
 
 /// Bytes that are available on a directory's file system. `u64::MAX` if that is unknown.
@@ -96,7 +126,7 @@ mod tests {
         std::fs::create_dir(temp.path().join("a")).unwrap();
         std::fs::write(temp.path().join("a/b"), vec![1; 100_000]).unwrap();
         std::fs::hard_link(temp.path().join("a/b"), temp.path().join("c")).unwrap();
-        let space = in_folder(temp.path());
+        let space = in_folder(temp.path()).space;
         assert_eq!(space.entries, 3);
         assert!((100_000..150_000).contains(&space.bytes), "{space:?}");
     }
@@ -111,7 +141,7 @@ mod tests {
         for name in ["b", "c", "d"] {
             std::fs::hard_link(&file, temp.path().join("elsewhere").join(name)).unwrap();
         }
-        let space = in_folder(&temp.path().join("counted"));
+        let space = in_folder(&temp.path().join("counted")).space;
         assert_eq!(space.entries, 1);
         assert!((100_000..150_000).contains(&space.bytes), "{space:?}");
     }
@@ -133,6 +163,6 @@ mod tests {
     fn what_is_too_deep_to_count_is_over_every_limit() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(temp.path().join("d/".repeat(220))).unwrap();
-        assert_eq!(in_folder(temp.path()).entries, u64::MAX);
+        assert_eq!(in_folder(temp.path()).space.entries, u64::MAX);
     }
 }

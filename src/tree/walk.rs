@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
+use rustix::io::Errno;
 
 /// Directories deeper than this are not entered, because each level holds a descriptor.
 pub const MAX_DEPTH: usize = 200;
@@ -25,24 +26,33 @@ pub enum Next {
     Skip,
 }
 
+/// What a walk did not enter.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Missed {
+    /// Something was nested too deeply.
+    pub too_deep: bool,
+    /// A directory's mode keeps this process out.
+    pub unreadable: bool,
+}
+
 /// Visits every entry below a directory, each directory before its contents. `visit` gets the parent,
 /// the entry's name and metadata, and its depth, which is 0 for entries of `root`. Entries that vanish
-/// meanwhile or cannot be read are skipped. Returns false if something was nested too deeply.
+/// meanwhile or cannot be read are skipped.
 ///
 /// # Errors
 /// Those of `visit`.
 pub fn walk(
     root: OwnedFd,
     mut visit: impl FnMut(&OwnedFd, &CStr, &Stat, usize) -> io::Result<Next>,
-) -> io::Result<bool> {
-    let mut complete = true;
+) -> io::Result<Missed> {
+    let mut missed = Missed::default();
     let mut names = entries(&root);
     let mut parents: Vec<(OwnedFd, Vec<CString>)> = Vec::new();
     let mut here = root;
     loop {
         let Some(name) = names.pop() else {
             let Some((parent, siblings)) = parents.pop() else {
-                return Ok(complete);
+                return Ok(missed);
             };
             here = parent;
             names = siblings;
@@ -59,15 +69,19 @@ pub fn walk(
             Next::Enter => {}
         }
         if parents.len() >= MAX_DEPTH {
-            complete = false;
+            missed.too_deep = true;
             continue;
         }
-        if let Ok(folder) = openat(&here, &name, OPEN_DIR, Mode::empty()) {
-            let inner = entries(&folder);
-            parents.push((
-                std::mem::replace(&mut here, folder),
-                std::mem::replace(&mut names, inner),
-            ));
+        match openat(&here, &name, OPEN_DIR, Mode::empty()) {
+            Ok(folder) => {
+                let inner = entries(&folder);
+                parents.push((
+                    std::mem::replace(&mut here, folder),
+                    std::mem::replace(&mut names, inner),
+                ));
+            }
+            Err(Errno::ACCESS) => missed.unreadable = true,
+            Err(_) => {}
         }
     }
 }
@@ -99,12 +113,12 @@ mod tests {
         std::os::unix::fs::symlink("/", temp.path().join("a/link")).unwrap();
         let root = openat(CWD, temp.path(), OPEN_DIR, Mode::empty()).unwrap();
         let mut seen = Vec::new();
-        let complete = walk(root, |_, name, _, _| {
+        let missed = walk(root, |_, name, _, _| {
             seen.push(name.to_str().unwrap().to_owned());
             Ok(Next::Enter)
         });
         seen.sort();
-        assert!(complete.unwrap());
+        assert_eq!(missed.unwrap(), Missed::default());
         assert_eq!(seen, ["a", "b", "c", "d", "link"]);
     }
 }

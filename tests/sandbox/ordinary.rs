@@ -34,6 +34,7 @@ const SECRET: &str = "swordfish-of-the-user";
 type Attack = (&'static str, &'static str);
 
 const ATTACKS: &[Attack] = &[
+    ("list the user's files", "print('done' if 'notes' in os.listdir('HOME/temp') else 'no')"),
     ("read a terminal", "open('TERMINAL'); print('done')"),
     ("write to a terminal", "os.write(os.open('TERMINAL', os.O_WRONLY | os.O_NOCTTY), b'x'); print('done')"),
     ("read the user's file in /tmp", "print('done' if 'SECRET' in open('/tmp/FILE').read() else 'no')"),
@@ -265,8 +266,10 @@ impl Drop for User {
                     .to_string()
                     .replace('/', "-")
             );
-            let _ = std::fs::remove_file(path);
-            let _ = std::fs::remove_file(large);
+            let renamed = format!("{}-", path.display());
+            for path in [path, large.into(), renamed.into()] {
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }
@@ -490,6 +493,29 @@ for path in ('WORK', os.path.dirname('WORK'), os.path.dirname(os.getcwd()), '/jo
     }
 }
 
+async fn a_folder_that_is_closed_to_its_owner_hides_nothing() {
+    let user = User::new("f");
+    let program = "import os
+os.mkdir('closed', 0o300)
+for n in range(12): open(f'closed/{n}', 'wb').write(bytes(1_000_000))
+print('done')
+";
+    for without in [vec![], vec![Namespaces]] {
+        let engine = OrdinaryEngine::start(&user, &without).await;
+        let run = engine.client.run("python", program).await;
+        assert_eq!(run["outcome"], "disk_limit", "{without:?}: {run}");
+        let harmless = "import os\nos.mkdir('closed', 0o300)\nopen('closed/x', 'w')\nprint('done')";
+        let run = engine.client.run("python", harmless).await;
+        // Without namespaces nobody can look.
+        let expected = if engine.has_namespaces() {
+            "success"
+        } else {
+            "disk_limit"
+        };
+        assert_eq!(run["outcome"], expected, "{without:?}: {run}");
+    }
+}
+
 async fn in_namespaces_a_job_has_what_programs_expect() {
     let user = User::new("e");
     let engine = OrdinaryEngine::start(&user, &[]).await;
@@ -541,6 +567,7 @@ pub fn tests() -> Tests {
             a_job_gets_nothing_of_its_users,
             a_job_gets_what_is_its_users_without_the_layers_that_stop_it,
             what_a_job_does_to_the_jobs_folder_stops_no_other_job,
+            a_folder_that_is_closed_to_its_owner_hides_nothing,
             in_namespaces_a_job_has_what_programs_expect,
         ],
         OwnUsers => [a_job_has_no_capability_of_its_users],

@@ -444,22 +444,22 @@ async fn none_is_started_where_none_is_wanted() {
 
 pub fn tests() -> Tests {
     tests![
-        OwnUsers => [
+        SeparateJobs => [
             a_program_finds_what_it_would_find_in_a_fresh_interpreter,
             errors_and_ends_are_those_of_a_fresh_interpreter,
             each_job_has_an_interpreter_of_its_own,
             bounds_count_from_the_jobs_own_start,
             other_files_come_along,
             what_no_interpreter_waits_for_runs_all_the_same,
-            an_interpreter_that_dies_is_replaced,
             a_job_starts_in_the_data_directory_that_is_there_now,
             interpreters_that_wait_end_with_the_engine,
             named_modules_are_there_before_the_job,
             a_module_that_cannot_be_imported_is_named_once,
         ],
-        OwnUsersAndNode => [
+        SeparateJobsAndNode => [
             node_finds_what_it_would_find_in_a_fresh_one,
         ],
+        OwnUsers => [an_interpreter_that_dies_is_replaced],
         Nothing => [
             none_is_started_where_none_is_wanted,
         ],

@@ -8,11 +8,14 @@
 use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::thread::{CapabilitySet, capabilities};
+use session_adapter::engine::Engine;
 
 use super::command::{PATH, bounded_command};
+use super::engine::config;
 
 /// A test's function.
 pub type Start = fn() -> Pin<Box<dyn Future<Output = ()>>>;
@@ -36,8 +39,10 @@ pub enum Needs {
     ProcessBounds,
     /// Root that may look into processes which nobody else may.
     Tracing,
-    /// Root that can give each job a user of its own, and Node.js.
-    OwnUsersAndNode,
+    /// Users or namespaces of their own for jobs.
+    SeparateJobs,
+    /// The same, and Node.js.
+    SeparateJobsAndNode,
 }
 
 impl Needs {
@@ -58,7 +63,8 @@ impl Needs {
                 .missing()
                 .or_else(|| lacks(process_group("probe").is_some(), "a pids control group")),
             Self::Tracing => lacks(has(CapabilitySet::SYS_PTRACE), "CAP_SYS_PTRACE"),
-            Self::OwnUsersAndNode => Self::OwnUsers
+            Self::SeparateJobs => lacks(can_separate_jobs(), "root's capabilities, or namespaces"),
+            Self::SeparateJobsAndNode => Self::SeparateJobs
                 .missing()
                 .or_else(|| lacks(is_installed("node") || is_installed("nodejs"), "Node.js")),
         }
@@ -75,7 +81,15 @@ pub fn can_change_users() -> bool {
     rustix::process::geteuid().is_root() && has(needed)
 }
 
-pub fn has(needed: CapabilitySet) -> bool {
+/// Whether the engine can keep jobs from each other here.
+pub fn can_separate_jobs() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        Engine::start(config()).is_ok_and(|engine| engine.sandbox().separates_jobs())
+    })
+}
+
+fn has(needed: CapabilitySet) -> bool {
     capabilities(None).unwrap().effective.contains(needed)
 }
 

@@ -96,7 +96,7 @@ pub fn each_below(
     folder: OwnedFd,
     path: &FolderPath,
     mut visit: impl FnMut(&OwnedFd, Entry) -> io::Result<Next>,
-) -> io::Result<bool> {
+) -> io::Result<()> {
     let is_data_dir = path.names().is_empty();
     let mut above: Vec<String> = Vec::new();
     walk(folder, |folder, name, found, depth| {
@@ -114,4 +114,5 @@ pub fn each_below(
         above.push(name.to_owned());
         visit(folder, entry)
     })
+    .map(drop)
 }

@@ -74,7 +74,7 @@ impl DataRoot {
 
     /// Bytes that may still be added, along with so many entries.
     pub(super) fn room_for(&self, entries: u64) -> Result<u64, FileError> {
-        let used = data_dir::used_space(self.root()?);
+        let used = data_dir::used_space(self.root()?).space;
         if used.entries.saturating_add(entries) > self.limits.entries {
             return Err(FileError::Full);
         }

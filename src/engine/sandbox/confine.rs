@@ -223,10 +223,18 @@ fn set_limits(policy: &Policy, subject: &Subject<'_>) -> io::Result<()> {
     let processes = limits
         .processes
         .saturating_add(subject.shared_processes + not_counted);
+    let mut open_files = limits.open_files;
+    if subject.ids.is_none()
+        && let Some(hard_limit) = getrlimit(Resource::Nofile).maximum
+    {
+        // So many descriptors may be on their way through sockets for all processes of the user together,
+        // and the engine needs some.
+        open_files = open_files.min(hard_limit / 2);
+    }
     let [cpu, data] = request_limits(limits, subject.is_kernel);
     for (resource, limit) in [
         (Resource::Nproc, Some(processes)),
-        (Resource::Nofile, Some(limits.open_files)),
+        (Resource::Nofile, Some(open_files)),
         (Resource::Fsize, Some(limits.file_size)),
         cpu,
         data,

@@ -210,7 +210,7 @@ impl Leftovers {
                     counter.add(found);
                     Ok(Next::Enter)
                 });
-                is_complete &= matches!(walked, Ok(true));
+                is_complete &= walked.is_ok_and(|missed| !missed.too_deep);
             }
         });
         let mut space = counter.space();

@@ -4,6 +4,8 @@
 //! A job can exceed a limit by what it writes between two measurements, which are the more frequent the
 //! less room is left. Where a limit was exceeded before, a job may not add to that.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,10 @@ use crate::data_dir::used_space_at;
 use crate::tree::{Space, free_bytes, in_folder};
 
 use super::disk::Leftovers;
+use super::namespaces::UserNamespace;
+use super::probe::run_in_child;
 use super::protocol::StageLimits;
+use super::sys::SingleThreaded;
 
 /// Longest and shortest time between two measurements.
 const MAX_INTERVAL: Duration = Duration::from_millis(100);
@@ -39,6 +44,8 @@ pub(super) struct JobFiles {
     pub(super) data_dir: PathBuf,
     /// What it leaves in shared directories, if that can be told from the files of others.
     pub(super) leftovers: Option<Leftovers>,
+    /// What it takes to measure folders that the job has closed to this process.
+    pub(super) rights: Option<(UserNamespace, SingleThreaded)>,
 }
 
 /// What there is on disk.
@@ -127,13 +134,64 @@ impl DiskWatch {
 impl DiskUsage {
     /// What there is now.
     pub(super) fn of(files: &JobFiles) -> Self {
-        let mut job = in_folder(&files.root);
+        let (usage, is_whole) = Self::visible(files);
+        if is_whole {
+            return usage;
+        }
+        // A job that has this process's user can hide files in folders that it closes to that user.
+        let rights = files.rights.as_ref();
+        rights
+            .and_then(|(user, proof)| Self::with_rights(files, *user, *proof))
+            .unwrap_or_else(|| usage.beyond_every_limit())
+    }
+
+    /// What this process can see, and whether that is everything.
+    fn visible(files: &JobFiles) -> (Self, bool) {
+        let job = in_folder(&files.root);
+        let data = used_space_at(&files.data_dir);
+        let mut usage = Self {
+            job: job.space,
+            data: data.space,
+        };
         if let Some(leftovers) = &files.leftovers {
             let shared = leftovers.space();
-            job.bytes = job.bytes.saturating_add(shared.bytes);
-            job.entries = job.entries.saturating_add(shared.entries);
+            usage.job.bytes = usage.job.bytes.saturating_add(shared.bytes);
+            usage.job.entries = usage.job.entries.saturating_add(shared.entries);
         }
-        let data = used_space_at(&files.data_dir);
-        Self { job, data }
+        (usage, job.is_whole && data.is_whole)
+    }
+
+    /// The same in a child process that no mode keeps out.
+    fn with_rights(files: &JobFiles, user: UserNamespace, proof: SingleThreaded) -> Option<Self> {
+        let measure = |pipe: &OwnedFd| {
+            user.enter()?;
+            let (Self { job, data }, is_whole) = Self::visible(files);
+            if is_whole {
+                let figures = [job.bytes, job.entries, data.bytes, data.entries];
+                let figures = figures.map(u64::to_ne_bytes).concat();
+                rustix::io::write(pipe, &figures)?;
+            }
+            io::Result::Ok(())
+        };
+        let output = run_in_child(|| user.fork(proof), measure).ok()?;
+        let figures: Vec<_> = output
+            .chunks_exact(size_of::<u64>())
+            .filter_map(|bytes| bytes.try_into().ok().map(u64::from_ne_bytes))
+            .collect();
+        let [bytes, entries, data_bytes, data_entries] = *figures.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            job: Space { bytes, entries },
+            data: Space {
+                bytes: data_bytes,
+                entries: data_entries,
+            },
+        })
+    }
+
+    fn beyond_every_limit(mut self) -> Self {
+        self.job.entries = u64::MAX;
+        self
     }
 }

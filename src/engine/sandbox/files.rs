@@ -44,6 +44,8 @@ const TERMINALS: [&str; 3] = ["/dev/tty", "/dev/ptmx", "/dev/pts"];
 pub(super) struct CommonFiles {
     readable: Vec<&'static str>,
     writable: Vec<&'static str>,
+    /// What may be listed besides.
+    listed: Vec<&'static str>,
 }
 
 impl CommonFiles {
@@ -62,6 +64,9 @@ impl CommonFiles {
         Self {
             readable: find([SYSTEM_DIRS.as_slice(), &KERNEL_DIRS].concat()),
             writable: find([shared, &DEVICES, terminals].concat()),
+            // Programs expect to see what is in `/`. Where that is the machine's, names of files are the
+            // user's business.
+            listed: if is_alone { vec!["/"] } else { Vec::new() },
         }
     }
 }
@@ -89,8 +94,7 @@ pub(super) fn restrict<'a>(
     }
     let status = ruleset
         .create()
-        // Directories may be listed wherever modes allow it: programs expect to see what is in `/`.
-        .and_then(|rules| rules.add_rules(path_beneath_rules(["/"], AccessFs::ReadDir)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(&common.listed, AccessFs::ReadDir)))
         .and_then(|rules| rules.add_rules(path_beneath_rules(&common.readable, read)))
         .and_then(|rules| rules.add_rules(path_beneath_rules(&common.writable, all)))
         .and_then(|rules| rules.add_rules(path_beneath_rules(readable, read)))

@@ -56,6 +56,7 @@ pub(super) struct HeldWatch {
     held: Held,
     /// What one socket can hold.
     socket_bytes: u64,
+    has_own_network: bool,
     processes_above_program: usize,
     next_look: Instant,
 }
@@ -65,6 +66,7 @@ struct Held {
     /// Bytes.
     memory: u64,
     terminals: u64,
+    sockets: u64,
 }
 
 impl HeldWatch {
@@ -75,9 +77,24 @@ impl HeldWatch {
             before,
             held: Held::default(),
             socket_bytes: BUFFER_BYTES * directions,
+            has_own_network: policy.has_own_network(),
             processes_above_program: policy.processes_above_program(),
             next_look: Instant::now(),
         }
+    }
+
+    /// How many sockets there are by what the kernel counts in the job's network namespace, including
+    /// connections that nobody has accepted; none where that is not the job's own.
+    fn sockets(&self, init: Pid) -> u64 {
+        if !self.has_own_network {
+            return 0;
+        }
+        let path = format!("/proc/{}/net/sockstat", init.as_raw_nonzero());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let used = text
+            .lines()
+            .find_map(|line| line.strip_prefix("sockets: used "));
+        used.map_or(0, |used| used.trim().parse().unwrap_or(0))
     }
 
     /// Adds to the memory of `usage` what the processes hold, if it could exceed `limit` with it. `init` and
@@ -90,7 +107,11 @@ impl HeldWatch {
         proof: SingleThreaded,
         ids: Option<JobIds>,
     ) {
-        let buffers = usage.descriptors.saturating_mul(self.socket_bytes);
+        let sockets = self.sockets(init);
+        let buffers = usage
+            .descriptors
+            .max(sockets)
+            .saturating_mul(self.socket_bytes);
         let files = shared_memory().saturating_sub(self.before.shared_memory);
         let upper_bound = usage.memory.saturating_add(buffers).saturating_add(files);
         let new_terminals = terminals().saturating_sub(self.before.terminals);
@@ -101,6 +122,7 @@ impl HeldWatch {
             let worst = Held {
                 memory: upper_bound.saturating_sub(usage.memory),
                 terminals: new_terminals,
+                sockets,
             };
             let mut processes = usage.processes.clone();
             let mut above = Some(init.as_raw_nonzero().get());
@@ -108,7 +130,11 @@ impl HeldWatch {
                 processes.retain(|process| Some(process.pid) != above);
                 above = above.and_then(oldest_child);
             }
-            self.held = look(&processes, self.socket_bytes, proof, ids).unwrap_or(worst);
+            let mut held = look(&processes, self.socket_bytes, proof, ids).unwrap_or(worst);
+            let without_descriptor = sockets.saturating_sub(held.sockets);
+            let buffers = without_descriptor.saturating_mul(self.socket_bytes);
+            held.memory = held.memory.saturating_add(buffers);
+            self.held = held;
             self.next_look = Instant::now() + LOOK_INTERVAL;
         }
         usage.memory = usage.memory.saturating_add(self.held.memory);
@@ -135,15 +161,16 @@ fn look(
             }
             let held = held_by(processes, socket_bytes);
             let mut pipe = std::fs::File::from(pipe.try_clone()?);
-            write!(pipe, "{} {}", held.memory, held.terminals)?;
+            write!(pipe, "{} {} {}", held.memory, held.terminals, held.sockets)?;
             io::Result::Ok(())
         },
     );
     let output = String::from_utf8(output.ok()?).ok()?;
-    let (memory, terminals) = output.split_once(' ')?;
+    let mut figures = output.split(' ').map(|figure| figure.parse().ok());
     Some(Held {
-        memory: memory.parse().ok()?,
-        terminals: terminals.parse().ok()?,
+        memory: figures.next()??,
+        terminals: figures.next()??,
+        sockets: figures.next()??,
     })
 }
 
@@ -186,7 +213,9 @@ fn held_by(processes: &[Process], socket_bytes: u64) -> Held {
                 continue;
             };
             // Processes share descriptors.
+            let is_socket = name.starts_with("socket:");
             if seen.insert(name) {
+                held.sockets += u64::from(is_socket);
                 held.memory = held.memory.saturating_add(bytes);
             }
         }

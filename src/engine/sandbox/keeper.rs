@@ -15,11 +15,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::data_dir::used_space_at;
 use crate::tree::Space;
 
 use super::disk::{self, FileTime, Leftovers, SharedPlaces};
-use super::disk_watch::DiskUsage;
+use super::disk_watch::{DiskUsage, JobFiles};
 use super::held::Surroundings;
 use super::kernel::run_kernel;
 use super::log;
@@ -208,7 +207,7 @@ impl Keeper<'_> {
                 },
                 Order::Open(files) => {
                     self.job.since = Some(FileTime::now());
-                    self.data_before = used_space_at(&self.job.policy.data_dir);
+                    self.data_before = self.measure_data();
                     self.make_workspace()?;
                     let workspace = self.workspace.as_ref().ok_or(KeeperError::NoFiles)?;
                     if let Some(idle) = &idle {
@@ -242,6 +241,18 @@ impl Keeper<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is in the data directory.
+    fn measure_data(&self) -> Space {
+        let policy = self.job.policy;
+        let files = JobFiles {
+            root: self.job.work.join(self.job.name),
+            data_dir: policy.data_dir.clone(),
+            leftovers: None,
+            rights: policy.user_namespace().map(|user| (user, self.proof)),
+        };
+        DiskUsage::of(&files).data
     }
 
     fn make_workspace(&mut self) -> Result<(), KeeperError> {

@@ -42,7 +42,7 @@ mod workspace;
 
 pub use link::SandboxStartError;
 pub use protocol::StageLimits;
-pub use report::{Layer, SandboxReport};
+pub use report::{Layer, Mode, SandboxReport};
 pub use spawner::{SPAWNER_ARGUMENT, spawner_main};
 
 pub(super) use files::installed_with;

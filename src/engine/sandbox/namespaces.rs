@@ -23,6 +23,7 @@ use rustix::mount::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{DumpableBehavior, chdir, pivot_root, set_dumpable_behavior};
+use rustix::system::sethostname;
 
 use super::files::{DEVICES, SYSTEM_DIRS};
 use super::sys::{self, Fork, SingleThreaded};
@@ -38,6 +39,9 @@ pub(super) const DATA_DIR: &str = "/mnt/data";
 /// The first Linux release in which processes are counted for each user namespace, and a tree of mounts
 /// can be made read-only at once.
 const OLDEST_KERNEL: (u32, u32) = (5, 14);
+
+/// A name that every machine resolves.
+const HOST_NAME: &[u8] = b"localhost";
 
 /// Links to what is open in the process that follows them.
 const DEVICE_LINKS: [(&str, &str); 5] = [
@@ -68,6 +72,8 @@ pub(super) enum NamespaceError {
     },
     #[error("cannot change the root directory: {0}")]
     Root(#[source] io::Error),
+    #[error("cannot set the host name: {0}")]
+    HostName(#[source] io::Error),
     #[error("cannot set up the loopback interface: {0}")]
     Loopback(#[source] io::Error),
 }
@@ -83,8 +89,8 @@ fn mount_failed(path: impl AsRef<Path>) -> impl FnOnce(Errno) -> NamespaceError 
 /// How the jobs of a spawner are put into namespaces.
 #[derive(Debug)]
 pub(super) struct Namespaces {
-    /// The user and group of a user namespace, if it takes one to make the others.
-    ids: Option<(u32, u32)>,
+    /// The user namespace of an ordinary user, who needs one to make the others.
+    pub(super) user: Option<UserNamespace>,
     /// Whether jobs have a network of their own, which is a loopback interface.
     pub(super) has_network: bool,
     /// Directories of the system, and links in their places.
@@ -131,7 +137,10 @@ impl Namespaces {
             });
         let uid = rustix::process::geteuid();
         Ok(Self {
-            ids: (!uid.is_root()).then(|| (uid.as_raw(), rustix::process::getegid().as_raw())),
+            user: (!uid.is_root()).then(|| UserNamespace {
+                uid: uid.as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+            }),
             has_network: !allow_network,
             system: system.collect(),
         })
@@ -139,7 +148,7 @@ impl Namespaces {
 
     /// Whether processes are counted for each job.
     pub(super) fn counts_processes(&self) -> bool {
-        self.ids.is_some()
+        self.user.is_some()
     }
 
     /// Forks this process as the first one of new namespaces, which [`Self::enter`] sets up.
@@ -152,7 +161,7 @@ impl Namespaces {
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS
             | libc::CLONE_NEWCGROUP;
-        if self.ids.is_some() {
+        if self.user.is_some() {
             flags |= libc::CLONE_NEWUSER;
         }
         if self.has_network {
@@ -166,8 +175,8 @@ impl Namespaces {
     /// # Errors
     /// If the kernel refuses a step. The process must exit then.
     pub(super) fn enter(&self, view: &View<'_>) -> Result<(), NamespaceError> {
-        if let Some(ids) = self.ids {
-            keep_ids(ids).map_err(NamespaceError::User)?;
+        if let Some(user) = self.user {
+            user.enter().map_err(NamespaceError::User)?;
         }
         // Else what is mounted here would be mounted outside, too.
         mount_change(
@@ -177,6 +186,7 @@ impl Namespaces {
         .map_err(mount_failed("/"))?;
         let root = self.build(view)?;
         change_root(&root).map_err(|error| NamespaceError::Root(error.into()))?;
+        sethostname(HOST_NAME).map_err(|error| NamespaceError::HostName(error.into()))?;
         if self.has_network {
             let kind = SocketType::DGRAM;
             socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)
@@ -243,15 +253,36 @@ impl Namespaces {
     }
 }
 
-/// Maps this process's user and group to themselves. An ordinary user may map no others.
-fn keep_ids((uid, gid): (u32, u32)) -> io::Result<()> {
-    // While a process is not dumpable, root owns its files in `/proc`. Other jobs do not see this process.
-    set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    std::fs::write("/proc/self/setgroups", "deny")?;
-    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+/// A namespace in which an ordinary user has every right over what is its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UserNamespace {
+    uid: u32,
+    gid: u32,
+}
+
+impl UserNamespace {
+    /// Forks this process into the namespace, which [`Self::enter`] sets up.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub(super) fn fork(self, proof: SingleThreaded) -> io::Result<Fork> {
+        sys::fork_into(proof, libc::CLONE_NEWUSER)
+    }
+
+    /// Maps the user and group to themselves. An ordinary user may map no others.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub(super) fn enter(self) -> io::Result<()> {
+        let Self { uid, gid } = self;
+        // While a process is not dumpable, root owns its files in `/proc`. Other jobs do not see this process.
+        set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+        std::fs::write("/proc/self/setgroups", "deny")?;
+        std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        Ok(())
+    }
 }
 
 /// What the kernel itself provides: devices, processes, shared memory, the number of processors.
@@ -260,7 +291,9 @@ fn mount_kernel_files(root: &OwnedFd, (bytes, files): (u64, u64)) -> Result<(), 
         mkdirat(root, below(folder), FOLDER_MODE).map_err(mount_failed(folder))?;
     }
     for device in DEVICES {
-        let tree = copy_of(device, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        // A job can write to the device all the same, and not change the machine's file.
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let tree = copy_of(device, attributes)?;
         mknodat(root, below(device), FileType::RegularFile, Mode::RUSR, 0)
             .and_then(|()| attach(&tree, root, below(device)))
             .map_err(mount_failed(device))?;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{CommonFiles, resolver_files};
-use super::namespaces::{DATA_DIR, Namespaces, SHARED_DIRS, WORK_DIR};
+use super::namespaces::{DATA_DIR, Namespaces, SHARED_DIRS, UserNamespace, WORK_DIR};
 use super::protocol::Setup;
 use super::report::Layer;
 use super::seccomp::Filters;
@@ -72,6 +72,13 @@ impl Policy {
         self.fit_to_namespaces();
     }
 
+    /// The user namespaces that this process's user may have.
+    pub(super) fn user_namespace(&self) -> Option<UserNamespace> {
+        self.namespaces
+            .as_ref()
+            .and_then(|namespaces| namespaces.user)
+    }
+
     /// Whether the kernel counts the processes of each job, rather than those of its user.
     pub(super) fn counts_processes(&self) -> bool {
         self.namespaces
@@ -106,6 +113,13 @@ impl Policy {
             .wants_filters
             .then(|| Filters::compile(has_network, protects_attributes).ok())
             .flatten();
+    }
+
+    /// Whether jobs have a network of their own.
+    pub(super) fn has_own_network(&self) -> bool {
+        self.namespaces
+            .as_ref()
+            .is_some_and(|namespaces| namespaces.has_network)
     }
 
     /// Whether jobs may open internet sockets: of the machine's network, or of a loopback interface of

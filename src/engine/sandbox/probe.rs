@@ -25,6 +25,8 @@ use super::workspace::Workspace;
 pub(super) enum ProbeError {
     #[error("cannot run a process to probe the sandbox: {0}")]
     Process(#[source] io::Error),
+    #[error("cannot create namespaces: {0}")]
+    Namespaces(#[source] io::Error),
     #[error("cannot create the directory of a probed job: {0}")]
     CreateWorkspace(#[source] io::Error),
     #[error("cannot delete the directory of a probed job: {0}")]
@@ -97,7 +99,12 @@ fn probe_once(
         rustix::io::write(pipe, &report).map_err(|error| ProbeError::Report(error.into()))?;
         Ok::<_, ProbeError>(())
     };
-    let output = run_in_child(|| policy.fork(proof), confine)?;
+    let output = match run_in_child(|| policy.fork(proof), confine) {
+        Err(ProbeError::Process(error)) if policy.namespaces.is_some() => {
+            return Err(ProbeError::Namespaces(error));
+        }
+        output => output?,
+    };
     serde_json::from_slice(&output)
         .map_err(|_| ProbeError::Child(String::from_utf8_lossy(&output).into_owned()))
 }
@@ -140,6 +147,7 @@ fn confine_this_process(
         no_namespaces: policy.no_namespaces.clone(),
         network: policy.allow_network,
         lacking: Vec::new(),
+        ..SandboxReport::default()
     })
 }
 

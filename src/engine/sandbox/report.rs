@@ -25,9 +25,27 @@ pub enum Layer {
     Sweep,
 }
 
+/// Which of the modes in SECURITY.md an engine runs in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Jobs have users of their own.
+    A,
+    /// Jobs have the engine's user, and namespaces.
+    B,
+    /// Neither: hostile code is not contained.
+    #[default]
+    C,
+}
+
 /// What contains a job on this machine, as found by probing it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxReport {
+    /// What keeps jobs from each other, and from what else is on the machine.
+    pub mode: Mode,
+    /// Missing layers without which hostile code is not contained. The engine runs all the same because it is
+    /// allowed to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// Jobs have groups of their own, and users of their own or the session's, by which their processes and
     /// files are told apart and the kernel counts processes.
     pub own_users: bool,
@@ -74,11 +92,29 @@ impl fmt::Display for SandboxReport {
         } else {
             "no network"
         };
-        f.write_str(&on.chain([network]).collect::<Vec<_>>().join(", "))
+        let layers = on.chain([network]).collect::<Vec<_>>().join(", ");
+        write!(f, "mode {:?}: {layers}", self.mode)
     }
 }
 
 impl SandboxReport {
+    /// The same with what follows from the layers.
+    pub(super) fn judged(mut self) -> Self {
+        self.mode = match self {
+            Self {
+                own_users: true, ..
+            } => Mode::A,
+            Self {
+                namespaces: true,
+                as_root: false,
+                ..
+            } => Mode::B,
+            _ => Mode::C,
+        };
+        self.missing = self.missing_required_layers();
+        self
+    }
+
     /// Whether jobs cannot reach each other, nor what else runs as their user.
     pub fn separates_jobs(&self) -> bool {
         self.own_users || self.namespaces
@@ -88,7 +124,7 @@ impl SandboxReport {
     ///
     /// Something must keep jobs from each other, and from what else its user owns: separate users if the
     /// engine runs as root, else namespaces.
-    pub fn missing_required_layers(&self) -> Vec<String> {
+    fn missing_required_layers(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if self.as_root && !self.own_users {
             missing.push(match self.lacking.as_slice() {
@@ -116,8 +152,8 @@ impl SandboxReport {
     pub fn advice(&self) -> Option<&'static str> {
         let lacks_namespaces = !self.as_root && !self.separates_jobs();
         lacks_namespaces.then_some(
-            "start it as root, which in a container needs no privileges; or allow user namespaces: see \
-             \"Namespaces for ordinary users\" in docs/OPERATIONS.md",
+            "on a machine, allow user namespaces, see \"A weak sandbox\" in docs/OPERATIONS.md; in a container, \
+             start it as root, which needs no privileges",
         )
     }
 }

@@ -330,6 +330,8 @@ const ALWAYS: &[i64] = &[
     libc::SYS_mq_timedreceive,
     libc::SYS_mq_notify,
     libc::SYS_mq_getsetattr,
+    // Pins pages in pipes, where no process is charged for them.
+    libc::SYS_vmsplice,
     // Large and young parts of the kernel.
     libc::SYS_bpf,
     libc::SYS_io_uring_setup,

@@ -113,6 +113,7 @@ impl Stage<'_> {
             root: self.workspace.root.clone(),
             data_dir: self.policy.data_dir.clone(),
             leftovers: self.leftovers.clone(),
+            rights: self.policy.user_namespace().map(|user| (user, self.proof)),
         }
     }
 

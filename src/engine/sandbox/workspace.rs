@@ -60,6 +60,11 @@ impl Workspace {
                 chown_path(folder, ids)?;
             }
         }
+        for folder in &this.shared_dirs {
+            // As programs expect it, though nobody else can come here.
+            let everybody = Mode::RWXU | Mode::RWXG | Mode::RWXO | Mode::SVTX;
+            rustix::fs::chmod(folder, everybody)?;
+        }
         if let Some(ids) = owner {
             let root = openat(CWD, &this.root, OPEN_DIR, Mode::empty())?;
             fchown(&root, None, Some(Gid::from_raw(ids.gid)))?;
