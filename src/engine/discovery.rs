@@ -114,7 +114,11 @@ impl Discovery {
                 done => done,
             };
             match probed {
-                Ok(one) => found.extend(one),
+                Ok(Some(one)) => {
+                    found.extend(one.by_standard());
+                    found.push(one);
+                }
+                Ok(None) => {}
                 Err(error) => {
                     is_complete = false;
                     let language = &entry.language;

@@ -16,7 +16,7 @@ use super::outcome::outcome;
 use super::output::{Output, Stream};
 use super::pool::{MAX_SOURCE_BYTES, Pool, PoolKey, PoolKeyRef, Prestarted};
 use super::request::{Bounds, SourceFile, Submission, plain_path};
-use super::runtimes::{Installed, TableEntry};
+use super::runtimes::{Installed, TableEntry, with_memory};
 use super::sandbox::{
     Ended, JobLink, JobPermit, JobUser, LinkError, PrestartOrder, SpawnerHandle, StageLimits,
     StageOrder, installed_with,
@@ -223,13 +223,15 @@ fn as_argument(name: &str, folder: Option<&Path>) -> String {
 /// What stands for the placeholders of a command.
 struct CommandTemplate<'a> {
     program: String,
+    standard: &'a str,
     main: &'a str,
     sources: &'a [String],
 }
 
 impl<'a> CommandTemplate<'a> {
-    fn of(runtime: &Installed, main: &'a str, sources: &'a [String]) -> Self {
+    fn of(runtime: &'a Installed, main: &'a str, sources: &'a [String]) -> Self {
         Self {
+            standard: &runtime.entry.standard,
             program: runtime.program.to_string_lossy().into_owned(),
             main,
             sources,
@@ -242,16 +244,23 @@ impl<'a> CommandTemplate<'a> {
         runtime: &Installed,
         args: &[String],
         link: &JobLink,
-        working_directory: Option<WorkingDirectory>,
+        order: &StageOrder,
     ) -> Vec<String> {
         // What starts elsewhere does not find the job's files by their bare names.
-        let folder = working_directory.map(|_| link.directory());
-        self.fill(&runtime.entry.run, args, folder.as_deref())
+        let folder = order.working_directory.map(|_| link.directory());
+        let memory = order.limits.memory;
+        self.fill(&runtime.entry.run, args, folder.as_deref(), memory)
     }
 
     /// The command for a stage that starts in the job's directory, or else elsewhere: then that
-    /// directory is `folder`.
-    fn fill(&self, command: &[String], args: &[String], folder: Option<&Path>) -> Vec<String> {
+    /// directory is `folder`. `memory` is its limit in bytes.
+    fn fill(
+        &self,
+        command: &[String],
+        args: &[String],
+        folder: Option<&Path>,
+        memory: u64,
+    ) -> Vec<String> {
         let mut filled = Vec::with_capacity(command.len() + args.len());
         for word in command {
             if word == "{files}" {
@@ -259,6 +268,8 @@ impl<'a> CommandTemplate<'a> {
             } else if word == "{file}" {
                 filled.push(as_argument(self.main, folder));
             } else {
+                let word = word.replace("{standard}", self.standard);
+                let word = with_memory(&word, memory);
                 filled.push(word.replace("{program}", &self.program));
             }
         }
@@ -288,11 +299,8 @@ impl JobContext<'_> {
         link.files(files).await?;
         let mut compile = None;
         if let Some(command) = &runtime.entry.compile {
-            let order = self.order(
-                runtime,
-                template.fill(command, &[], None),
-                submission.compile,
-            );
+            let mut order = self.order(runtime, Vec::new(), submission.compile);
+            order.command = template.fill(command, &[], None, order.limits.memory);
             let stage = self.stage(link, order, &submission.stdin, None).await?;
             if stage.code != Some(0) {
                 return Ok(response(runtime, Some(stage.clone()), stage));
@@ -306,7 +314,7 @@ impl JobContext<'_> {
             template.main,
             submission.working_directory,
         );
-        order.command = template.run(runtime, &submission.args, link, order.working_directory);
+        order.command = template.run(runtime, &submission.args, link, &order);
         let run = self.stage(link, order, &submission.stdin, streams).await?;
         Ok(response(runtime, compile, run))
     }
@@ -319,11 +327,14 @@ impl JobContext<'_> {
     ) -> StageOrder {
         let mut environment = self.environment(&runtime.program);
         environment.push(("PISTON_LANGUAGE".to_owned(), runtime.entry.language.clone()));
-        environment.extend(runtime.entry.environment.clone());
+        let limits = self.limits(bounds);
+        let further = runtime.entry.environment.iter();
+        environment
+            .extend(further.map(|(name, value)| (name.clone(), with_memory(value, limits.memory))));
         StageOrder {
             command,
             environment,
-            limits: self.limits(bounds),
+            limits,
             readable: runtime.readable.clone(),
             working_directory: None,
             home: Vec::new(),
@@ -430,7 +441,7 @@ impl JobContext<'_> {
         let template = CommandTemplate::of(runtime, &key.file, &[]);
         let mut stage = self.order(runtime, Vec::new(), self.config.run_bounds());
         self.start_in(&mut stage, runtime, &key.file, key.working_directory);
-        stage.command = template.run(runtime, &[], &link, stage.working_directory);
+        stage.command = template.run(runtime, &[], &link, &stage);
         let data_dir = self.modules_of(key.working_directory);
         let order = PrestartOrder {
             stage,

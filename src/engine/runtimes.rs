@@ -25,7 +25,7 @@ pub enum TableError {
     /// An entry has no program or no run command.
     #[error("the runtime {language:?} must have at least one program and a run command")]
     Incomplete { language: String },
-    /// An entry's `requires` is not a semver range.
+    /// An entry's `requires`, or that of a standard, is not a semver range.
     #[error("the runtime {language:?} requires {range:?}, which is not a semver range")]
     Range { language: String, range: String },
 }
@@ -68,6 +68,10 @@ pub(super) struct TableEntry {
     pub(super) preloads: bool,
     #[serde(default)]
     pub(super) environment: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) standard: String,
+    #[serde(default)]
+    standards: BTreeMap<String, String>,
     /// Whether the operator added it, rather than this program.
     #[serde(skip)]
     pub(super) is_added: bool,
@@ -107,11 +111,9 @@ fn read(text: &str) -> Result<Vec<TableEntry>, TableError> {
         if entry.programs.is_empty() || entry.run.is_empty() || language.is_empty() {
             return Err(TableError::Incomplete { language });
         }
-        if let Some(range) = entry
-            .requires
-            .clone()
-            .filter(|range| Range::parse(range).is_err())
-        {
+        let mut ranges = entry.requires.iter().chain(entry.standards.values());
+        if let Some(range) = ranges.find(|range| Range::parse(range).is_err()) {
+            let range = range.clone();
             return Err(TableError::Range { language, range });
         }
     }
@@ -120,7 +122,14 @@ fn read(text: &str) -> Result<Vec<TableEntry>, TableError> {
 
 fn warn_of_unknown_placeholders(entry: &TableEntry) {
     let commands = entry.compile.iter().flatten().chain(&entry.run);
-    let in_commands = unknown_placeholders(commands, &["{program}", "{file}", "{files}"]);
+    let known = [
+        "{program}",
+        "{file}",
+        "{files}",
+        "{standard}",
+        "{memory_mib}",
+    ];
+    let in_commands = unknown_placeholders(commands, &known);
     let in_aliases = unknown_placeholders(&entry.aliases, &["{major}", "{minor}"]);
     for (placeholder, known) in in_commands.into_iter().chain(in_aliases) {
         let language = &entry.language;
@@ -174,6 +183,25 @@ impl Installed {
             aliases: self.aliases(),
             runtime: self.entry.runtime.clone(),
         }
+    }
+
+    /// The same language by the names of the standards that this version has.
+    pub(super) fn by_standard(&self) -> Vec<Self> {
+        let has =
+            |range: &String| Range::parse(range).is_ok_and(|range| self.version.satisfies(&range));
+        let standards = self.entry.standards.iter().filter(|(_, range)| has(range));
+        standards
+            .map(|(standard, _)| Self {
+                entry: Arc::new(TableEntry {
+                    language: standard.clone(),
+                    aliases: Vec::new(),
+                    standard: standard.clone(),
+                    standards: BTreeMap::new(),
+                    ..TableEntry::clone(&self.entry)
+                }),
+                ..self.clone()
+            })
+            .collect()
     }
 
     fn aliases(&self) -> Vec<String> {
@@ -256,6 +284,25 @@ pub(super) fn version_in(text: &str) -> Option<Version> {
     let mut parts = number.split('.').map(|part| part.parse::<u64>().ok());
     let mut part = || parts.next().unwrap_or(Some(0));
     Some(Version::from((part()?, part()?, part()?)))
+}
+
+/// Puts the memory limit in place of `{memory_mib}`, and a percentage of it in place of `{memory_mib:75}`.
+pub(super) fn with_memory(word: &str, bytes: u64) -> String {
+    const NAME: &str = "{memory_mib";
+    let mebibytes = bytes >> 20;
+    let mut filled = String::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once(NAME) {
+        let (share, end) = after.split_once('}').unwrap_or((after, ""));
+        let percent = match share.strip_prefix(':') {
+            Some(percent) => percent.parse().unwrap_or(100),
+            None => 100,
+        };
+        filled.push_str(before);
+        filled.push_str(&(mebibytes * percent / 100).max(1).to_string());
+        rest = end;
+    }
+    filled + rest
 }
 
 /// Whether an entry accepts this version.

@@ -10,6 +10,7 @@
 mod support;
 
 mod conformance;
+mod contest;
 mod data_dir;
 mod programs;
 mod soak;
