@@ -308,6 +308,7 @@ impl JobContext<'_> {
             compile = Some(stage);
         }
         let mut order = self.order(runtime, Vec::new(), submission.run);
+        order.is_interrupted_first = submission.interrupt && runtime.entry.interrupts;
         self.start_in(
             &mut order,
             runtime,
@@ -339,6 +340,7 @@ impl JobContext<'_> {
             working_directory: None,
             home: Vec::new(),
             is_kernel: false,
+            is_interrupted_first: false,
         }
     }
 
@@ -424,6 +426,7 @@ impl JobContext<'_> {
             working_directory: None,
             home: Vec::new(),
             is_kernel: false,
+            is_interrupted_first: false,
         };
         let mut link = self.spawner.open(JobUser::Own, false, None).await?;
         link.files(&[]).await?;

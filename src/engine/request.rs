@@ -43,6 +43,8 @@ pub(super) struct Submission {
     pub(super) working_directory: Option<WorkingDirectory>,
     /// As whom it runs, if the request says so.
     pub(super) user: Option<User>,
+    /// Whether a time limit may interrupt it before it is killed.
+    pub(super) interrupt: bool,
 }
 
 /// One file of a submission.
@@ -155,6 +157,7 @@ impl<'a> JobRequest<'a> {
             run: bounds.1,
             working_directory: self.working_directory()?,
             user: self.user()?,
+            interrupt: self.flag("interrupt")?,
         })
     }
 

@@ -65,6 +65,8 @@ pub(super) struct TableEntry {
     #[serde(default)]
     pub(super) rereads: Option<String>,
     #[serde(default)]
+    pub(super) interrupts: bool,
+    #[serde(default)]
     pub(super) preloads: bool,
     #[serde(default)]
     pub(super) environment: BTreeMap<String, String>,

@@ -39,6 +39,10 @@ pub struct ExecuteRequest {
     /// As whom the program runs. If absent, as the session's user unless another program does so meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
+    /// Whether a program that reaches a time limit gets SIGINT and half a second before it is killed, if its
+    /// language prints then what it has buffered. An extension that the embedded engine knows and Piston ignores.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interrupt: bool,
     /// The kernel in which the code runs as a cell, where the engine has one for it; else it runs in a
     /// fresh process. An extension that the embedded engine knows and Piston ignores.
     #[serde(skip_serializing_if = "Option::is_none")]

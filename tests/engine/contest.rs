@@ -106,3 +106,53 @@ async fn a_heap_is_as_large_as_the_memory_limit_allows() {
         assert!(said.contains(stderr), "{language}, {memory} MiB: {ran}");
     }
 }
+
+async fn run_for_a_second(served: &Served, limit: &str, code: &str, interrupt: bool) -> Value {
+    let body = json!({
+        "language": "python", "version": "*", "files": [{"content": code}],
+        limit: 1000, "interrupt": interrupt,
+    });
+    let response = served.execute(&body).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    response.json()["run"].take()
+}
+
+#[tokio::test]
+async fn what_python_has_printed_before_a_time_limit_is_not_lost() {
+    let served = serve(config()).await;
+    let sleeping = "import time\nprint('step')\ntime.sleep(60)\nprint('never')";
+    let busy = "print('step')\nwhile True: pass";
+    let children = "import os, time\nprint('step', flush=True)\nfor n in range(3):\n    if os.fork() == 0: time.sleep(60)\ntime.sleep(60)";
+    let deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('step')\ntime.sleep(60)";
+    let goes_on = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('caught', flush=True); time.sleep(60)";
+    for (limit, code, interrupt, stdout) in [
+        ("run_timeout", sleeping, true, "step\n"),
+        ("run_timeout", sleeping, false, ""),
+        ("run_timeout", children, true, "step\n"),
+        ("run_timeout", deaf, true, ""),
+        ("run_timeout", goes_on, true, "caught\n"),
+        ("run_cpu_time", busy, true, "step\n"),
+        ("run_cpu_time", busy, false, ""),
+    ] {
+        let run = run_for_a_second(&served, limit, code, interrupt).await;
+        assert_eq!(run["stdout"], stdout, "{code}: {run}");
+        let outcome = if limit == "run_timeout" {
+            "time_limit"
+        } else {
+            "cpu_limit"
+        };
+        assert_eq!(run["outcome"], outcome, "{code}: {run}");
+        assert_eq!(
+            (&run["code"], &run["signal"]),
+            (&Value::Null, &json!("SIGKILL")),
+            "{run}"
+        );
+        let stderr = run["stderr"].as_str().unwrap();
+        let has_traceback = interrupt && [sleeping, busy].contains(&code);
+        assert_eq!(
+            stderr.contains("KeyboardInterrupt"),
+            has_traceback || code == children,
+            "{run}"
+        );
+    }
+}

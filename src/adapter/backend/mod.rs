@@ -110,6 +110,7 @@ impl Backend {
         self.start_in_data_dir(&mut request);
         if let Self::Embedded { .. } = self {
             request.raw_stdin = true;
+            request.interrupt = true;
             // Shell commands follow one another even while programs run, and find each other's files.
             request.user = is_shell.then_some(User::Session);
             request.kernel = kernel;

@@ -53,6 +53,7 @@ pub fn piston_request(
         version: execution.version,
         stdin: execution.stdin,
         raw_stdin: false,
+        interrupt: false,
         args: execution.args,
         run_timeout: Some((timeout.as_millis() as u64).max(1)),
         run_memory_limit: Some(limits.memory),

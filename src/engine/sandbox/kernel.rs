@@ -9,18 +9,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::Signal;
 
 use super::disk_watch::{DiskUsage, DiskWatch};
 use super::held::HeldWatch;
 use super::log;
-use super::process_tree::{
-    Usage, current_memory, group_of, oldest_child, reaped_cpu, running_below, usage_below,
-};
+use super::process_tree::{Usage, current_memory, reaped_cpu, usage_below};
 use super::protocol::{Cause, CellLimits, CellUsage, Ended, Order, Report};
 use super::stage::{
-    Program, ReapedChildren, Stage, StageError, as_user, kill_and_reap, millis, poll_for,
-    poll_interval, reap,
+    Program, ReapedChildren, Stage, StageError, kill_and_reap, millis, poll_for, poll_interval,
+    reap,
 };
 use super::sys;
 
@@ -40,8 +37,8 @@ struct RunningCell {
 struct KernelSupervisor<'a> {
     stage: Stage<'a>,
     program: Program,
-    /// The processes above the Python process, and that one, once they were needed.
-    pids: Option<(Vec<i32>, i32)>,
+    /// The Python process, once it was needed.
+    pid: Option<i32>,
     reaped: ReapedChildren,
     ticks_per_second: u64,
     cell: Option<RunningCell>,
@@ -73,7 +70,7 @@ pub(super) fn run_kernel(
     let mut kernel = KernelSupervisor {
         stage,
         program,
-        pids: None,
+        pid: None,
         reaped: ReapedChildren::default(),
         ticks_per_second: sys::ticks_per_second(),
         cell: None,
@@ -220,16 +217,10 @@ impl KernelSupervisor<'_> {
     }
 
     fn pid(&mut self) -> Option<i32> {
-        if self.pids.is_none() {
-            let mut pid = self.program.init.as_raw_nonzero().get();
-            let mut above = Vec::new();
-            for _ in 0..self.stage.policy.processes_above_program() {
-                above.push(pid);
-                pid = oldest_child(pid)?;
-            }
-            self.pids = Some((above, pid));
+        if self.pid.is_none() {
+            self.pid = self.program.pid(self.stage.policy);
         }
-        self.pids.as_ref().map(|(_, pid)| *pid)
+        self.pid
     }
 
     /// Measures all processes once. Returns the limit that ends the kernel.
@@ -266,23 +257,10 @@ impl KernelSupervisor<'_> {
         Ok(None)
     }
 
-    /// Sends SIGINT to the kernel's process group, except for its parent, as a terminal would.
+    /// Sends SIGINT to the kernel and to what it runs in the foreground.
     fn interrupt(&mut self) -> Result<(), StageError> {
-        let Some(group) = self.pid().and_then(group_of) else {
-            return Ok(());
-        };
-        let me = rustix::process::getpid().as_raw_nonzero().get();
-        let above = self.pids.as_ref().map_or(&[][..], |(above, _)| above);
-        let mut foreground = running_below(me, &[]);
-        foreground.retain(|process| {
-            !above.contains(&process.pid) && group_of(process.pid) == Some(group)
-        });
-        // Without CAP_KILL only the user itself may signal its processes.
-        as_user(self.stage.proof, self.stage.slot.ids, || {
-            for process in foreground {
-                process.signal(Signal::INT);
-            }
-        })
-        .map_err(StageError::Interrupt)
+        let stage = &self.stage;
+        self.program
+            .interrupt(stage.policy, stage.proof, stage.slot.ids)
     }
 }

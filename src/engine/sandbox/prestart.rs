@@ -194,6 +194,7 @@ impl IdleProgram {
     fn matches(&self, stage: &Stage<'_>) -> bool {
         let expected = StageOrder {
             limits: stage.order.limits,
+            is_interrupted_first: stage.order.is_interrupted_first,
             ..self.order.clone()
         };
         let asked = &stage.order.limits;

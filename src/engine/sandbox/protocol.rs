@@ -168,6 +168,9 @@ pub(crate) struct StageOrder {
     /// Whether the program runs cells: then no limit on its own CPU time ends it, and an allocation
     /// fails before the memory limit is reached.
     pub(crate) is_kernel: bool,
+    /// Whether the program gets SIGINT, and a moment to print what it has buffered, before a time limit ends
+    /// it.
+    pub(crate) is_interrupted_first: bool,
 }
 
 /// The limits of one stage.

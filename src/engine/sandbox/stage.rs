@@ -22,7 +22,9 @@ use super::held::{HeldWatch, Surroundings};
 use super::init::{FIRST_FREE, InitContext, InitReport, run_init};
 use super::log;
 use super::policy::Policy;
-use super::process_tree::{Process, running_below, task_count, usage_below};
+use super::process_tree::{
+    Process, group_of, oldest_child, running_below, task_count, usage_below,
+};
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
 use super::slots::{JobIds, Slot};
 use super::sys::{self, ExitStatus, Fork, Reaped, SingleThreaded, Wait, WaitMode};
@@ -40,6 +42,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_RESORT: Duration = Duration::from_secs(2);
 /// How many processes are reaped before limits and messages are checked again.
 pub(super) const MAX_REAPED: usize = 1000;
+/// How long a program that was interrupted may take to end.
+const FLUSH_TIME: Duration = Duration::from_millis(500);
 /// For how long new processes of a job are looked for before those that were found are killed.
 const MAX_STOP_TIME: Duration = Duration::from_millis(200);
 
@@ -218,6 +222,48 @@ impl Program {
     }
 }
 
+impl Program {
+    /// The process of the program itself, if it has been started.
+    pub(super) fn pid(&self, policy: &Policy) -> Option<i32> {
+        let above = self.above(policy);
+        above.last().and_then(|last| oldest_child(*last))
+    }
+
+    /// The processes above it: its init, and others of this program's own.
+    fn above(&self, policy: &Policy) -> Vec<i32> {
+        let init = self.init.as_raw_nonzero().get();
+        let processes = std::iter::successors(Some(init), |above| oldest_child(*above));
+        processes.take(policy.processes_above_program()).collect()
+    }
+
+    /// Sends SIGINT to the program's process group, but for those above it, as a terminal would.
+    ///
+    /// # Errors
+    /// If the child that sends it cannot be started.
+    pub(super) fn interrupt(
+        &self,
+        policy: &Policy,
+        proof: SingleThreaded,
+        ids: Option<JobIds>,
+    ) -> Result<(), StageError> {
+        let Some(group) = self.pid(policy).and_then(group_of) else {
+            return Ok(());
+        };
+        let above = self.above(policy);
+        let mut foreground = running_below(rustix::process::getpid().as_raw_nonzero().get(), &[]);
+        foreground.retain(|process| {
+            !above.contains(&process.pid) && group_of(process.pid) == Some(group)
+        });
+        // Without CAP_KILL only the user itself may signal its processes.
+        as_user(proof, ids, || {
+            for process in foreground {
+                process.signal(Signal::INT);
+            }
+        })
+        .map_err(StageError::Interrupt)
+    }
+}
+
 /// The point from which a stage's time and CPU usage count.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Baseline {
@@ -237,8 +283,10 @@ impl Baseline {
 }
 
 /// Measures a running stage against its limits.
-struct Watch {
+struct Watch<'a> {
     proof: SingleThreaded,
+    policy: &'a Policy,
+    is_interrupted_first: bool,
     ids: Option<JobIds>,
     limits: StageLimits,
     disk: DiskWatch,
@@ -249,10 +297,12 @@ struct Watch {
     peak_memory: u64,
 }
 
-impl Watch {
-    fn new(stage: &Stage<'_>, baseline: Baseline) -> Self {
+impl<'a> Watch<'a> {
+    fn new(stage: &Stage<'a>, baseline: Baseline) -> Self {
         Self {
             proof: stage.proof,
+            policy: stage.policy,
+            is_interrupted_first: stage.order.is_interrupted_first,
             ids: stage.slot.ids,
             limits: stage.order.limits,
             disk: DiskWatch::new(stage.order.limits, stage.files(), stage.before),
@@ -277,10 +327,23 @@ impl Watch {
         // With a large limit a short program ends before the first measurement, and its peak memory is
         // checked once it has been reaped.
         let mut interval = poll_interval(0, self.limits.memory);
+        // The time limit because of which the program was interrupted, and when it is killed.
+        let mut flushing: Option<(Cause, Instant)> = None;
         loop {
-            let left = wall.saturating_sub(self.baseline.time.elapsed());
+            let left = match flushing {
+                Some((_, until)) => until.saturating_duration_since(Instant::now()),
+                None => wall.saturating_sub(self.baseline.time.elapsed()),
+            };
             if left.is_zero() {
-                return Ok(Some(Cause::WallLimit));
+                if let Some((cause, _)) = flushing {
+                    return Ok(Some(cause));
+                }
+                if !self.is_interrupted_first {
+                    return Ok(Some(Cause::WallLimit));
+                }
+                self.interrupt(program)?;
+                flushing = Some((Cause::WallLimit, Instant::now() + FLUSH_TIME));
+                continue;
             }
             let mut fds = [
                 PollFd::new(&program.exit_fd, PollFlags::IN),
@@ -292,7 +355,8 @@ impl Watch {
             if init_ended {
                 reap(reaped, Some(init));
                 if let Some(status) = reaped.init {
-                    return Ok(Some(status.into()));
+                    let limit = flushing.map(|(cause, _)| cause);
+                    return Ok(Some(limit.unwrap_or_else(|| status.into())));
                 }
             }
             if message_arrived {
@@ -304,12 +368,23 @@ impl Watch {
             }
             if ready == 0 {
                 reap(reaped, Some(init));
-                if let Some(cause) = self.measure(init, reaped) {
-                    return Ok(Some(cause));
+                match self.measure(init, reaped) {
+                    // It goes on beyond this limit until it has ended or is killed.
+                    Some(Cause::CpuLimit) if flushing.is_some() => {}
+                    Some(Cause::CpuLimit) if self.is_interrupted_first => {
+                        self.interrupt(program)?;
+                        flushing = Some((Cause::CpuLimit, Instant::now() + FLUSH_TIME));
+                    }
+                    Some(cause) => return Ok(Some(cause)),
+                    None => {}
                 }
                 interval = poll_interval(self.peak_memory, self.limits.memory);
             }
         }
+    }
+
+    fn interrupt(&self, program: &Program) -> Result<(), StageError> {
+        program.interrupt(self.policy, self.proof, self.ids)
     }
 
     /// Measures the processes once. Returns the limit that they exceed.
