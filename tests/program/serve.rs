@@ -162,7 +162,8 @@ async fn a_runaway_loop_is_stopped_and_keeps_what_it_printed() {
     assert_eq!(response["exitCode"], 137);
     assert_eq!(
         response["stderr"],
-        "Time limit exceeded: stopped after 2 s.\n"
+        "Traceback (most recent call last):\n  File \"main.py\", line 2, in <module>\n    while True: pass\n\
+         KeyboardInterrupt\nTime limit exceeded: stopped after 2 s.\n"
     );
 }
 

@@ -177,7 +177,7 @@ fn mistakes_in_the_table_of_runtimes_are_named() {
             json!({
                 "message": "unknown placeholder in the table of runtimes",
                 "language": "shell", "placeholder": "{fiel}",
-                "known": "{program}, {file}, {files}",
+                "known": "{program}, {file}, {files}, {standard}, {memory_mib}",
             }),
             json!({
                 "message": "program in the table of runtimes is not installed",
