@@ -21,6 +21,7 @@ pub fn tests() -> Tests {
             a_session_over_its_limit_takes_no_upload_and_can_be_cleared,
             a_cell_that_passes_the_limit_is_told_and_keeps_its_variables,
             page_tables_count_as_memory,
+            memory_that_processes_share_counts_once,
             buffers_of_sockets_count_as_memory,
             connections_that_nobody_accepts_count_as_memory,
             files_in_memory_count_as_memory,
@@ -162,6 +163,29 @@ fn can_inspect_kernels(served: &Served) -> bool {
         eprintln!("SKIPPED: kernels, which cannot be inspected here");
     }
     can_inspect
+}
+
+/// Children that were forked have their parent's memory, as long as they do not change it.
+async fn memory_that_processes_share_counts_once() {
+    let served = serve(small()).await;
+    let forks = "import os, time
+data = bytearray(100 << 20)
+for n in range(6):
+    if os.fork() == 0:
+        CHANGE
+        time.sleep(2); os._exit(0)
+for n in range(6): os.wait()
+print('done')";
+    let shared = forks.replace("CHANGE", "pass");
+    let changed = forks.replace("CHANGE", "data[:] = b'x' * len(data)");
+    let ran = run(&served, &shared).await;
+    assert_eq!(ran["stdout"], "done\n", "{ran}");
+    let ran = run(&served, &changed).await;
+    assert_eq!(ran["outcome"], "memory_limit", "{ran}");
+    if can_inspect_kernels(&served) {
+        let ran = run_cell(&served, &shared).await;
+        assert_eq!(ran["stdout"], "done\n", "{ran}");
+    }
 }
 
 /// One page in every 2 MiB, which is the same empty page each time, takes a page of tables.

@@ -17,7 +17,7 @@ use rustix::process::Pid;
 use super::confine::become_user;
 use super::policy::Policy;
 use super::probe::run_in_child;
-use super::process_tree::{Process, Usage, descriptors_of, oldest_child};
+use super::process_tree::{Process, Usage, descriptors_of, oldest_child, share_of_memory};
 use super::slots::JobIds;
 use super::sys::{self, SingleThreaded};
 
@@ -56,6 +56,8 @@ pub(super) struct HeldWatch {
     held: Held,
     /// What one socket can hold.
     socket_bytes: u64,
+    /// What the processes had when pages that they share were counted once: by the figures of each, and then.
+    shared_once: Option<(u64, u64)>,
     has_own_network: bool,
     processes_above_program: usize,
     next_look: Instant,
@@ -76,6 +78,7 @@ impl HeldWatch {
         Self {
             before,
             held: Held::default(),
+            shared_once: None,
             socket_bytes: BUFFER_BYTES * directions,
             has_own_network: policy.has_own_network(),
             processes_above_program: policy.processes_above_program(),
@@ -107,6 +110,9 @@ impl HeldWatch {
         proof: SingleThreaded,
         ids: Option<JobIds>,
     ) {
+        if usage.memory > limit {
+            self.count_shared_once(usage, limit, proof, ids);
+        }
         let sockets = self.sockets(init);
         let buffers = usage
             .descriptors
@@ -140,10 +146,54 @@ impl HeldWatch {
         usage.memory = usage.memory.saturating_add(self.held.memory);
     }
 
+    /// Takes what processes share from the memory of `usage`, such as what forked children have of their parent.
+    /// Adding up the figures of each counts it several times, but takes much less time.
+    fn count_shared_once(
+        &mut self,
+        usage: &mut Usage,
+        limit: u64,
+        proof: SingleThreaded,
+        ids: Option<JobIds>,
+    ) {
+        let all = usage.memory;
+        // What has been added since is nobody else's, as far as this knows.
+        let estimate = |(all_then, once_then): (u64, u64)| {
+            once_then.saturating_add(all.saturating_sub(all_then))
+        };
+        let mut once = self.shared_once.map(estimate);
+        if once.is_none_or(|once| once > limit) {
+            once = look_at_shares(&usage.processes, proof, ids);
+            self.shared_once = once.map(|once| (all, once));
+        }
+        usage.memory = once.map_or(all, |once| once.min(all));
+    }
+
     /// Whether the job has more terminals than it may.
     pub(super) fn has_too_many_terminals(&self) -> bool {
         self.held.terminals > MAX_TERMINALS
     }
+}
+
+/// The memory of these processes, with what they share counted once, by a look as their user.
+fn look_at_shares(
+    processes: &[Process],
+    proof: SingleThreaded,
+    ids: Option<JobIds>,
+) -> Option<u64> {
+    let output = run_in_child(
+        || sys::fork(proof),
+        |pipe: &OwnedFd| {
+            if let Some(ids) = ids {
+                become_user(ids, None)?;
+            }
+            let memory = processes.iter().map(|process| share_of_memory(process.pid));
+            let memory = memory.fold(0, u64::saturating_add);
+            let mut pipe = std::fs::File::from(pipe.try_clone()?);
+            write!(pipe, "{memory}")?;
+            io::Result::Ok(())
+        },
+    );
+    String::from_utf8(output.ok()?).ok()?.parse().ok()
 }
 
 /// Looks at the descriptors of these processes as their user.

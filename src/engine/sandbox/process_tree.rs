@@ -135,6 +135,32 @@ pub(super) fn current_memory(pid: i32) -> u64 {
         .map_or(0, |status| ProcessStatus::parse(status).memory)
 }
 
+/// The share of one process in bytes of the memory that it has together with others. What cannot be inspected
+/// counts as if it shared nothing.
+pub(super) fn share_of_memory(pid: i32) -> u64 {
+    let shares = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let mut found = None;
+    for line in shares.lines() {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        if matches!(name, "Pss_Anon" | "Pss_Shmem" | "SwapPss") {
+            let kibibytes: u64 = value.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+            found = Some(found.unwrap_or(0) + kibibytes * 1024);
+        }
+    }
+    found.map_or_else(|| current_memory(pid), |share| share + page_tables(pid))
+}
+
+/// The page tables of one process in bytes.
+fn page_tables(pid: i32) -> u64 {
+    read(&format!("/proc/{pid}/status"), &mut Vec::new())
+        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("VmPTE:")))
+        .map_or(0, |value| {
+            value.trim().trim_end_matches(" kB").parse().unwrap_or(0) * 1024
+        })
+}
+
 /// How many descriptors a process has room for, as in [`Usage::descriptors`]. 0 if it has ended.
 pub(super) fn descriptors_of(pid: i32) -> u64 {
     read(&format!("/proc/{pid}/status"), &mut Vec::new())
