@@ -79,8 +79,8 @@ HEALTHCHECK --interval=10s --timeout=6s --start-period=5s CMD ["session-adapter"
 # Process 1 collects what others leave, such as `docker exec`, and passes signals on.
 #
 # No USER: with root the engine gives jobs users of their own, which contains more than any
-# one user could, and keeps it for a small process alone; what answers requests gives it up. Under
-# another `--user` it starts only with ALLOW_WEAK_SANDBOX=true.
+# one user could; only a small process stays root. With `--user` it starts only if
+# ALLOW_WEAK_SANDBOX=true.
 ENTRYPOINT ["/usr/bin/tini", "-s", "--", "/usr/local/bin/entrypoint.sh"]
 ARG VERSION=0.1.0
 ARG SOURCE=""

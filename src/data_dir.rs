@@ -24,7 +24,8 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use crate::tree::{
-    Measured, OPEN_DIR, Space, Undeleted, delete_contents, delete_tree, temp_dir, temporary_folder,
+    Measurement, OPEN_DIR, Space, Undeleted, delete_contents, delete_tree, temp_dir,
+    temporary_folder,
 };
 
 /// The directory in a data directory that holds what is not the session's: the mark, and uploads
@@ -369,7 +370,7 @@ pub fn is_reserved(name: &CStr) -> bool {
 
 /// What the session keeps in its data directory, uploads under way included; without what is always
 /// there.
-pub fn used_space(data_dir: OwnedFd) -> Measured {
+pub fn used_space(data_dir: OwnedFd) -> Measurement {
     let mut in_reserved = false;
     Space::of_some(data_dir, |name, found, depth| {
         if depth == 0 {
@@ -382,8 +383,8 @@ pub fn used_space(data_dir: OwnedFd) -> Measured {
 }
 
 /// The same for a path.
-pub fn used_space_at(data_dir: &Path) -> Measured {
-    Measured::at(data_dir, used_space)
+pub fn used_space_at(data_dir: &Path) -> Measurement {
+    Measurement::at(data_dir, used_space)
 }
 
 fn give_reserved(reserved: &OwnedFd, server: ReservedFor) -> io::Result<()> {

@@ -163,12 +163,12 @@ pub struct Endpoints {
 
 /// Writes the one line that says how this process runs: every setting, and what can run here.
 ///
-/// A sandbox that lacks a layer is worth a line of warning.
+/// Warns if a required layer of the sandbox is missing.
 pub async fn announce(settings: EngineSettings, serve: Option<Settings>, endpoints: Endpoints) {
     if let Some(sandbox) = &endpoints.sandbox {
         let missing = sandbox.missing.join(", ");
         if !missing.is_empty() {
-            let hint = sandbox.advice();
+            let hint = sandbox.hint();
             tracing::warn!(%sandbox, missing, hint, "weak sandbox: hostile code is not contained");
         }
     }

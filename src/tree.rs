@@ -10,6 +10,6 @@ mod temporary;
 mod walk;
 
 pub use delete::{Undeleted, delete_contents, delete_own_tree, delete_tree};
-pub use space::{Measured, Space, SpaceCounter, free_bytes, in_folder};
+pub use space::{Measurement, Space, SpaceCounter, free_bytes, in_folder};
 pub use temporary::{delete_abandoned, random_name, temp_dir, temporary_folder};
 pub use walk::{MAX_DEPTH, Next, OPEN_DIR, walk};

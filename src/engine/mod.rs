@@ -65,13 +65,14 @@ pub enum EngineError {
     /// Layers are missing without which hostile code is not contained, and
     /// [`EngineConfig::allow_weak_sandbox`] is not set.
     #[error(
-        "jobs cannot be contained here, for want of: {missing}{advice}; --allow-weak-sandbox runs them all the same, for code that you trust"
+        "jobs cannot be contained here, for want of: {missing}{hint}; --allow-weak-sandbox runs them all \
+         the same, for code that you would run yourself"
     )]
     WeakSandbox {
         /// The missing layers, as text.
         missing: String,
         /// What else can be done, as text.
-        advice: String,
+        hint: String,
     },
     /// The process that starts the jobs has ended. The text is its exit status.
     #[error("the engine's spawner ended unexpectedly: {0}")]
@@ -103,10 +104,10 @@ impl Engine {
         if !missing.is_empty() && !config.allow_weak_sandbox {
             return Err(EngineError::WeakSandbox {
                 missing: missing.join(", "),
-                advice: spawner
+                hint: spawner
                     .report
-                    .advice()
-                    .map_or_else(String::new, |advice| format!("; {advice}")),
+                    .hint()
+                    .map_or_else(String::new, |hint| format!("; {hint}")),
             });
         }
         if let Some(data_dir) = &data_dir {
@@ -117,8 +118,8 @@ impl Engine {
             data_dir.mark(server)?;
         }
         let path = search_path(spawner.report.own_users);
-        // Else an earlier job could tamper with the interpreter of a later one. And the limit on processes
-        // would depend on how many the user has when a program is started.
+        // If jobs were not kept apart, an earlier job could tamper with the interpreter of a later one, and the
+        // limit on processes would depend on how many the user has when a program is started.
         let warm = if spawner.report.separates_jobs() {
             config.warm
         } else {

@@ -237,8 +237,8 @@ pub(super) fn choose<'a>(
         .max_by(|a, b| a.version.cmp(&b.version))
 }
 
-/// The executable files that an entry's programs may refer to, best first. Those in the data directory are
-/// none: jobs could replace them, and with them what is opened to later jobs.
+/// The executable files that an entry's programs may refer to, best first. Programs in the data directory
+/// are left out: a job could replace them and so choose which files later jobs can read.
 pub(super) fn candidates(entry: &TableEntry, path: &[PathBuf], data_dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for program in &entry.programs {

@@ -22,7 +22,7 @@ pub struct Space {
 impl Space {
     /// The usage of everything in a directory. If something is nested too deeply to be counted, the
     /// number of entries is `u64::MAX`, which exceeds every limit.
-    pub fn of(folder: OwnedFd) -> Measured {
+    pub fn of(folder: OwnedFd) -> Measurement {
         Self::of_some(folder, |_, _, _| true)
     }
 
@@ -31,7 +31,7 @@ impl Space {
     pub fn of_some(
         folder: OwnedFd,
         mut counts: impl FnMut(&CStr, &Stat, usize) -> bool,
-    ) -> Measured {
+    ) -> Measurement {
         let mut counter = SpaceCounter::default();
         let missed = walk(folder, |_, name, found, depth| {
             if counts(name, found, depth) {
@@ -44,30 +44,30 @@ impl Space {
         if missed.too_deep {
             space.entries = u64::MAX;
         }
-        Measured {
+        Measurement {
             space,
-            is_whole: !missed.unreadable,
+            is_complete: !missed.unreadable,
         }
     }
 }
 
 /// What was measured of a directory.
 #[derive(Debug, Clone, Copy)]
-pub struct Measured {
+pub struct Measurement {
     /// What this process can see.
     pub space: Space,
     /// Whether that is everything: no directory's mode kept this process out.
-    pub is_whole: bool,
+    pub is_complete: bool,
 }
 
-impl Measured {
+impl Measurement {
     /// Opens a directory, and measures it. Nothing, if it is not there.
     pub fn at(path: &Path, measure: impl FnOnce(OwnedFd) -> Self) -> Self {
         match openat(CWD, path, OPEN_DIR, Mode::empty()) {
             Ok(folder) => measure(folder),
             Err(error) => Self {
                 space: Space::default(),
-                is_whole: error != Errno::ACCESS,
+                is_complete: error != Errno::ACCESS,
             },
         }
     }
@@ -105,8 +105,8 @@ impl SpaceCounter {
 }
 
 /// The usage of everything in a directory. Nothing, if it is not there.
-pub fn in_folder(path: &Path) -> Measured {
-    Measured::at(path, Space::of)
+pub fn in_folder(path: &Path) -> Measurement {
+    Measurement::at(path, Space::of)
 }
 
 /// Bytes that are available on a directory's file system. `u64::MAX` if that is unknown.

@@ -2,7 +2,7 @@
 //! stopped; and it succeeds once the layers that stop it are left out, so that no test passes by
 //! accident. The numbers are those of the list of abuses in SECURITY.md.
 //!
-//! Only root can give each job a user of its own. Tests that are about that are ignored where somebody
+//! Only root can give jobs users of their own. Tests that are about that are ignored where somebody
 //! else runs them; the attacks are then those that other layers stop.
 use std::collections::HashMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -200,7 +200,7 @@ const MAY_BE_ABSENT: [&str; 4] = [
 /// What a job may do where it has a network of its own.
 const HARMLESS_IN_NAMESPACES: [&str; 4] = ["UDP", "UDP over IPv6", "listen", "netlink"];
 
-/// What nothing but Landlock stops; SECURITY.md says so.
+/// What nothing but Landlock stops where there are no namespaces; SECURITY.md says so.
 const OPEN_WITHOUT_LANDLOCK: [&str; 3] = [
     "abstract sockets",
     "a file that all may read, in a place that is nobody's business",
@@ -267,15 +267,15 @@ async fn attacks_are_stopped_and_succeed_without_the_layers_that_stop_them() {
             eprintln!("SKIPPED: {name}, for this user has no folder that is nobody's business");
             continue;
         };
-        let all = || (vec![], true);
-        let others = || (vec![Namespaces], true);
-        let fewer = ([&layers[..], &[Namespaces]].concat(), false);
+        let all_layers = || (vec![], true);
+        let without_namespaces = || (vec![Namespaces], true);
+        let without_layers = ([&layers[..], &[Namespaces]].concat(), false);
         for ((without, is_contained), is_cell) in [
-            (all(), false),
-            (all(), true),
-            (others(), false),
-            (others(), true),
-            (fewer, false),
+            (all_layers(), false),
+            (all_layers(), true),
+            (without_namespaces(), false),
+            (without_namespaces(), true),
+            (without_layers, false),
         ] {
             if !is_contained && !has_right_to(name) {
                 eprintln!("SKIPPED: {name} without layers, for this user lacks the right");

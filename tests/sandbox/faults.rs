@@ -131,7 +131,7 @@ async fn root_without_a_right_that_it_needs_does_not_start_and_names_it() {
         assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
         let expected = format!(
             "session-adapter: jobs cannot be contained here, for want of: users of their own for \
-             jobs ({name} missing); --allow-weak-sandbox runs them all the same, for code that you trust\n"
+             jobs ({name} missing); --allow-weak-sandbox runs them all the same, for code that you would run yourself\n"
         );
         assert_eq!(stderr, expected);
     }

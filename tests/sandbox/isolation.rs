@@ -474,7 +474,7 @@ fn check_data(data: &Path) -> usize {
     found.len()
 }
 
-/// Programs that look for what is another's find nothing, for each job has a user of its own.
+/// Programs that look for what is another's find nothing, for jobs that run at the same time have different groups or namespaces.
 async fn no_execution_sees_anything_of_another() {
     run_clients(true).await;
 }

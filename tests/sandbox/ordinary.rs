@@ -1,5 +1,6 @@
-//! Given an engine that an ordinary user has started, when a job goes for what is that user's, then it gets
-//! nothing, with namespaces and without; and it does get it once the layers that stop it are left out.
+//! Given an engine that an ordinary user has started, when a job tries to reach what belongs to that user, then
+//! it fails, with namespaces or with Landlock and seccomp alone, except for what SECURITY.md lists; and it
+//! succeeds once these layers are left out.
 //!
 //! The engine runs in a process of its own, which gives up root first if the tests are run by root.
 use std::io::{BufRead, BufReader, Write};
@@ -25,10 +26,10 @@ use crate::support::folder::{open_folder, subfolder};
 
 /// What makes this program the process of an engine, before its settings.
 const AS_AN_ORDINARY_USER: &str = "--engine-of-an-ordinary-user";
-/// A user of whom the machine knows nothing, and whom no engine gives to a job.
+/// A uid without an account, which no engine gives to a job.
 const USER: u32 = 60_321;
 /// What no job may find.
-const SECRET: &str = "swordfish-of-the-user";
+const SECRET: &str = "secret-of-the-user";
 
 /// Name and program: it prints `done` when it has got what it should not.
 type Attack = (&'static str, &'static str);
@@ -297,11 +298,11 @@ impl User {
             rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
                 .unwrap();
         rustix::pty::unlockpt(&terminal).unwrap();
-        let slave = rustix::pty::ptsname(&terminal, Vec::new()).unwrap();
-        let slave = PathBuf::from(slave.to_str().unwrap());
+        let path = rustix::pty::ptsname(&terminal, Vec::new()).unwrap();
+        let path = PathBuf::from(path.to_str().unwrap());
         let this = Self {
             file: format!("session-adapter-test-{}-{name}", std::process::id()),
-            terminal: slave,
+            terminal: path,
             _terminal: terminal,
             home,
             program,
@@ -412,7 +413,7 @@ async fn attack(
     )
 }
 
-async fn a_job_gets_nothing_of_its_users() {
+async fn a_job_cannot_reach_what_belongs_to_its_user() {
     let user = User::new("a");
     let mut problems = Vec::new();
     for without in [vec![], vec![Namespaces]] {
@@ -437,8 +438,8 @@ async fn a_job_gets_nothing_of_its_users() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// Else the test above would show nothing.
-async fn a_job_gets_what_is_its_users_without_the_layers_that_stop_it() {
+/// Shows that the attacks work, or the test above would prove nothing.
+async fn a_job_reaches_what_belongs_to_its_user_without_the_layers_that_stop_it() {
     let user = User::new("b");
     let engine = OrdinaryEngine::start(&user, &[Namespaces, Landlock, Seccomp]).await;
     let _other = start_other_job(&engine).await;
@@ -449,7 +450,7 @@ async fn a_job_gets_what_is_its_users_without_the_layers_that_stop_it() {
 }
 
 /// A capability that the engine was started with is none of a job's.
-async fn a_job_has_no_capability_of_its_users() {
+async fn a_job_has_none_of_its_engines_capabilities() {
     let user = User::new("c");
     let program = "import os, stat
 print([line.split()[1] for line in open('/proc/self/status') if line.startswith('Cap')][:3])
@@ -473,7 +474,7 @@ print('done')
     }
 }
 
-async fn what_a_job_does_to_the_jobs_folder_stops_no_other_job() {
+async fn renaming_the_jobs_folder_stops_no_other_job() {
     let user = User::new("d");
     let program = "
 for path in ('WORK', os.path.dirname('WORK'), os.path.dirname(os.getcwd()), '/jobs'):
@@ -484,7 +485,7 @@ for path in ('WORK', os.path.dirname('WORK'), os.path.dirname(os.getcwd()), '/jo
     for without in [vec![], vec![Namespaces]] {
         let engine = OrdinaryEngine::start(&user, &without).await;
         let (_, run) = attack(&user, &engine, program, false).await;
-        // In namespaces the path is one in a folder of its own.
+        // In namespaces a job may rename folders of its own root only.
         let has_renamed = run["stdout"].as_str().unwrap().contains("renamed");
         assert!(engine.has_namespaces() || !has_renamed, "{run}");
         assert!(engine.work.exists());
@@ -564,12 +565,12 @@ OSError
 pub fn tests() -> Tests {
     tests![
         Nothing => [
-            a_job_gets_nothing_of_its_users,
-            a_job_gets_what_is_its_users_without_the_layers_that_stop_it,
-            what_a_job_does_to_the_jobs_folder_stops_no_other_job,
+            a_job_cannot_reach_what_belongs_to_its_user,
+            a_job_reaches_what_belongs_to_its_user_without_the_layers_that_stop_it,
+            renaming_the_jobs_folder_stops_no_other_job,
             a_folder_that_is_closed_to_its_owner_hides_nothing,
             in_namespaces_a_job_has_what_programs_expect,
         ],
-        OwnUsers => [a_job_has_no_capability_of_its_users],
+        OwnUsers => [a_job_has_none_of_its_engines_capabilities],
     ]
 }

@@ -29,7 +29,7 @@ pub enum Needs {
     Nothing,
     /// Root, with or without its rights.
     Root,
-    /// Root that can give each job a user of its own.
+    /// Root that can give jobs users of their own.
     OwnUsers,
     /// The same, and to make files that not even root can delete.
     ImmutableFiles,
@@ -71,7 +71,7 @@ impl Needs {
     }
 }
 
-/// Whether the engine can give each job a user of its own here.
+/// Whether the engine can give jobs users of their own here.
 pub fn can_change_users() -> bool {
     let needed = CapabilitySet::SETUID
         | CapabilitySet::SETGID

@@ -217,8 +217,8 @@ pub(super) fn lower_limits(
 
 fn set_limits(policy: &Policy, subject: &Subject<'_>) -> io::Result<()> {
     let limits = subject.limits;
-    // The kernel counts processes by user. Those that a shared user already has are not the job's, and one
-    // above the program is meant to be.
+    // The kernel counts processes by user. Those that a shared user already has are not the job's. Of this
+    // program's processes above the job's program, only one counts as the job's.
     let not_counted = policy.processes_above_program().saturating_sub(1) as u64;
     let processes = limits
         .processes
@@ -227,8 +227,8 @@ fn set_limits(policy: &Policy, subject: &Subject<'_>) -> io::Result<()> {
     if subject.ids.is_none()
         && let Some(hard_limit) = getrlimit(Resource::Nofile).maximum
     {
-        // So many descriptors may be on their way through sockets for all processes of the user together,
-        // and the engine needs some.
+        // The hard limit also bounds the descriptors in flight through sockets, for all processes of the user
+        // together. The engine needs some of them.
         open_files = open_files.min(hard_limit / 2);
     }
     let [cpu, data] = request_limits(limits, subject.is_kernel);

@@ -44,8 +44,8 @@ pub(super) struct JobFiles {
     pub(super) data_dir: PathBuf,
     /// What it leaves in shared directories, if that can be told from the files of others.
     pub(super) leftovers: Option<Leftovers>,
-    /// What it takes to measure folders that the job has closed to this process.
-    pub(super) rights: Option<(UserNamespace, SingleThreaded)>,
+    /// A user namespace for measuring folders whose modes keep this process out.
+    pub(super) user_namespace: Option<(UserNamespace, SingleThreaded)>,
 }
 
 /// What there is on disk.
@@ -134,19 +134,19 @@ impl DiskWatch {
 impl DiskUsage {
     /// What there is now.
     pub(super) fn of(files: &JobFiles) -> Self {
-        let (usage, is_whole) = Self::visible(files);
-        if is_whole {
+        let (usage, is_complete) = Self::measure(files);
+        if is_complete {
             return usage;
         }
         // A job that has this process's user can hide files in folders that it closes to that user.
-        let rights = files.rights.as_ref();
-        rights
-            .and_then(|(user, proof)| Self::with_rights(files, *user, *proof))
+        let user_namespace = files.user_namespace.as_ref();
+        user_namespace
+            .and_then(|(user, proof)| Self::measure_in_user_namespace(files, *user, *proof))
             .unwrap_or_else(|| usage.beyond_every_limit())
     }
 
     /// What this process can see, and whether that is everything.
-    fn visible(files: &JobFiles) -> (Self, bool) {
+    fn measure(files: &JobFiles) -> (Self, bool) {
         let job = in_folder(&files.root);
         let data = used_space_at(&files.data_dir);
         let mut usage = Self {
@@ -158,15 +158,19 @@ impl DiskUsage {
             usage.job.bytes = usage.job.bytes.saturating_add(shared.bytes);
             usage.job.entries = usage.job.entries.saturating_add(shared.entries);
         }
-        (usage, job.is_whole && data.is_whole)
+        (usage, job.is_complete && data.is_complete)
     }
 
-    /// The same in a child process that no mode keeps out.
-    fn with_rights(files: &JobFiles, user: UserNamespace, proof: SingleThreaded) -> Option<Self> {
+    /// The same, in a child in a user namespace, where modes do not keep it out.
+    fn measure_in_user_namespace(
+        files: &JobFiles,
+        user: UserNamespace,
+        proof: SingleThreaded,
+    ) -> Option<Self> {
         let measure = |pipe: &OwnedFd| {
             user.enter()?;
-            let (Self { job, data }, is_whole) = Self::visible(files);
-            if is_whole {
+            let (Self { job, data }, is_complete) = Self::measure(files);
+            if is_complete {
                 let figures = [job.bytes, job.entries, data.bytes, data.entries];
                 let figures = figures.map(u64::to_ne_bytes).concat();
                 rustix::io::write(pipe, &figures)?;

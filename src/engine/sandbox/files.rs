@@ -1,7 +1,7 @@
 //! Landlock rules: which files a job can read and write, and which processes it can signal.
 //!
-//! Some kernels do not have Landlock, so nothing that must hold everywhere may depend on it; user ids
-//! and file modes provide that.
+//! Some kernels do not have Landlock, so nothing that must hold everywhere may depend on it: user ids and
+//! file modes, or namespaces, provide that. An ordinary user without namespaces has nothing else.
 
 use std::path::{Path, PathBuf};
 
@@ -49,9 +49,9 @@ pub(super) struct CommonFiles {
 }
 
 impl CommonFiles {
-    /// `is_alone` tells whether others' files and terminals in shared places are out of reach anyway: they
-    /// have other owners, or are not mounted.
-    pub(super) fn find(is_alone: bool) -> Self {
+    /// `separates_jobs` tells whether others' files and terminals in shared places are out of reach anyway:
+    /// they have other owners, or are not mounted.
+    pub(super) fn find(separates_jobs: bool) -> Self {
         // `/bin` is mostly a link to `/usr/bin`, and so on.
         let is_within_usr = |path: &Path| path.starts_with("/usr") && path != Path::new("/usr");
         let find = |paths: Vec<&'static str>| {
@@ -59,14 +59,18 @@ impl CommonFiles {
                 |path: &&str| std::fs::canonicalize(path).is_ok_and(|real| !is_within_usr(&real));
             paths.into_iter().filter(is_needed).collect()
         };
-        let shared: &[&str] = if is_alone { &SHARED_DIRS } else { &[] };
-        let terminals: &[&str] = if is_alone { &TERMINALS } else { &[] };
+        let shared: &[&str] = if separates_jobs { &SHARED_DIRS } else { &[] };
+        let terminals: &[&str] = if separates_jobs { &TERMINALS } else { &[] };
         Self {
             readable: find([SYSTEM_DIRS.as_slice(), &KERNEL_DIRS].concat()),
             writable: find([shared, &DEVICES, terminals].concat()),
             // Programs expect to see what is in `/`. Where that is the machine's, names of files are the
             // user's business.
-            listed: if is_alone { vec!["/"] } else { Vec::new() },
+            listed: if separates_jobs {
+                vec!["/"]
+            } else {
+                Vec::new()
+            },
         }
     }
 }

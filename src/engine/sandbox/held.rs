@@ -86,8 +86,8 @@ impl HeldWatch {
         }
     }
 
-    /// How many sockets there are by what the kernel counts in the job's network namespace, including
-    /// connections that nobody has accepted; none where that is not the job's own.
+    /// Number of sockets in the job's network namespace, as the kernel counts them: connections that nobody has
+    /// accepted included. 0 if the job has no network namespace.
     fn sockets(&self, init: Pid) -> u64 {
         if !self.has_own_network {
             return 0;
@@ -124,7 +124,7 @@ impl HeldWatch {
         if upper_bound <= limit && new_terminals <= MAX_TERMINALS {
             self.held = Held::default();
         } else if Instant::now() >= self.next_look {
-            // The job may have caused the failure.
+            // Used if the look fails, which the job may have caused.
             let worst = Held {
                 memory: upper_bound.saturating_sub(usage.memory),
                 terminals: new_terminals,
@@ -137,8 +137,8 @@ impl HeldWatch {
                 above = above.and_then(oldest_child);
             }
             let mut held = look(&processes, self.socket_bytes, proof, ids).unwrap_or(worst);
-            let without_descriptor = sockets.saturating_sub(held.sockets);
-            let buffers = without_descriptor.saturating_mul(self.socket_bytes);
+            let unaccepted = sockets.saturating_sub(held.sockets);
+            let buffers = unaccepted.saturating_mul(self.socket_bytes);
             held.memory = held.memory.saturating_add(buffers);
             self.held = held;
             self.next_look = Instant::now() + LOOK_INTERVAL;

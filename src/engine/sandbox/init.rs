@@ -3,7 +3,8 @@
 //!
 //! It confines itself to the job's rights, starts the program and exits as a shell would: with the
 //! program's exit code, or with 128 + n and a message on standard error after signal n. A program that
-//! kills its parent kills this process and not the keeper, which has other rights.
+//! kills its parent kills this process and not the keeper, which has other rights. In namespaces a reaper is
+//! between the two.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,7 +42,7 @@ pub(super) struct InitContext<'a> {
 /// The first descriptor beyond those that a program gets.
 pub(super) const FIRST_FREE: libc::c_int = 4;
 
-/// What the keeper does not see by init's exit code.
+/// What init's exit code does not tell the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum InitReport {
     /// What failed before the program was started.
@@ -115,19 +116,19 @@ pub(super) fn run_init(context: &InitContext<'_>) -> ! {
     sys::exit_now(code)
 }
 
-/// Runs as the first process of the job's namespaces, above the job's init: reaps what loses its parent, and
-/// when init has ended kills what is left.
+/// Runs as the first process of the job's namespaces, the parent of init: reaps orphans, and kills what is left
+/// when init has ended.
 ///
-/// Init could not be that process itself, which no signal from within ends: in Piston a program can kill its
-/// parent.
+/// Init cannot be that process. No signal from within a pid namespace kills its first process, but in Piston a
+/// program can kill its parent.
 fn run_reaper(init: Pid, report: &OwnedFd) -> ! {
     // When the keeper is killed, so is all of the job.
     let _ = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    // Holds none of the job's descriptors, whose ends the engine waits for, and keeps its own below.
+    // Keeps only the report's pipe, as descriptor 0: the engine waits until nothing holds the job's descriptors.
     let _ = sys::duplicate_to(report.as_fd(), 0);
     let _ = sys::close_from(1);
     let end = wait_for(init);
-    // The kernel would do so, too, but lose their CPU time.
+    // The kernel would kill them, too, but their CPU time would not be counted.
     sys::kill_all_permitted();
     while let Wait::Ended(_) = sys::wait(None, WaitMode::Block) {}
     match end {
@@ -153,7 +154,7 @@ fn wait_for(child: Pid) -> Option<ExitStatus> {
     }
 }
 
-/// Fails if the keeper has ended, which then needs no report.
+/// Ignores errors: the write fails only if the keeper has ended, and then nobody needs the report.
 fn send(to: BorrowedFd<'_>, report: &InitReport) {
     let _ = rustix::io::write(to, &serde_json::to_vec(report).unwrap_or_default());
 }

@@ -250,7 +250,7 @@ impl Keeper<'_> {
             root: self.job.work.join(self.job.name),
             data_dir: policy.data_dir.clone(),
             leftovers: None,
-            rights: policy.user_namespace().map(|user| (user, self.proof)),
+            user_namespace: policy.user_namespace().map(|user| (user, self.proof)),
         };
         DiskUsage::of(&files).data
     }

@@ -91,7 +91,7 @@ pub(super) fn run_kernel(
     let Some(mut cause) = cause? else {
         return Ok(None);
     };
-    cause = kernel.program.checked(cause)?;
+    cause = kernel.program.final_cause(cause)?;
     if matches!(cause, Cause::Exit(_) | Cause::Signal(_)) && kernel.disk.ends_over_limit() {
         cause = Cause::DiskLimit;
     }

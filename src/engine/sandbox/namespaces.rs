@@ -32,9 +32,9 @@ use crate::tree::OPEN_DIR;
 /// The parent of the jobs' directories, as jobs see it.
 pub(super) const WORK_DIR: &str = "/jobs";
 /// Where a job sees private directories instead of those that all users share.
-pub(super) const SHARED_DIRS: [&str; 2] = ["/tmp", "/var/tmp"];
+pub(super) const PRIVATE_TEMP_DIRS: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Where a job sees the data directory, besides the path that the operator gave it.
-pub(super) const DATA_DIR: &str = "/mnt/data";
+pub(super) const DATA_DIR_ALIAS: &str = "/mnt/data";
 
 /// The first Linux release in which processes are counted for each user namespace, and a tree of mounts
 /// can be made read-only at once.
@@ -43,7 +43,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 14);
 /// A name that every machine resolves.
 const HOST_NAME: &[u8] = b"localhost";
 
-/// Links to what is open in the process that follows them.
+/// Links in `/dev`: target and path.
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
@@ -52,8 +52,8 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// Most of what a TCP socket may buffer for each direction, in bytes: as much as any other socket. The
-/// kernel's own maximum is 6 MiB, which no limit on a job's memory counts.
+/// Smallest, initial and largest buffer of a TCP socket for each direction, in bytes. The largest is that of
+/// any other socket; the kernel's own is 6 MiB.
 const TCP_BUFFERS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv4/tcp_rmem", "4096 131072 212992"),
     ("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 212992"),
@@ -94,7 +94,7 @@ pub(super) struct Namespaces {
     /// Whether jobs have a network of their own, which is a loopback interface.
     pub(super) has_network: bool,
     /// Directories of the system, and links in their places.
-    system: Vec<SystemDir>,
+    system_dirs: Vec<SystemDir>,
 }
 
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub(super) struct View<'a> {
     pub(super) writable: &'a [(&'a Path, &'a Path)],
     /// Files, folders and links that are seen where they are.
     pub(super) readable: &'a [PathBuf],
-    /// Bytes and number of files in `/dev/shm`.
+    /// Limits of `/dev/shm`: bytes and files.
     pub(super) shared_memory: (u64, u64),
 }
 
@@ -129,12 +129,13 @@ impl Namespaces {
             let (major, minor) = OLDEST_KERNEL;
             return Err(format!("Linux {release} is older than {major}.{minor}"));
         }
-        let system = SYSTEM_DIRS
-            .into_iter()
-            .filter_map(|path| match std::fs::read_link(path) {
-                Ok(target) => Some(SystemDir::Link { path, target }),
-                Err(_) => Path::new(path).is_dir().then_some(SystemDir::Folder(path)),
-            });
+        let system_dirs =
+            SYSTEM_DIRS
+                .into_iter()
+                .filter_map(|path| match std::fs::read_link(path) {
+                    Ok(target) => Some(SystemDir::Link { path, target }),
+                    Err(_) => Path::new(path).is_dir().then_some(SystemDir::Folder(path)),
+                });
         let uid = rustix::process::geteuid();
         Ok(Self {
             user: (!uid.is_root()).then(|| UserNamespace {
@@ -142,7 +143,7 @@ impl Namespaces {
                 gid: rustix::process::getegid().as_raw(),
             }),
             has_network: !allow_network,
-            system: system.collect(),
+            system_dirs: system_dirs.collect(),
         })
     }
 
@@ -204,17 +205,17 @@ impl Namespaces {
 
     /// Mounts the new root and everything in it.
     fn build(&self, view: &View<'_>) -> Result<OwnedFd, NamespaceError> {
-        // What the new root is going to hide is opened before.
+        // Opened before the new root hides it.
         let mut binds = Vec::new();
         let mut links = Vec::new();
         for (from, to) in view.writable {
-            binds.push((*to, copy_of(from, no_devices())?));
+            binds.push((*to, clone_mount(from, no_devices())?));
         }
         for path in view.readable {
             match std::fs::read_link(path) {
                 Ok(target) => links.push((path, target)),
-                Err(_) if path.exists() => binds.push((path, copy_of(path, read_only())?)),
-                // It has been uninstalled; the program says so.
+                Err(_) if path.exists() => binds.push((path, clone_mount(path, read_only())?)),
+                // It has been uninstalled, and starting it is going to fail.
                 Err(_) => {}
             }
         }
@@ -238,14 +239,14 @@ impl Namespaces {
     }
 
     fn mount_system(&self, root: &OwnedFd) -> Result<(), NamespaceError> {
-        for entry in &self.system {
+        for entry in &self.system_dirs {
             match entry {
                 SystemDir::Folder(path) => {
-                    let tree = copy_of(path, read_only())?;
+                    let tree = clone_mount(path, read_only())?;
                     make_and_attach(&tree, root, path).map_err(mount_failed(path))?;
                 }
                 SystemDir::Link { path, target } => {
-                    symlinkat(target, root, below(path)).map_err(mount_failed(path))?;
+                    symlinkat(target, root, relative_to_root(path)).map_err(mount_failed(path))?;
                 }
             }
         }
@@ -288,20 +289,26 @@ impl UserNamespace {
 /// What the kernel itself provides: devices, processes, shared memory, the number of processors.
 fn mount_kernel_files(root: &OwnedFd, (bytes, files): (u64, u64)) -> Result<(), NamespaceError> {
     for folder in ["/dev", "/sys", "/sys/devices"] {
-        mkdirat(root, below(folder), FOLDER_MODE).map_err(mount_failed(folder))?;
+        mkdirat(root, relative_to_root(folder), FOLDER_MODE).map_err(mount_failed(folder))?;
     }
     for device in DEVICES {
-        // A job can write to the device all the same, and not change the machine's file.
+        // A read-only mount does not stop writes to the device, only changes to its mode and times.
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_RDONLY;
-        let tree = copy_of(device, attributes)?;
-        mknodat(root, below(device), FileType::RegularFile, Mode::RUSR, 0)
-            .and_then(|()| attach(&tree, root, below(device)))
-            .map_err(mount_failed(device))?;
+        let tree = clone_mount(device, attributes)?;
+        mknodat(
+            root,
+            relative_to_root(device),
+            FileType::RegularFile,
+            Mode::RUSR,
+            0,
+        )
+        .and_then(|()| attach(&tree, root, relative_to_root(device)))
+        .map_err(mount_failed(device))?;
     }
     for (target, path) in DEVICE_LINKS {
-        symlinkat(target, root, below(path)).map_err(mount_failed(path))?;
+        symlinkat(target, root, relative_to_root(path)).map_err(mount_failed(path))?;
     }
-    let tree = copy_of(PROCESSORS, read_only())?;
+    let tree = clone_mount(PROCESSORS, read_only())?;
     make_and_attach(&tree, root, PROCESSORS).map_err(mount_failed(PROCESSORS))?;
 
     let mount = |kind: &str, path: &str, options: &[(&str, &str)], attributes| {
@@ -340,12 +347,15 @@ fn read_only() -> MountAttrFlags {
 }
 
 /// The path, from the root on.
-fn below(path: &str) -> &str {
+fn relative_to_root(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
 /// A copy of what is mounted at a path, and below it, with these attributes. It is not mounted yet.
-fn copy_of(path: impl AsRef<Path>, attributes: MountAttrFlags) -> Result<OwnedFd, NamespaceError> {
+fn clone_mount(
+    path: impl AsRef<Path>,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, NamespaceError> {
     let path = path.as_ref();
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -373,7 +383,7 @@ fn new_mount(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Mounts at a path that is below `root` and not below what a job may have made.
+/// Mounts at a path below `root` that no job can have changed: links on it are followed.
 fn attach(mount: &OwnedFd, root: impl AsFd, path: impl rustix::path::Arg) -> Result<(), Errno> {
     move_mount(
         mount,
@@ -385,12 +395,12 @@ fn attach(mount: &OwnedFd, root: impl AsFd, path: impl rustix::path::Arg) -> Res
 }
 
 fn make_and_attach(mount: &OwnedFd, root: &OwnedFd, path: &str) -> Result<(), Errno> {
-    mkdirat(root, below(path), FOLDER_MODE)?;
-    attach(mount, root, below(path))
+    mkdirat(root, relative_to_root(path), FOLDER_MODE)?;
+    attach(mount, root, relative_to_root(path))
 }
 
-/// Mounts below `root` and what is mounted there already. What is missing on the way is made. No link on it
-/// is followed: an earlier stage of the job may have made it.
+/// Mounts at a path below `root`, which may lead through other mounts. Makes missing folders. Follows no
+/// links: an earlier stage of the job may have made them.
 fn attach_below(tree: &OwnedFd, root: &OwnedFd, path: &Path) -> Result<(), Errno> {
     let (parent, name) = parent_and_name(root, path)?;
     let at = if FileType::from_raw_mode(fstat(tree)?.st_mode).is_dir() {
@@ -410,7 +420,7 @@ fn attach_below(tree: &OwnedFd, root: &OwnedFd, path: &Path) -> Result<(), Errno
 fn make_link(root: &OwnedFd, path: &Path, target: &Path) -> Result<(), Errno> {
     let (parent, name) = parent_and_name(root, path)?;
     match symlinkat(target, &parent, name) {
-        // It is within what has been mounted.
+        // It is there already, in a folder that has been mounted.
         Ok(()) | Err(Errno::EXIST | Errno::ROFS) => Ok(()),
         Err(error) => Err(error),
     }

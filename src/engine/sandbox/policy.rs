@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{CommonFiles, resolver_files};
-use super::namespaces::{DATA_DIR, Namespaces, SHARED_DIRS, UserNamespace, WORK_DIR};
+use super::namespaces::{DATA_DIR_ALIAS, Namespaces, PRIVATE_TEMP_DIRS, UserNamespace, WORK_DIR};
 use super::protocol::Setup;
 use super::report::Layer;
 use super::seccomp::Filters;
@@ -61,7 +61,7 @@ impl Policy {
             block,
             wants_filters: wants(Layer::Seccomp),
         };
-        policy.fit_to_namespaces();
+        policy.adapt_to_namespaces();
         policy
     }
 
@@ -69,10 +69,10 @@ impl Policy {
     pub(super) fn leave_out_namespaces(&mut self, reason: String) {
         self.namespaces = None;
         self.no_namespaces = Some(reason);
-        self.fit_to_namespaces();
+        self.adapt_to_namespaces();
     }
 
-    /// The user namespaces that this process's user may have.
+    /// The user namespace that jobs get, if they need one.
     pub(super) fn user_namespace(&self) -> Option<UserNamespace> {
         self.namespaces
             .as_ref()
@@ -95,7 +95,7 @@ impl Policy {
     /// Forks a process that is going to be confined by this policy.
     ///
     /// # Errors
-    /// If there can be no process, or no namespaces for it.
+    /// If the fork fails, or the kernel refuses the namespaces.
     pub(super) fn fork(&self, proof: SingleThreaded) -> io::Result<Fork> {
         match &self.namespaces {
             Some(namespaces) => namespaces.fork(proof),
@@ -104,11 +104,11 @@ impl Policy {
     }
 
     /// What the other layers must do depends on whether there are namespaces.
-    fn fit_to_namespaces(&mut self) {
-        let is_alone = self.namespaces.is_some() || self.block.is_some();
-        self.common_files = CommonFiles::find(is_alone);
+    fn adapt_to_namespaces(&mut self) {
+        let separates_jobs = self.namespaces.is_some() || self.block.is_some();
+        self.common_files = CommonFiles::find(separates_jobs);
         let has_network = self.has_network();
-        let protects_attributes = !is_alone;
+        let protects_attributes = !separates_jobs;
         self.filters = self
             .wants_filters
             .then(|| Filters::compile(has_network, protects_attributes).ok())
@@ -132,7 +132,7 @@ impl Policy {
     pub(super) fn seen_by_job(&self, workspace: &Workspace) -> Workspace {
         match workspace.root.file_name() {
             Some(name) if self.namespaces.is_some() => Workspace {
-                shared_dirs: SHARED_DIRS.map(PathBuf::from),
+                private_temp_dirs: PRIVATE_TEMP_DIRS.map(PathBuf::from),
                 ..Workspace::of(Path::new(WORK_DIR), name)
             },
             _ => workspace.clone(),
@@ -151,12 +151,16 @@ impl Policy {
             (&self.data_dir, &self.data_dir),
         ];
         if self.namespaces.is_some() {
-            for (folder, seen) in workspace.shared_dirs.iter().zip(&seen.shared_dirs) {
+            for (folder, seen) in workspace
+                .private_temp_dirs
+                .iter()
+                .zip(&seen.private_temp_dirs)
+            {
                 writable.push((folder, seen));
             }
-            let usual = Path::new(DATA_DIR);
-            if self.data_dir != usual {
-                writable.push((&self.data_dir, usual));
+            let alias = Path::new(DATA_DIR_ALIAS);
+            if self.data_dir != alias {
+                writable.push((&self.data_dir, alias));
             }
         }
         writable

@@ -275,7 +275,7 @@ fn wait_for_reader(
             return Ok(None);
         }
         if ended {
-            program.checked(Cause::Killed)?;
+            program.final_cause(Cause::Killed)?;
             return Err(PrestartError::Ended);
         }
     }

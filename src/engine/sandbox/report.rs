@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub enum Layer {
     /// Namespaces for each job.
     Namespaces,
-    /// A separate user for each job slot.
+    /// Users of their own for jobs.
     OwnUsers,
     /// The kernel's resource limits.
     Limits,
@@ -32,7 +32,7 @@ pub enum Mode {
     A,
     /// Jobs have the engine's user, and namespaces.
     B,
-    /// Neither: hostile code is not contained.
+    /// Neither, or jobs run as root: hostile code is not contained.
     #[default]
     C,
 }
@@ -98,8 +98,8 @@ impl fmt::Display for SandboxReport {
 }
 
 impl SandboxReport {
-    /// The same with what follows from the layers.
-    pub(super) fn judged(mut self) -> Self {
+    /// Fills in the mode and what is missing from the layers.
+    pub(super) fn with_mode_and_missing(mut self) -> Self {
         self.mode = match self {
             Self {
                 own_users: true, ..
@@ -149,11 +149,11 @@ impl SandboxReport {
     }
 
     /// What an operator can do about missing layers.
-    pub fn advice(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&'static str> {
         let lacks_namespaces = !self.as_root && !self.separates_jobs();
         lacks_namespaces.then_some(
-            "on a machine, allow user namespaces, see \"A weak sandbox\" in docs/OPERATIONS.md; in a container, \
-             start it as root, which needs no privileges",
+            "on a machine, allow user namespaces (see \"A weak sandbox\" in docs/OPERATIONS.md); in a container, \
+             start it as root, which needs no --privileged",
         )
     }
 }

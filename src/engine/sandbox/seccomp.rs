@@ -386,7 +386,7 @@ const ATTRIBUTES: &[i64] = &[
     SYS_FILE_SETATTR,
 ];
 
-/// Since Linux 6.13 and 6.17.
+/// Not in `libc` yet: the first two are since Linux 6.13, the third since 6.17.
 const SYS_SETXATTRAT: i64 = 463;
 const SYS_REMOVEXATTRAT: i64 = 466;
 const SYS_FILE_SETATTR: i64 = 469;

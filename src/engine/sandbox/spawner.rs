@@ -245,7 +245,7 @@ fn start(proof: SingleThreaded, setup: &Setup) -> Result<Started, SpawnerError> 
     match probed {
         Ok(report) => Ok(Started {
             policy,
-            report: SandboxReport { lacking, ..report }.judged(),
+            report: SandboxReport { lacking, ..report }.with_mode_and_missing(),
             slots,
             root,
             work,

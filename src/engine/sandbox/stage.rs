@@ -117,14 +117,14 @@ impl Stage<'_> {
             root: self.workspace.root.clone(),
             data_dir: self.policy.data_dir.clone(),
             leftovers: self.leftovers.clone(),
-            rights: self.policy.user_namespace().map(|user| (user, self.proof)),
+            user_namespace: self.policy.user_namespace().map(|user| (user, self.proof)),
         }
     }
 
     /// Starts the job's init, which starts the program.
     ///
     /// # Errors
-    /// If there is no new process. [`Program::checked`] returns what fails within it.
+    /// If there is no new process. [`Program::final_cause`] returns what fails within it.
     pub(super) fn start(&self, descriptors: &[OwnedFd]) -> Result<Program, StageError> {
         for fd in descriptors.iter().take(3) {
             // Opening /dev/stdout opens this pipe by path, for which the job's user needs to own it.
@@ -177,7 +177,7 @@ impl Stage<'_> {
         let Some(cause) = cause? else {
             return Ok(None);
         };
-        let cause = program.checked(cause)?;
+        let cause = program.final_cause(cause)?;
         Ok(Some(watch.verdict(cause, wall, &reaped)))
     }
 }
@@ -207,7 +207,7 @@ impl Program {
     ///
     /// # Errors
     /// What failed before the program was started.
-    pub(super) fn checked(&mut self, cause: Cause) -> Result<Cause, StageError> {
+    pub(super) fn final_cause(&mut self, cause: Cause) -> Result<Cause, StageError> {
         let mut report = Vec::new();
         self.report
             .read_to_end(&mut report)

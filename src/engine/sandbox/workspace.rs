@@ -25,7 +25,7 @@ pub(super) struct Workspace {
     /// `HOME` and `TMPDIR`.
     pub(super) temp_dir: PathBuf,
     /// What the job sees as `/tmp` and `/var/tmp`, where it has namespaces.
-    pub(super) shared_dirs: [PathBuf; 2],
+    pub(super) private_temp_dirs: [PathBuf; 2],
 }
 
 /// Name of [`Workspace::box_dir`] below the root.
@@ -38,7 +38,7 @@ impl Workspace {
         Self {
             box_dir: root.join(BOX),
             temp_dir: root.join("tmp"),
-            shared_dirs: ["shared-tmp", "shared-var-tmp"].map(|name| root.join(name)),
+            private_temp_dirs: ["private-tmp", "private-var-tmp"].map(|name| root.join(name)),
             root,
         }
     }
@@ -53,14 +53,14 @@ impl Workspace {
         mkdirat(CWD, &this.root, Mode::RWXU)?;
         for folder in [&this.box_dir, &this.temp_dir]
             .into_iter()
-            .chain(&this.shared_dirs)
+            .chain(&this.private_temp_dirs)
         {
             mkdirat(CWD, folder, Mode::RWXU)?;
             if let Some(ids) = owner {
                 chown_path(folder, ids)?;
             }
         }
-        for folder in &this.shared_dirs {
+        for folder in &this.private_temp_dirs {
             // As programs expect it, though nobody else can come here.
             let everybody = Mode::RWXU | Mode::RWXG | Mode::RWXO | Mode::SVTX;
             rustix::fs::chmod(folder, everybody)?;
