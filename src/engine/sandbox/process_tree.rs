@@ -138,27 +138,42 @@ pub(super) fn current_memory(pid: i32) -> u64 {
 /// The share of one process in bytes of the memory that it has together with others. What cannot be inspected
 /// counts as if it shared nothing.
 pub(super) fn share_of_memory(pid: i32) -> u64 {
-    let shares = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let mut found = None;
-    for line in shares.lines() {
+    let mut buffer = Vec::new();
+    let Some(stat) = read_stat(pid, &mut buffer) else {
+        return 0;
+    };
+    let Some(status) = read_status(pid, &stat, &mut buffer) else {
+        return 0;
+    };
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    // Only a thread that lives has the figures, and the main one may have ended.
+    let share = tasks.into_iter().flatten().flatten().find_map(|task| {
+        let rollup = std::fs::read_to_string(task.path().join("smaps_rollup"));
+        share_in(&rollup.unwrap_or_default())
+    });
+    share.map_or(status.memory, |share| {
+        share.saturating_add(status.page_tables)
+    })
+}
+
+/// The proportional shares in bytes of what the kernel cannot drop, from `/proc/PID/smaps_rollup`.
+fn share_in(rollup: &str) -> Option<u64> {
+    let mut share = None;
+    for line in rollup.lines() {
         let Some((name, value)) = line.split_once(':') else {
             continue;
         };
         if matches!(name, "Pss_Anon" | "Pss_Shmem" | "SwapPss") {
-            let kibibytes: u64 = value.trim().trim_end_matches(" kB").parse().unwrap_or(0);
-            found = Some(found.unwrap_or(0) + kibibytes * 1024);
+            share = Some(share.unwrap_or(0_u64).saturating_add(kibibytes(value)));
         }
     }
-    found.map_or_else(|| current_memory(pid), |share| share + page_tables(pid))
+    share
 }
 
-/// The page tables of one process in bytes.
-fn page_tables(pid: i32) -> u64 {
-    read(&format!("/proc/{pid}/status"), &mut Vec::new())
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("VmPTE:")))
-        .map_or(0, |value| {
-            value.trim().trim_end_matches(" kB").parse().unwrap_or(0) * 1024
-        })
+/// A figure such as `12 kB`, in bytes.
+fn kibibytes(value: &str) -> u64 {
+    let number = value.trim().trim_end_matches(" kB");
+    number.parse::<u64>().unwrap_or(0).saturating_mul(1024)
 }
 
 /// How many descriptors a process has room for, as in [`Usage::descriptors`]. 0 if it has ended.
@@ -259,8 +274,10 @@ impl ProcessStat {
 
 /// What is used of `/proc/PID/status`, see proc(5).
 struct ProcessStatus {
-    /// Bytes.
+    /// Bytes, page tables included.
     memory: u64,
+    /// Bytes.
+    page_tables: u64,
     /// Room in the table of descriptors.
     descriptors: u64,
 }
@@ -269,21 +286,22 @@ impl ProcessStatus {
     fn parse(status: &str) -> Self {
         let mut parsed = Self {
             memory: 0,
+            page_tables: 0,
             descriptors: 0,
         };
         for line in status.lines() {
             let Some((name, value)) = line.split_once(':') else {
                 continue;
             };
-            let number = || {
-                let number = value.trim().trim_end_matches(" kB");
-                number.parse::<u64>().unwrap_or(0)
-            };
             match name {
-                "RssAnon" | "RssShmem" | "VmPTE" | "VmSwap" => {
-                    parsed.memory = parsed.memory.saturating_add(number().saturating_mul(1024));
+                "RssAnon" | "RssShmem" | "VmSwap" => {
+                    parsed.memory = parsed.memory.saturating_add(kibibytes(value));
                 }
-                "FDSize" => parsed.descriptors = number(),
+                "VmPTE" => {
+                    parsed.page_tables = kibibytes(value);
+                    parsed.memory = parsed.memory.saturating_add(parsed.page_tables);
+                }
+                "FDSize" => parsed.descriptors = value.trim().parse().unwrap_or(0),
                 _ => {}
             }
         }
