@@ -20,6 +20,8 @@ pub(super) fn outcome(
         stdout: text.stdout,
         stderr: text.stderr,
         output: text.combined,
+        stdout_base64: text.stdout_base64,
+        stderr_base64: text.stderr_base64,
         memory: Some(whole(ended.memory as f64)),
         cpu_time: Some(whole(ended.cpu_ms)),
         wall_time: Some(whole(ended.wall_ms)),

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
 
 /// One of a program's two streams.
@@ -45,6 +47,9 @@ pub(super) struct Text {
     pub(super) stderr: String,
     /// Both, in the order of arrival.
     pub(super) combined: String,
+    /// The bytes of a stream in which bytes were replaced.
+    pub(super) stdout_base64: Option<String>,
+    pub(super) stderr_base64: Option<String>,
 }
 
 impl Output {
@@ -110,6 +115,8 @@ impl Output {
         }
         Text {
             combined: lossy(self.combined(private)),
+            stdout_base64: as_base64(&self.stdout),
+            stderr_base64: as_base64(&without(&self.stderr, private)),
             stdout: lossy(self.stdout),
             stderr: lossy(without(&self.stderr, private).into_owned()),
         }
@@ -160,6 +167,13 @@ impl Position {
         self.written += whole.len();
         whole
     }
+}
+
+/// What is not text, as it is.
+fn as_base64(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes)
+        .is_err()
+        .then(|| BASE64_STANDARD.encode(bytes))
 }
 
 fn lossy(bytes: Vec<u8>) -> String {
@@ -269,6 +283,8 @@ mod tests {
         }
         combined.extend(left.concat());
         let text = Text {
+            stdout_base64: as_base64(&of(&arrived, Stdout)),
+            stderr_base64: as_base64(&without(&of(&arrived, Stderr), private)),
             stdout: lossy(of(&arrived, Stdout)),
             stderr: lossy(without(&of(&arrived, Stderr), private).into_owned()),
             combined: lossy(combined),

@@ -170,6 +170,13 @@ pub struct Stage {
         deserialize_with = "known_verdict"
     )]
     pub outcome: Option<Verdict>,
+    /// The bytes of standard output in base64 (RFC 4648, section 4), if they are not UTF-8. An extension of the
+    /// embedded engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_base64: Option<String>,
+    /// The same of standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_base64: Option<String>,
 }
 
 /// What ended a stage, or a whole execution: the member `outcome`.

@@ -253,3 +253,46 @@ async fn a_program_gives_through_every_dialect_what_python3_gives() {
     let differences = tasks.join_all().await.concat();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
+
+#[tokio::test]
+async fn output_that_is_no_text_comes_as_base64_beside_it() {
+    let program = Program::start(&[]).await;
+    let code = "import os\nos.write(1, b'a\\xff\\xfeb')\nos.write(2, b'\\x80')";
+    for empty_kernel in [true, false] {
+        for dialect in DIALECTS {
+            let mut body = match dialect.form {
+                Wrapped => json!({"properties": {"code": code, "useEmptyKernel": empty_kernel}}),
+                Flat => json!({"code": code, "useEmptyKernel": empty_kernel}),
+            };
+            let sep = if dialect.path.contains('?') { '&' } else { '?' };
+            let path = format!("{}{sep}identifier=test", dialect.path);
+            let response = raw::post(program.addr, &path, &body.to_string())
+                .await
+                .json();
+            let parts = response.pointer(dialect.parts).unwrap();
+            assert_eq!(parts["stdout"], "a\u{fffd}\u{fffd}b", "{path}: {response}");
+            assert_eq!(parts["stdoutBase64"], "Yf/+Yg==", "{path}: {response}");
+            assert_eq!(parts["stderrBase64"], "gA==", "{path}: {response}");
+
+            let fields = match dialect.form {
+                Wrapped => &mut body["properties"],
+                Flat => &mut body,
+            };
+            fields["code"] = json!("print('a')");
+            let response = raw::post(program.addr, &path, &body.to_string())
+                .await
+                .json();
+            let parts = response.pointer(dialect.parts).unwrap();
+            assert_eq!(
+                parts["stdoutBase64"],
+                serde_json::Value::Null,
+                "{path}: {response}"
+            );
+        }
+    }
+    let body = json!({"code": code, "outputStreamsMaxLength": 2}).to_string();
+    let response = raw::post(program.addr, "/python/execute", &body)
+        .await
+        .json();
+    assert_eq!(response["stdoutBase64"], "Yf8=", "{response}");
+}

@@ -19,6 +19,10 @@ struct CodeProperties<'a> {
     status: &'static str,
     stdout: &'a str,
     stderr: &'a str,
+    #[serde(rename = "stdoutBase64", skip_serializing_if = "Option::is_none")]
+    stdout_base64: Option<&'a str>,
+    #[serde(rename = "stderrBase64", skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<&'a str>,
     result: Value<'a>,
     execution_result: Value<'a>,
     execution_time_in_milliseconds: u64,
@@ -32,6 +36,8 @@ impl<'a> CodeResponse<'a> {
             status: success_or_failure(outcome),
             stdout: outcome.stdout(),
             stderr: outcome.stderr(),
+            stdout_base64: outcome.stdout_base64(),
+            stderr_base64: outcome.stderr_base64(),
             result: Value::of(outcome),
             execution_result: Value::of(outcome),
             execution_time_in_milliseconds: outcome.time_ms,

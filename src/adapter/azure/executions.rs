@@ -33,6 +33,10 @@ pub struct Resource<'a> {
 struct ExecutionResult<'a> {
     stdout: &'a str,
     stderr: &'a str,
+    #[serde(rename = "stdoutBase64", skip_serializing_if = "Option::is_none")]
+    stdout_base64: Option<&'a str>,
+    #[serde(rename = "stderrBase64", skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     execution_result: Option<Value<'a>>,
     outcome: Verdict,
@@ -50,6 +54,8 @@ impl<'a> ExecutionResult<'a> {
         Self {
             stdout: outcome.stdout(),
             stderr: outcome.stderr(),
+            stdout_base64: outcome.stdout_base64(),
+            stderr_base64: outcome.stderr_base64(),
             execution_result: value,
             outcome: outcome.verdict,
             execution_time_in_milliseconds: time_ms,

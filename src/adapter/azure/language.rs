@@ -17,6 +17,10 @@ pub struct ResponseFields<'a> {
     outcome: Verdict,
     stdout: &'a str,
     stderr: &'a str,
+    #[serde(rename = "stdoutBase64", skip_serializing_if = "Option::is_none")]
+    stdout_base64: Option<&'a str>,
+    #[serde(rename = "stderrBase64", skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<&'a str>,
     result: Value<'a>,
     execution_result: Value<'a>,
     exit_code: i32,
@@ -37,6 +41,8 @@ impl<'a> ResponseFields<'a> {
             outcome: outcome.verdict,
             stdout: outcome.stdout(),
             stderr: outcome.stderr(),
+            stdout_base64: outcome.stdout_base64(),
+            stderr_base64: outcome.stderr_base64(),
             result: Value::of(outcome),
             execution_result: Value::of(outcome),
             exit_code: outcome.exit_code,

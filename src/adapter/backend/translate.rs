@@ -376,6 +376,8 @@ fn read_stage(
         output: stderr::clean_output(&stage.output, cleaned.died).into_owned(),
         stderr: cleaned.text.into_owned(),
         stdout: stage.stdout,
+        stdout_base64: stage.stdout_base64,
+        stderr_base64: stage.stderr_base64,
         code: stage.code,
         signal: stage.signal,
     };

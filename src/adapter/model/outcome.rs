@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -55,6 +57,11 @@ pub struct StageOutput {
     pub output: String,
     pub code: Option<i32>,
     pub signal: Option<String>,
+    /// The bytes of a stream that are not UTF-8, in base64. Dialects have them beside the text.
+    #[serde(skip)]
+    pub stdout_base64: Option<String>,
+    #[serde(skip)]
+    pub stderr_base64: Option<String>,
 }
 
 impl Outcome {
@@ -68,11 +75,24 @@ impl Outcome {
         &self.decisive().stderr
     }
 
+    /// The bytes of [`Self::stdout`] in base64, if they are not UTF-8.
+    pub fn stdout_base64(&self) -> Option<&str> {
+        self.decisive().stdout_base64.as_deref()
+    }
+
+    /// The bytes of [`Self::stderr`] in base64, if they are not UTF-8.
+    pub fn stderr_base64(&self) -> Option<&str> {
+        self.decisive().stderr_base64.as_deref()
+    }
+
     /// Bytes of what the program has told.
     pub fn size(&self) -> usize {
         let stages = self.compile.iter().chain([&self.run]);
-        let streams =
-            stages.map(|stage| stage.stdout.len() + stage.stderr.len() + stage.output.len());
+        let streams = stages.map(|stage| {
+            let base64 = [&stage.stdout_base64, &stage.stderr_base64];
+            let base64 = base64.into_iter().flatten().map(String::len).sum::<usize>();
+            stage.stdout.len() + stage.stderr.len() + stage.output.len() + base64
+        });
         let shown = self.outputs.iter().map(|bundle| bundle.0.get().len());
         let value = self.value.as_ref().map_or(0, |value| value.get().len());
         streams.sum::<usize>() + shown.sum::<usize>() + value
@@ -105,6 +125,9 @@ impl StageOutput {
         for text in [&mut self.stdout, &mut self.stderr, &mut self.output] {
             cut_text(text, max_bytes);
         }
+        for base64 in [&mut self.stdout_base64, &mut self.stderr_base64] {
+            cut_base64(base64, max_bytes);
+        }
         if notices.is_empty() {
             return;
         }
@@ -125,6 +148,17 @@ fn cut_text(text: &mut String, max_bytes: usize) {
         .rev()
         .find(|at| text.is_char_boundary(*at));
     text.truncate(boundary.unwrap_or(0));
+}
+
+/// Cuts to `max_bytes` of the bytes that it stands for.
+fn cut_base64(base64: &mut Option<String>, max_bytes: usize) {
+    let bytes = base64
+        .as_ref()
+        .and_then(|text| BASE64_STANDARD.decode(text).ok());
+    if let Some(bytes) = bytes.filter(|bytes| bytes.len() > max_bytes) {
+        let kept = bytes.get(..max_bytes).unwrap_or_default();
+        *base64 = Some(BASE64_STANDARD.encode(kept));
+    }
 }
 
 fn append_line(text: &mut String, line: &str) {
