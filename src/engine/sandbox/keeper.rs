@@ -257,7 +257,10 @@ impl Keeper<'_> {
 
     fn make_workspace(&mut self) -> Result<(), KeeperError> {
         if self.workspace.is_none() {
-            let created = Workspace::create(self.job.work, self.job.name, self.job.slot.ids);
+            let job = &self.job;
+            let created = job
+                .policy
+                .create_workspace(job.work, job.name, job.slot.ids);
             self.workspace = Some(created.map_err(KeeperError::CreateWorkspace)?);
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::namespaces::{DATA_DIR_ALIAS, Namespaces, PRIVATE_TEMP_DIRS, UserNames
 use super::protocol::Setup;
 use super::report::Layer;
 use super::seccomp::Filters;
-use super::slots::Block;
+use super::slots::{Block, JobIds};
 use super::sys::{self, Fork, SingleThreaded};
 use super::workspace::Workspace;
 
@@ -126,6 +126,23 @@ impl Policy {
     /// their own.
     pub(super) fn has_network(&self) -> bool {
         self.allow_network || self.namespaces.is_some()
+    }
+
+    /// Creates the directories of a job.
+    ///
+    /// # Errors
+    /// If the disk is full or permissions are missing.
+    pub(super) fn create_workspace(
+        &self,
+        work: &Path,
+        name: &str,
+        owner: Option<JobIds>,
+    ) -> io::Result<Workspace> {
+        let workspace = Workspace::create(work, name, owner)?;
+        if self.namespaces.is_some() {
+            workspace.create_private_temp_dirs(owner)?;
+        }
+        Ok(workspace)
     }
 
     /// The directories of a job, as the job sees them.

@@ -57,8 +57,9 @@ pub(super) fn probe(
     work: &std::path::Path,
     slot: Slot,
 ) -> Result<SandboxReport, ProbeError> {
-    let workspace =
-        Workspace::create(work, "probe", slot.ids).map_err(ProbeError::CreateWorkspace)?;
+    let workspace = policy
+        .create_workspace(work, "probe", slot.ids)
+        .map_err(ProbeError::CreateWorkspace)?;
     let report = probe_layers(policy, proof, slot, &workspace);
     workspace.delete().map_err(ProbeError::DeleteWorkspace)?;
     report

@@ -51,26 +51,28 @@ impl Workspace {
     pub(super) fn create(work: &Path, name: &str, owner: Option<JobIds>) -> io::Result<Self> {
         let this = Self::of(work, name);
         mkdirat(CWD, &this.root, Mode::RWXU)?;
-        for folder in [&this.box_dir, &this.temp_dir]
-            .into_iter()
-            .chain(&this.private_temp_dirs)
-        {
-            mkdirat(CWD, folder, Mode::RWXU)?;
-            if let Some(ids) = owner {
-                chown_path(folder, ids)?;
-            }
-        }
-        for folder in &this.private_temp_dirs {
-            // As programs expect it, though nobody else can come here.
-            let everybody = Mode::RWXU | Mode::RWXG | Mode::RWXO | Mode::SVTX;
-            rustix::fs::chmod(folder, everybody)?;
-        }
+        create_for(&[&this.box_dir, &this.temp_dir], owner)?;
         if let Some(ids) = owner {
             let root = openat(CWD, &this.root, OPEN_DIR, Mode::empty())?;
             fchown(&root, None, Some(Gid::from_raw(ids.gid)))?;
             fchmod(&root, Mode::RWXU | Mode::XGRP)?;
         }
         Ok(this)
+    }
+
+    /// Creates the directories that a job with namespaces sees in place of the shared ones.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(super) fn create_private_temp_dirs(&self, owner: Option<JobIds>) -> io::Result<()> {
+        let [temp, var_temp] = &self.private_temp_dirs;
+        create_for(&[temp, var_temp], owner)?;
+        for folder in &self.private_temp_dirs {
+            // As programs expect it, though nobody else can come here.
+            let everybody = Mode::RWXU | Mode::RWXG | Mode::RWXO | Mode::SVTX;
+            rustix::fs::chmod(folder, everybody)?;
+        }
+        Ok(())
     }
 
     /// Opens a file of this job for writing, and creates the directories above it. The caller has
@@ -108,6 +110,16 @@ impl Workspace {
     pub(super) fn delete(&self) -> io::Result<()> {
         delete_tree(&self.root)
     }
+}
+
+fn create_for(folders: &[&PathBuf], owner: Option<JobIds>) -> io::Result<()> {
+    for folder in folders {
+        mkdirat(CWD, *folder, Mode::RWXU)?;
+        if let Some(ids) = owner {
+            chown_path(folder, ids)?;
+        }
+    }
+    Ok(())
 }
 
 fn create_below(top: &Path, path: &str, owner: Option<JobIds>) -> io::Result<OwnedFd> {
