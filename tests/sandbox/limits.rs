@@ -180,8 +180,13 @@ print('done')";
     let changed = forks.replace("CHANGE", "data[:] = b'x' * len(data)");
     let ran = run(&served, &shared).await;
     assert_eq!(ran["stdout"], "done\n", "{ran}");
-    let ran = run(&served, &changed).await;
-    assert_eq!(ran["outcome"], "memory_limit", "{ran}");
+    // Once they have been found to share, too.
+    let later = "time.sleep(1); data[:] = b'x' * len(data)";
+    let changed_later = forks.replace("CHANGE", later);
+    for code in [changed, changed_later] {
+        let ran = run(&served, &code).await;
+        assert_eq!(ran["outcome"], "memory_limit", "{ran}");
+    }
     if can_inspect_kernels(&served) {
         let ran = run_cell(&served, &shared).await;
         assert_eq!(ran["stdout"], "done\n", "{ran}");

@@ -56,10 +56,20 @@ pub(super) struct HeldWatch {
     held: Held,
     /// What one socket can hold.
     socket_bytes: u64,
-    /// What the processes had when pages that they share were counted once: by the figures of each, and then.
-    shared_once: Option<(u64, u64)>,
+    /// The last look at what processes share.
+    shares: Option<Shares>,
     has_own_network: bool,
     processes_above_program: usize,
+    next_look: Instant,
+}
+
+/// What the processes had when pages that they share were counted once.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    /// By the figures of each process.
+    all: u64,
+    once: u64,
+    /// When to look again: looking takes no more time than not looking.
     next_look: Instant,
 }
 
@@ -78,7 +88,7 @@ impl HeldWatch {
         Self {
             before,
             held: Held::default(),
-            shared_once: None,
+            shares: None,
             socket_bytes: BUFFER_BYTES * directions,
             has_own_network: policy.has_own_network(),
             processes_above_program: policy.processes_above_program(),
@@ -156,15 +166,23 @@ impl HeldWatch {
         ids: Option<JobIds>,
     ) {
         let all = usage.memory;
-        // What has been added since is nobody else's, as far as this knows.
-        let estimate = |(all_then, once_then): (u64, u64)| {
-            once_then.saturating_add(all.saturating_sub(all_then))
-        };
-        let mut once = self.shared_once.map(estimate);
-        if once.is_none_or(|once| once > limit) {
-            once = look_at_shares(&usage.processes, proof, ids);
-            self.shared_once = once.map(|once| (all, once));
-        }
+        let start = Instant::now();
+        // What has been added since the last look is nobody else's, as far as this knows. A process that writes
+        // to what it shares adds nothing to the figures, so the estimate is good for a moment only.
+        let estimate = self.shares.filter(|shares| start < shares.next_look);
+        let estimate = estimate.map(|shares| {
+            let added = all.saturating_sub(shares.all);
+            shares.once.saturating_add(added)
+        });
+        let once = estimate.filter(|once| *once <= limit).or_else(|| {
+            let once = look_at_shares(&usage.processes, proof, ids)?;
+            self.shares = Some(Shares {
+                all,
+                once,
+                next_look: Instant::now() + start.elapsed(),
+            });
+            Some(once)
+        });
         usage.memory = once.map_or(all, |once| once.min(all));
     }
 
