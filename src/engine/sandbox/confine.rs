@@ -32,6 +32,9 @@ use super::workspace::Workspace;
 /// The highest niceness, which is the lowest priority.
 const LOWEST_PRIORITY: i32 = 19;
 
+/// Open files per process that any program may need.
+const USUAL_OPEN_FILES: u64 = 512;
+
 /// A layer of the sandbox that could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfineError {
@@ -229,7 +232,7 @@ fn set_limits(policy: &Policy, subject: &Subject<'_>) -> io::Result<()> {
     {
         // The hard limit also bounds the descriptors in flight through sockets, for all processes of the user
         // together. The engine needs some of them.
-        open_files = open_files.min(hard_limit / 2);
+        open_files = open_files.min((hard_limit / 2).max(USUAL_OPEN_FILES));
     }
     let [cpu, data] = request_limits(limits, subject.is_kernel);
     for (resource, limit) in [
