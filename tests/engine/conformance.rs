@@ -166,8 +166,9 @@ const COUNTED_BY_USER: [&str; 2] = ["fork_bomb_python", "threads_100"];
 /// What jobs do as in Piston where they have a loopback interface of their own.
 const NEEDS_LOOPBACK: &str = "network_loopback_to_piston";
 
-/// What needs shared folders, which jobs do not reach where they have neither users nor namespaces of their own.
-const NEEDS_SHARED_FOLDERS: &str = "write_tmp_1";
+/// What needs shared folders, or lists `/`, which jobs may not where they have neither users nor namespaces of
+/// their own.
+const NEEDS_SHARED_FOLDERS: [&str; 2] = ["write_tmp_1", "read_etc_passwd"];
 
 /// Where jobs run as root, which the engine refuses by itself, no limit on processes binds them:
 /// these take every process that the container has, and the jobs beside them cannot start.
@@ -363,7 +364,7 @@ async fn replay(
         return None;
     }
     let separates_jobs = engine.engine.sandbox().separates_jobs();
-    if !separates_jobs && name == NEEDS_SHARED_FOLDERS {
+    if !separates_jobs && NEEDS_SHARED_FOLDERS.contains(&name) {
         eprintln!("SKIPPED: {name}, for jobs do not reach shared folders");
         return None;
     }
