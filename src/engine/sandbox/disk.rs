@@ -74,7 +74,7 @@ struct Place {
 }
 
 impl Place {
-    /// Opens it, if it is still there: a program may have put a link in the place of a folder above.
+    /// Opens it. `None` if it is gone, or if a program has replaced a folder above it by a link.
     fn open(&self) -> Option<(OwnedFd, Stat)> {
         let flags = ResolveFlags::NO_SYMLINKS;
         let folder = openat2(CWD, &self.path, OPEN_DIR, Mode::empty(), flags).ok()?;
