@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use session_adapter::engine::sandbox::Layer::{self, Landlock, Namespaces, Seccomp};
 use session_adapter::engine::{EngineConfig, KernelSettings};
 
-use crate::support::command::{PATH, command};
+use crate::support::command::{PATH, command, installed};
 use crate::support::conditional::{Tests, tests};
 use crate::support::engine::{Client, config, serve};
 use crate::support::eventually::eventually;
@@ -106,7 +106,6 @@ struct Settings {
     program: PathBuf,
     folder: PathBuf,
     without: Vec<Layer>,
-    has_kernels: bool,
     /// Whether it starts with a capability, and passes it on.
     has_capability: bool,
 }
@@ -137,7 +136,6 @@ impl OrdinaryEngine {
             program: user.program.clone(),
             folder: user.home.clone(),
             without: without.to_vec(),
-            has_kernels: true,
             has_capability,
         };
         let path = format!("{0}/.local/bin:{0}/.cargo/bin:{PATH}", user.home.display());
@@ -227,7 +225,7 @@ async fn serve_until_end_of_input(settings: Settings) {
         max_job_bytes: 4 << 20,
         memory_limit: 256 << 20,
         kernels: KernelSettings {
-            max_kernels: if settings.has_kernels { 2 } else { 0 },
+            max_kernels: 2,
             ..KernelSettings::default()
         },
         ..config()
@@ -291,9 +289,9 @@ impl User {
         ] {
             std::fs::create_dir_all(home.join(name)).unwrap();
         }
-        let python = std::fs::canonicalize("/usr/bin/python3").unwrap();
+        let python = std::fs::canonicalize(installed("python3").unwrap()).unwrap();
         symlink(&python, home.join(".local/bin/python3")).unwrap();
-        std::fs::copy("/bin/bash", home.join(".cargo/bin/bash")).unwrap();
+        std::fs::copy(installed("bash").unwrap(), home.join(".cargo/bin/bash")).unwrap();
         let terminal =
             rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
                 .unwrap();

@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::thread::{CapabilitySet, capabilities};
 use session_adapter::engine::Engine;
 
-use super::command::{PATH, bounded_command};
+use super::command::{bounded_command, installed};
 use super::engine::config;
 
 /// A test's function.
@@ -94,8 +94,7 @@ fn has(needed: CapabilitySet) -> bool {
 }
 
 fn is_installed(program: &str) -> bool {
-    PATH.split(':')
-        .any(|folder| Path::new(folder).join(program).exists())
+    installed(program).is_some()
 }
 
 fn can_make_immutable() -> bool {
