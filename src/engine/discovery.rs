@@ -115,7 +115,7 @@ impl Discovery {
             };
             match probed {
                 Ok(Some(one)) => {
-                    found.extend(one.by_standard());
+                    found.extend(one.standard_variants());
                     found.push(one);
                 }
                 Ok(None) => {}

@@ -113,12 +113,14 @@ impl Output {
                 collected.truncate(collected.len() - cut_character(collected));
             }
         }
+        let combined = lossy(self.combined(private));
+        let stderr = without(&self.stderr, private).into_owned();
         Text {
-            combined: lossy(self.combined(private)),
+            combined,
             stdout_base64: as_base64(&self.stdout),
-            stderr_base64: as_base64(&without(&self.stderr, private)),
+            stderr_base64: as_base64(&stderr),
             stdout: lossy(self.stdout),
-            stderr: lossy(without(&self.stderr, private).into_owned()),
+            stderr: lossy(stderr),
         }
     }
 

@@ -187,8 +187,8 @@ impl Installed {
         }
     }
 
-    /// The same language by the names of the standards that this version has.
-    pub(super) fn by_standard(&self) -> Vec<Self> {
+    /// The runtime once for each standard that this version supports, with the standard as the language.
+    pub(super) fn standard_variants(&self) -> Vec<Self> {
         let has =
             |range: &String| Range::parse(range).is_ok_and(|range| self.version.satisfies(&range));
         let standards = self.entry.standards.iter().filter(|(_, range)| has(range));

@@ -39,14 +39,13 @@ impl Space {
             }
             Ok(Next::Enter)
         });
-        let missed = missed.unwrap_or_default();
         let mut space = counter.space();
-        if missed.too_deep {
+        if missed.as_ref().map_or(true, |missed| missed.too_deep) {
             space.entries = u64::MAX;
         }
         Measurement {
             space,
-            is_complete: !missed.unreadable,
+            is_complete: !missed.is_ok_and(|missed| missed.unreadable),
         }
     }
 }

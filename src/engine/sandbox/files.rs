@@ -40,7 +40,7 @@ const TERMINALS: [&str; 3] = ["/dev/tty", "/dev/ptmx", "/dev/pts"];
 
 /// What every job may reach, without what is not there or within something else, so that there are as few
 /// rules as possible: each job has to make its own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct CommonFiles {
     readable: Vec<&'static str>,
     writable: Vec<&'static str>,
@@ -49,8 +49,8 @@ pub(super) struct CommonFiles {
 }
 
 impl CommonFiles {
-    /// `separates_jobs` tells whether others' files and terminals in shared places are out of reach anyway:
-    /// they have other owners, or are not mounted.
+    /// `separates_jobs`: whether other owners or mounts already protect what others have in shared directories,
+    /// and their terminals.
     pub(super) fn find(separates_jobs: bool) -> Self {
         // `/bin` is mostly a link to `/usr/bin`, and so on.
         let is_within_usr = |path: &Path| path.starts_with("/usr") && path != Path::new("/usr");

@@ -6,7 +6,7 @@
 //! where what is cheap to know does not rule out that it matters.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,7 +17,7 @@ use rustix::process::Pid;
 use super::confine::become_user;
 use super::policy::Policy;
 use super::probe::run_in_child;
-use super::process_tree::{Process, Usage, descriptors_of, oldest_child, share_of_memory};
+use super::process_tree::{Process, Usage, descriptors_of, oldest_line, share_of_memory};
 use super::slots::JobIds;
 use super::sys::{self, SingleThreaded};
 
@@ -141,11 +141,8 @@ impl HeldWatch {
                 sockets,
             };
             let mut processes = usage.processes.clone();
-            let mut above = Some(init.as_raw_nonzero().get());
-            for _ in 0..self.processes_above_program {
-                processes.retain(|process| Some(process.pid) != above);
-                above = above.and_then(oldest_child);
-            }
+            let above = oldest_line(init.as_raw_nonzero().get(), self.processes_above_program);
+            processes.retain(|process| !above.contains(&process.pid));
             let mut held = look(&processes, self.socket_bytes, proof, ids).unwrap_or(worst);
             let unaccepted = sockets.saturating_sub(held.sockets);
             let buffers = unaccepted.saturating_mul(self.socket_bytes);
@@ -192,54 +189,52 @@ impl HeldWatch {
     }
 }
 
-/// The memory of these processes, with what they share counted once, by a look as their user.
+/// The memory of these processes, with what they share counted once.
 fn look_at_shares(
     processes: &[Process],
     proof: SingleThreaded,
     ids: Option<JobIds>,
 ) -> Option<u64> {
-    let output = run_in_child(
-        || sys::fork(proof),
-        |pipe: &OwnedFd| {
-            if let Some(ids) = ids {
-                become_user(ids, None)?;
-            }
-            let memory = processes.iter().map(|process| share_of_memory(process.pid));
-            let memory = memory.fold(0, u64::saturating_add);
-            let mut pipe = std::fs::File::from(pipe.try_clone()?);
-            write!(pipe, "{memory}")?;
-            io::Result::Ok(())
-        },
-    );
-    String::from_utf8(output.ok()?).ok()?.parse().ok()
+    let memory = inspect(proof, ids, || {
+        let shares = processes.iter().map(|process| share_of_memory(process.pid));
+        shares.fold(0, u64::saturating_add).to_string()
+    });
+    memory?.parse().ok()
 }
 
-/// Looks at the descriptors of these processes as their user.
+/// Looks at the descriptors of these processes.
 fn look(
     processes: &[Process],
     socket_bytes: u64,
     proof: SingleThreaded,
     ids: Option<JobIds>,
 ) -> Option<Held> {
-    let output = run_in_child(
-        || sys::fork(proof),
-        |pipe: &OwnedFd| {
-            if let Some(ids) = ids {
-                become_user(ids, None)?;
-            }
-            let held = held_by(processes, socket_bytes);
-            let mut pipe = std::fs::File::from(pipe.try_clone()?);
-            write!(pipe, "{} {} {}", held.memory, held.terminals, held.sockets)?;
-            io::Result::Ok(())
-        },
-    );
-    let output = String::from_utf8(output.ok()?).ok()?;
-    let mut figures = output.split(' ').map(|figure| figure.parse().ok());
+    let figures = inspect(proof, ids, || {
+        let held = held_by(processes, socket_bytes);
+        format!("{} {} {}", held.memory, held.terminals, held.sockets)
+    })?;
+    let mut figures = figures.split(' ').map(|figure| figure.parse().ok());
     Some(Held {
         memory: figures.next()??,
         terminals: figures.next()??,
         sockets: figures.next()??,
     })
+}
+
+/// Inspects processes in a child that has changed to their user, and returns what it found.
+fn inspect(
+    proof: SingleThreaded,
+    ids: Option<JobIds>,
+    find: impl FnOnce() -> String,
+) -> Option<String> {
+    let act = |pipe: &OwnedFd| {
+        if let Some(ids) = ids {
+            become_user(ids, None)?;
+        }
+        std::fs::File::from(pipe.try_clone()?).write_all(find().as_bytes())
+    };
+    let output = run_in_child(|| sys::fork(proof), act);
+    String::from_utf8(output.ok()?).ok()
 }
 
 fn held_by(processes: &[Process], socket_bytes: u64) -> Held {
@@ -305,7 +300,7 @@ fn terminals() -> u64 {
 mod tests {
     use super::*;
     use crate::engine::sandbox::process_tree::running_below;
-    use std::io::BufRead;
+    use std::io::{self, BufRead};
     use std::process::{Command, Stdio};
 
     fn held_by_python(program: &str) -> Held {

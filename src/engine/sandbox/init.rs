@@ -70,7 +70,8 @@ enum InitError {
 
 /// Runs as the job's init in a process just forked from the keeper.
 pub(super) fn run_init(context: &InitContext<'_>) -> ! {
-    if let Err(error) = prepare(context) {
+    let seen = context.policy.seen_by_job(context.workspace);
+    if let Err(error) = prepare(context, &seen) {
         send(
             context.report.as_fd(),
             &InitReport::Failed(error.to_string()),
@@ -78,7 +79,7 @@ pub(super) fn run_init(context: &InitContext<'_>) -> ! {
         sys::exit_now(125);
     }
     // From here on only the program's descriptors are open.
-    let started = start_program(context);
+    let started = start_program(context, &seen);
     // A kernel's end is seen by the end of its socket, which no other process may hold.
     let _ = sys::close_from(3);
     let code = match started {
@@ -159,7 +160,7 @@ fn send(to: BorrowedFd<'_>, report: &InitReport) {
     let _ = rustix::io::write(to, &serde_json::to_vec(report).unwrap_or_default());
 }
 
-fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
+fn prepare(context: &InitContext<'_>, seen: &Workspace) -> Result<(), InitError> {
     sys::default_sigpipe();
     rustix::process::setsid().map_err(InitError::Session)?;
     rustix::process::umask(match context.ids {
@@ -178,7 +179,6 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
         sys::duplicate_to(fd.as_fd(), number).map_err(InitError::Streams)?;
     }
     drop(moved);
-    let seen = context.policy.seen_by_job(context.workspace);
     confine(
         context.policy,
         &Subject {
@@ -188,7 +188,7 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
             shared_processes: context.shared_processes,
             readable: &context.order.readable,
             workspace: context.workspace,
-            seen: &seen,
+            seen,
         },
     )?;
     if context.policy.namespaces.is_some() {
@@ -199,7 +199,7 @@ fn prepare(context: &InitContext<'_>) -> Result<(), InitError> {
     }
     // After giving up the keeper's rights: an earlier stage or job may have replaced the directory by
     // a link, which must not lead anywhere that the program could not go by itself.
-    rustix::process::chdir(directory(context, &seen)).map_err(InitError::WorkingDirectory)?;
+    rustix::process::chdir(directory(context, seen)).map_err(InitError::WorkingDirectory)?;
     sys::close_from(context.descriptors.len() as libc::c_uint).map_err(InitError::Close)
 }
 
@@ -212,11 +212,10 @@ fn directory<'a>(context: &InitContext<'a>, seen: &'a Workspace) -> &'a Path {
 }
 
 /// Starts the program. The standard library does so by `posix_spawn`, which does not copy this process.
-fn start_program(context: &InitContext<'_>) -> io::Result<Pid> {
+fn start_program(context: &InitContext<'_>, seen: &Workspace) -> io::Result<Pid> {
     let Some((program, arguments)) = context.order.command.split_first() else {
         return Err(io::ErrorKind::NotFound.into());
     };
-    let seen = context.policy.seen_by_job(context.workspace);
     let child = Command::new(program)
         .args(arguments)
         .env_clear()
@@ -229,7 +228,7 @@ fn start_program(context: &InitContext<'_>) -> io::Result<Pid> {
         )
         .env("HOME", &seen.temp_dir)
         .env("TMPDIR", &seen.temp_dir)
-        .env("PWD", directory(context, &seen))
+        .env("PWD", directory(context, seen))
         .spawn()?;
     Ok(Pid::from_child(&child))
 }

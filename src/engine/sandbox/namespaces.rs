@@ -5,9 +5,9 @@
 //! others; many containers, and some distributions, forbid that. In it, the job's user is still the
 //! engine's, but its rights end at what is mounted here.
 //!
-//! The job's init is the first process of these namespaces. It has every right in them while it builds
-//! the file system and gives them up with the rest, see [`confine`](super::confine). When it ends, the
-//! kernel ends all other processes of the job and deletes what was mounted.
+//! The first process of these namespaces, see [`init`](super::init), has every right in them while it builds
+//! the file system, and then gives them up with the rest, see [`confine`](super::confine). When it ends, the
+//! kernel ends all other processes of the job and unmounts everything.
 
 use std::ffi::OsStr;
 use std::io;
@@ -145,11 +145,6 @@ impl Namespaces {
             has_network: !allow_network,
             system_dirs: system_dirs.collect(),
         })
-    }
-
-    /// Whether processes are counted for each job.
-    pub(super) fn counts_processes(&self) -> bool {
-        self.user.is_some()
     }
 
     /// Forks this process as the first one of new namespaces, which [`Self::enter`] sets up.
@@ -406,10 +401,7 @@ fn attach_below(tree: &OwnedFd, root: &OwnedFd, path: &Path) -> Result<(), Errno
     let at = if FileType::from_raw_mode(fstat(tree)?.st_mode).is_dir() {
         make_folder(&parent, name)?
     } else {
-        match mknodat(&parent, name, FileType::RegularFile, Mode::RUSR, 0) {
-            Ok(()) | Err(Errno::EXIST | Errno::ROFS) => {}
-            Err(error) => return Err(error),
-        }
+        unless_there(mknodat(&parent, name, FileType::RegularFile, Mode::RUSR, 0))?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(&parent, name, flags, Mode::empty())?
     };
@@ -419,11 +411,7 @@ fn attach_below(tree: &OwnedFd, root: &OwnedFd, path: &Path) -> Result<(), Errno
 
 fn make_link(root: &OwnedFd, path: &Path, target: &Path) -> Result<(), Errno> {
     let (parent, name) = parent_and_name(root, path)?;
-    match symlinkat(target, &parent, name) {
-        // It is there already, in a folder that has been mounted.
-        Ok(()) | Err(Errno::EXIST | Errno::ROFS) => Ok(()),
-        Err(error) => Err(error),
-    }
+    unless_there(symlinkat(target, &parent, name))
 }
 
 fn parent_and_name<'a>(root: &OwnedFd, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
@@ -438,12 +426,17 @@ fn parent_and_name<'a>(root: &OwnedFd, path: &'a Path) -> Result<(OwnedFd, &'a O
 }
 
 fn make_folder(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
-    match mkdirat(parent, name, FOLDER_MODE) {
-        Ok(()) | Err(Errno::EXIST | Errno::ROFS) => {}
-        Err(error) => return Err(error),
-    }
+    unless_there(mkdirat(parent, name, FOLDER_MODE))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
+}
+
+/// Accepts that something could not be made because it is there already, in a folder that has been mounted.
+fn unless_there(made: Result<(), Errno>) -> Result<(), Errno> {
+    match made {
+        Err(Errno::EXIST | Errno::ROFS) => Ok(()),
+        made => made,
+    }
 }
 
 /// Makes the new root the root of this process, and forgets the old one.

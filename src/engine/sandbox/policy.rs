@@ -49,7 +49,7 @@ impl Policy {
             namespaces: namespaces.ok(),
             filters: None,
             landlock: wants(Layer::Landlock),
-            common_files: CommonFiles::find(true),
+            common_files: CommonFiles::default(),
             limits: wants(Layer::Limits),
             sweep: wants(Layer::Sweep),
             allow_network: setup.allow_network,
@@ -72,6 +72,12 @@ impl Policy {
         self.adapt_to_namespaces();
     }
 
+    /// Does without system call filters from now on.
+    pub(super) fn leave_out_filters(&mut self) {
+        self.wants_filters = false;
+        self.filters = None;
+    }
+
     /// The user namespace that jobs get, if they need one.
     pub(super) fn user_namespace(&self) -> Option<UserNamespace> {
         self.namespaces
@@ -81,9 +87,7 @@ impl Policy {
 
     /// Whether the kernel counts the processes of each job, rather than those of its user.
     pub(super) fn counts_processes(&self) -> bool {
-        self.namespaces
-            .as_ref()
-            .is_some_and(Namespaces::counts_processes)
+        self.user_namespace().is_some()
     }
 
     /// How many processes of this program's own are above a job's program and count as the job's.

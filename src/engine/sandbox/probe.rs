@@ -74,7 +74,7 @@ fn probe_layers(
     if let Some(filters) = &policy.filters
         && !run_in_child(|| sys::fork(proof), |_| filters.apply())?.is_empty()
     {
-        policy.filters = None;
+        policy.leave_out_filters();
     }
     let probed = probe_once(policy, proof, slot, workspace);
     let has_namespaces = policy.namespaces.is_some();

@@ -129,6 +129,13 @@ pub(super) fn oldest_child(parent: i32) -> Option<i32> {
         .map(|(pid, _)| pid)
 }
 
+/// A process, its oldest child, the oldest child of that one and so on: at most `count` of them.
+pub(super) fn oldest_line(process: i32, count: usize) -> Vec<i32> {
+    std::iter::successors(Some(process), |parent| oldest_child(*parent))
+        .take(count)
+        .collect()
+}
+
 /// Memory of one process in bytes, as in [`Usage::memory`].
 pub(super) fn current_memory(pid: i32) -> u64 {
     read(&format!("/proc/{pid}/status"), &mut Vec::new())

@@ -23,7 +23,7 @@ use super::init::{FIRST_FREE, InitContext, InitReport, run_init};
 use super::log;
 use super::policy::Policy;
 use super::process_tree::{
-    Process, group_of, oldest_child, running_below, task_count, usage_below,
+    Process, group_of, oldest_child, oldest_line, running_below, task_count, usage_below,
 };
 use super::protocol::{Cause, Ended, Order, StageLimits, StageOrder};
 use super::slots::{JobIds, Slot};
@@ -220,9 +220,7 @@ impl Program {
             _ => Ok(cause),
         }
     }
-}
 
-impl Program {
     /// The process of the program itself, if it has been started.
     pub(super) fn pid(&self, policy: &Policy) -> Option<i32> {
         let above = self.above(policy);
@@ -232,8 +230,7 @@ impl Program {
     /// The processes above it: its init, and others of this program's own.
     fn above(&self, policy: &Policy) -> Vec<i32> {
         let init = self.init.as_raw_nonzero().get();
-        let processes = std::iter::successors(Some(init), |above| oldest_child(*above));
-        processes.take(policy.processes_above_program()).collect()
+        oldest_line(init, policy.processes_above_program())
     }
 
     /// Sends SIGINT to the program's process group, but for those above it, as a terminal would.
